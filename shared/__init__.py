@@ -1,0 +1,1 @@
+"""What every service shares: records and topics, ids, pure folds, the log, request/reply, telemetry, settings."""

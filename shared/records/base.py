@@ -1,0 +1,89 @@
+"""The shape that all records share, and the few value types they are made of.
+
+Records are msgspec structs, tagged by `type`, JSON on the wire. Fields may be added with a default (release N
+reads N-1 and N); fields are never renamed or retyped. Unknown fields are ignored by readers.
+"""
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+Role = Literal["system", "developer", "user", "assistant"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of every record. `subject` is the Kafka key and the CloudEvents subject; `uid` is unique per source."""
+
+    @property
+    def subject(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def uid(self) -> str:
+        raise NotImplementedError
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of the untagged values inside records."""
+
+
+class Message(Value, frozen=True, kw_only=True):
+    """One turn of a prompt: a role and its text, in the parts in which the client sent it."""
+
+    role: Role
+    parts: list[str]
+    id: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+
+class Sampling(Value, frozen=True, kw_only=True):
+    """How to draw tokens. `temperature` 0 is greedy; `max_output_tokens` None means "up to the window"."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    seed: int | None = None
+    max_output_tokens: int | None = None
+
+
+class ResponseSpec(Value, frozen=True, kw_only=True):
+    """What the client asked for, normalised: the source of every echoed key of the Response object."""
+
+    model: str
+    input: list[Message]
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | None = None
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    store: bool = True
+    background: bool = False
+    truncation: Literal["auto", "disabled"] = "disabled"
+    service_tier: str = "default"
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """Token counts of a response; `cached_tokens` is the part of `input_tokens` found in a prefix cache."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class ReplyAddress(Value, frozen=True, kw_only=True):
+    """Where a reply goes: the asking gateway's id (the key) and its partition of `gateway.replies`."""
+
+    gateway: str
+    partition: int

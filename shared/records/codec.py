@@ -1,0 +1,97 @@
+"""Records to bytes and back: JSON values, CloudEvents 1.0 binary-mode headers, W3C trace context.
+
+The Kafka protocol binding of CloudEvents puts the attributes into `ce_*` headers and the data into the value
+(https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md). The schema
+version travels as the extension attribute `ce_schemaversion`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from shared.errors import MalformedRecordError, UnknownRecordError
+from shared.records.base import SCHEMA_VERSION, Record
+
+R = TypeVar("R")
+Headers = Sequence[tuple[str, bytes]]
+
+_encoder = msgspec.json.Encoder()
+_VERSION_HEADER = "ce_schemaversion"
+_FIXED: tuple[tuple[str, bytes], ...] = (
+    ("ce_specversion", b"1.0"),
+    ("content-type", b"application/json"),
+    (_VERSION_HEADER, str(SCHEMA_VERSION).encode()),
+)
+CE_TYPE_PREFIX = "chatmesh."
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope(Generic[R]):
+    """A record as it stands in the log: where, when (unix ms, the log's clock) and in which trace."""
+
+    record: R
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+def encode_value(record: Record) -> bytes:
+    """The record's JSON."""
+    return _encoder.encode(record)
+
+
+def encode_headers(record: Record, source: str, trace: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
+    """CloudEvents headers of a record that `source` (a service id) produces; `trace` holds W3C header fields."""
+    headers = [
+        *_FIXED,
+        ("ce_id", record.uid.encode()),
+        ("ce_source", f"/chatmesh/{source}".encode()),
+        ("ce_type", f"{CE_TYPE_PREFIX}{record.__struct_config__.tag}".encode()),
+        ("ce_subject", record.subject.encode()),
+        ("ce_time", datetime.now(UTC).isoformat().encode()),
+    ]
+    if trace:
+        headers.extend((name, value.encode()) for name, value in trace.items())
+    return headers
+
+
+class RecordDecoder(Generic[R]):
+    """Decodes the records of one topic: `types` is its tagged union."""
+
+    def __init__(self, types: Any) -> None:
+        self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(types)
+
+    def decode(self, value: bytes | None, headers: Headers = ()) -> R:
+        """Raises UnknownRecordError for a foreign type or version, MalformedRecordError for anything else."""
+        if value is None:
+            raise MalformedRecordError("the record has no value (tombstones are not used on these topics)")
+        _check_version(headers)
+        try:
+            return self._decoder.decode(value)
+        except msgspec.ValidationError as error:
+            if "Invalid value" in str(error) and "$.type" in str(error):
+                raise UnknownRecordError(f"unknown record type: {error}") from error
+            raise MalformedRecordError(str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MalformedRecordError(f"not a JSON record: {error}") from error
+
+
+def trace_of(headers: Headers) -> dict[str, str]:
+    """The W3C trace context among the headers."""
+    return {name: value.decode("ascii", "replace") for name, value in headers if name in _TRACE_HEADERS}
+
+
+_TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
+
+
+def _check_version(headers: Iterable[tuple[str, bytes]]) -> None:
+    for name, value in headers:
+        if name == _VERSION_HEADER and value.isdigit() and int(value) > SCHEMA_VERSION + 1:
+            raise UnknownRecordError(
+                f"the record has schema version {int(value)}, this release reads up to {SCHEMA_VERSION + 1}"
+            )

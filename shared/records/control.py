@@ -1,0 +1,192 @@
+"""Records of the control plane: jobs, context, queries and replies, heartbeats, verdicts, dead letters."""
+
+from typing import Any, Literal
+
+from shared.records.base import Message, Record, ReplyAddress, Sampling
+from shared.records.events import Accepted, AnyTerminal
+from shared.records.journal import Requested
+
+
+class Job(Record, frozen=True, kw_only=True, tag="job"):
+    """Generate this. `journal_offset` is where the response's `requested` stands: a takeover reads from there."""
+
+    response_id: str
+    attempt: int
+    prompt: list[Message]
+    sampling: Sampling
+    deadline_ms: int
+    model: str
+    journal_offset: int
+    revision: str = ""
+
+    @property
+    def subject(self) -> str:
+        return self.response_id
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/job/{self.attempt}"
+
+
+class Stop(Record, frozen=True, kw_only=True, tag="stop"):
+    """Free the slot of a superseded or ended claim. `claim` None: every claim on the response."""
+
+    response_id: str
+    claim: str | None = None
+    reason: str = ""
+
+    @property
+    def subject(self) -> str:
+        return self.response_id
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/stop/{self.claim or 'all'}"
+
+
+class ContextRequested(Record, frozen=True, kw_only=True, tag="context_requested"):
+    """A request whose context history must assemble: `request.context` is still empty."""
+
+    request: Requested
+
+    @property
+    def subject(self) -> str:
+        spec = self.request.spec
+        return spec.conversation or spec.previous_response_id or self.request.response_id
+
+    @property
+    def uid(self) -> str:
+        return f"{self.request.response_id}/context_requested"
+
+
+class Query(Record, frozen=True, kw_only=True):
+    """Base of the request half of request/reply. `correlation_id` comes back on the reply."""
+
+    correlation_id: str
+    reply_to: ReplyAddress
+    tenant: str
+
+    @property
+    def uid(self) -> str:
+        return self.correlation_id
+
+
+class GetResponse(Query, frozen=True, kw_only=True, tag="get_response"):
+    """Ask history for a stored response."""
+
+    response_id: str
+
+    @property
+    def subject(self) -> str:
+        return self.response_id
+
+
+class Reply(Record, frozen=True, kw_only=True):
+    """Base of the reply half; goes to the asking gateway's partition, keyed by its id."""
+
+    gateway: str
+    correlation_id: str
+
+    @property
+    def subject(self) -> str:
+        return self.gateway
+
+    @property
+    def uid(self) -> str:
+        return f"{self.correlation_id}/reply"
+
+
+class Rejected(Reply, frozen=True, kw_only=True, tag="rejected"):
+    """The request cannot be served; becomes the HTTP error `status` with `code`, `message` and `param`."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    error_type: str = "invalid_request_error"
+
+
+class ResponseFound(Reply, frozen=True, kw_only=True, tag="response_found"):
+    """A stored response, as the two events from which every view of it is projected."""
+
+    accepted: Accepted
+    terminal: AnyTerminal
+
+
+class Heartbeat(Record, frozen=True, kw_only=True, tag="heartbeat"):
+    """A sign of life, five a second from a thread of its own.
+
+    `partitions`: what the service is assigned (a worker: its mailboxes; moderation: the journal partitions it
+    owns; a gateway: its home partitions). `steps`: the engine's step counter. `waiting`: jobs without a slot.
+    """
+
+    service: Literal["gateway", "moderation", "inference", "history"]
+    id: str
+    state: Literal["starting", "ready", "draining"]
+    seq: int
+    detail: str = ""
+    partitions: list[int] = []
+    slots_free: int = 0
+    slots_total: int = 0
+    claims: list[str] = []
+    steps: int = 0
+    model: str = ""
+    revision: str = ""
+    context_window: int = 0
+    waiting: int = 0
+
+    @property
+    def subject(self) -> str:
+        return self.id
+
+    @property
+    def uid(self) -> str:
+        return f"{self.id}/{self.seq}"
+
+
+class Verdict(Record, frozen=True, kw_only=True, tag="verdict"):
+    """One decision of moderation, without the text. `start`/`end` are code points of the screened text."""
+
+    verdict_id: str
+    response_id: str
+    tenant: str
+    stage: Literal["input", "output"]
+    action: Literal["pass", "flag", "mask", "cut", "refuse"]
+    policy: str
+    window: int
+    start: int
+    end: int
+    latency_ms: float
+    category: str | None = None
+    scores: dict[str, float] = {}
+
+    @property
+    def subject(self) -> str:
+        return self.response_id
+
+    @property
+    def uid(self) -> str:
+        return self.verdict_id
+
+
+class DeadLetter(Record, frozen=True, kw_only=True, tag="dead_letter"):
+    """What could not be handled: the record as it was, where it came from and why it failed."""
+
+    origin_topic: str
+    origin_partition: int
+    origin_offset: int
+    service: str
+    error: str
+    attempts: int
+    key: str | None = None
+    value: str = ""
+    headers: dict[str, str] = {}
+    payload: dict[str, Any] = {}
+
+    @property
+    def subject(self) -> str:
+        return self.key or ""
+
+    @property
+    def uid(self) -> str:
+        return f"{self.origin_topic}/{self.origin_partition}/{self.origin_offset}"
