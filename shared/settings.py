@@ -71,3 +71,13 @@ def _aliases(cls: type[BaseSettings]) -> set[str]:
         if isinstance(info.validation_alias, AliasChoices):
             found.update(str(choice) for choice in info.validation_alias.choices)
     return found
+
+
+def describe_settings(cls: type[BaseSettings]) -> str:
+    """One line per setting: variable, default, meaning."""
+    lines = []
+    for name, info in sorted(cls.model_fields.items()):
+        alias = info.validation_alias
+        variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{ENV_PREFIX}{name}".upper()
+        lines.append(f"  {variable:36} {info.get_default()!r:24} {info.description or ''}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""Signs of life: a thread that sends them, a pure view that judges them.
+
+The sender is a thread with its own event loop and producer, because an engine's long prefill or a busy event
+loop must not look like death; a stuck engine shows in the step counter instead (DESIGN 5.3).
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from shared.errors import AppendError, BrokerUnavailableError, RecordError
+from shared.log.tail import Tail, decode
+from shared.log.writer import LogWriter
+from shared.records import Heartbeat
+from shared.settings import MeshSettings
+from shared.topics import HEARTBEATS, Service
+
+log = logging.getLogger(__name__)
+
+
+class Heart:
+    """Sends one `Heartbeat` every `heartbeat_ms` from its own thread. `update()` may be called from any thread."""
+
+    def __init__(
+        self, settings: MeshSettings, service: Service, service_id: str, steps: Callable[[], int] | None = None
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._steps = steps
+        self._beat = Heartbeat(service=service.value, id=service_id, state="starting", seq=0)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
+
+    def start(self) -> None:
+        """Start beating."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating; the silence tells the others."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=self._settings.request_timeout_ms / 1000)
+
+    def update(self, **changes: Any) -> None:
+        """Change what the next beat says: any field of `Heartbeat` but service, id and seq."""
+        with self._lock:
+            self._beat = msgspec.structs.replace(self._beat, **changes)
+
+    def _next(self) -> Heartbeat:
+        with self._lock:
+            steps = self._steps() if self._steps is not None else self._beat.steps
+            self._beat = msgspec.structs.replace(self._beat, seq=self._beat.seq + 1, steps=steps)
+            return self._beat
+
+    def _run(self) -> None:
+        asyncio.run(self._send())
+
+    async def _send(self) -> None:
+        interval_s = self._settings.heartbeat_ms / 1000
+        while not self._stop.is_set():
+            writer = LogWriter(self._settings, self._service, self._beat.id)
+            try:
+                await writer.start()
+                while not self._stop.is_set():
+                    await writer.append(HEARTBEATS, self._next())
+                    await asyncio.sleep(interval_s)
+            except (BrokerUnavailableError, AppendError) as error:
+                log.warning("heartbeats interrupted: %s", error)
+                await asyncio.sleep(interval_s)
+            finally:
+                await writer.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A service as its last beat shows it. `stepped_ms`: when its step counter last moved (the log's clock)."""
+
+    beat: Heartbeat
+    last_ms: int
+    stepped_ms: int
+
+
+@dataclass
+class Cluster:
+    """Who is alive, judged on the log's clock against the beats of others, never on one's own clock (DESIGN 5.3).
+
+    If everybody falls silent (the broker is away), nobody is judged dead.
+    """
+
+    silent_after_ms: int
+    members: dict[str, Member] = field(default_factory=dict)
+    now_ms: int = 0
+
+    def apply(self, beat: Heartbeat, timestamp_ms: int) -> bool:
+        """Take a beat in. True if what others may decide on has changed: members, state, partitions, slots."""
+        self.now_ms = max(self.now_ms, timestamp_ms)
+        before = self.members.get(beat.id)
+        stepped = before is None or before.beat.steps != beat.steps
+        self.members[beat.id] = Member(beat, timestamp_ms, timestamp_ms if stepped else before.stepped_ms)  # type: ignore[union-attr]
+        return before is None or _essence(before.beat) != _essence(beat)
+
+    def forget_silent(self) -> list[Member]:
+        """Remove and return the members that fell silent."""
+        gone = [member for member in self.members.values() if not self._alive(member)]
+        for member in gone:
+            del self.members[member.beat.id]
+        return gone
+
+    def is_alive(self, service_id: str) -> bool:
+        """Whether this service has been heard of lately."""
+        member = self.members.get(service_id)
+        return member is not None and self._alive(member)
+
+    def alive(self, service: Service, *, ready: bool = False) -> list[Member]:
+        """Living members of a service, by id; only those that take work, if `ready`."""
+        return sorted(
+            (
+                m
+                for m in self.members.values()
+                if m.beat.service == service and self._alive(m) and (not ready or m.beat.state == "ready")
+            ),
+            key=lambda m: m.beat.id,
+        )
+
+    def _alive(self, member: Member) -> bool:
+        return self.now_ms - member.last_ms <= self.silent_after_ms
+
+
+def _essence(beat: Heartbeat) -> tuple[object, ...]:
+    return (beat.state, beat.detail, beat.partitions, beat.slots_free, beat.slots_total, beat.claims, beat.model)
+
+
+class ClusterWatcher:
+    """Keeps a `Cluster` up to date from `service.heartbeats` and calls back on every change."""
+
+    def __init__(self, settings: MeshSettings, service: Service) -> None:
+        self.cluster = Cluster(int(settings.silent_after_s * 1000))
+        self._tail = Tail(settings, service, HEARTBEATS)
+        self._callbacks: list[Callable[[Cluster], None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def on_change(self, callback: Callable[[Cluster], None]) -> None:
+        """Call `callback` on the event loop whenever members, states, partitions or slots changed."""
+        self._callbacks.append(callback)
+
+    async def start(self) -> None:
+        """Follow from now on."""
+        await self._tail.start({0: None})
+        self._task = asyncio.create_task(self._follow(), name="heartbeats")
+
+    async def stop(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tail.stop()
+
+    @property
+    def task(self) -> "asyncio.Task[None]":
+        """The following task: a service ends when it does."""
+        assert self._task is not None, "start() first"
+        return self._task
+
+    async def _follow(self) -> None:
+        async for batch in self._tail.batches():
+            changed = False
+            for record in batch:
+                try:
+                    envelope = decode(HEARTBEATS, record)
+                except RecordError as error:
+                    log.warning("unreadable heartbeat at offset %d: %s", record.offset, error)
+                    continue
+                changed |= self.cluster.apply(envelope.record, record.timestamp_ms)
+            changed |= bool(self.cluster.forget_silent())
+            if changed:
+                for callback in self._callbacks:
+                    callback(self.cluster)

@@ -1,0 +1,110 @@
+"""Finding one response's sub-log by its id alone: time and partition stand in the id (DESIGN 2)."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from shared.errors import BrokerUnavailableError, ReplayGoneError
+from shared.ids import ResponseId
+from shared.log.clients import make_consumer, topic_name
+from shared.log.tail import decode, raw
+from shared.records import Accepted, Requested
+from shared.records.codec import Envelope
+from shared.settings import MeshSettings
+from shared.topics import Service, Topic, assert_may_consume
+
+_POLL_MS = 1000
+_FIRST_KINDS = (Requested, Accepted)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The records of one response up to `next_offset`, from which a follower goes on without gap or overlap."""
+
+    records: list[Envelope[Any]]
+    next_offset: int
+
+
+class Replayer:
+    """Replays responses one at a time over one connection."""
+
+    def __init__(self, settings: MeshSettings, service: Service) -> None:
+        self._settings = settings
+        self._service = service
+        self._consumer = make_consumer(settings)
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerUnavailableError."""
+        try:
+            await self._consumer.start()
+        except KafkaError as error:
+            await self._consumer.stop()
+            raise BrokerUnavailableError(f"cannot reach the broker: {error}") from error
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+    async def replay(
+        self, topic: Topic, response_id: ResponseId, *, start: int | None = None, until: int | None = None
+    ) -> Replay:
+        """All records of the response in `topic`, up to its end now or up to offset `until` (inclusive).
+
+        `start`, where it is known, saves the search by time. An empty list means that the log covers the
+        response's time and has nothing of it. Raises ReplayGoneError when retention passed its beginning.
+        """
+        assert_may_consume(topic, self._service)
+        partition = TopicPartition(topic_name(self._settings, topic), response_id.partition)
+        async with self._lock:
+            self._consumer.assign([partition])
+            begin = (await self._consumer.beginning_offsets([partition]))[partition]
+            end = (await self._consumer.end_offsets([partition]))[partition] if until is None else until + 1
+            if start is not None and start >= begin:
+                return Replay(await self._scan(topic, partition, start, end, response_id), end)
+            return await self._search(topic, partition, begin, end, response_id)
+
+    async def _search(
+        self, topic: Topic, partition: TopicPartition, begin: int, end: int, response_id: ResponseId
+    ) -> Replay:
+        """Seek by time less the skew margin; unless the first record is a first kind, step back, doubling."""
+        back_ms = int(self._settings.skew_margin_s * 1000)
+        while True:
+            start = await self._offset_at(partition, response_id.created_ms - back_ms, begin, end)
+            records = await self._scan(topic, partition, start, end, response_id)
+            if records and isinstance(records[0].record, _FIRST_KINDS):
+                return Replay(records, end)
+            if start <= begin:
+                break
+            back_ms = max(1000, back_ms) * 2
+        if records or (begin > 0 and await self._older_than_log(partition, response_id, begin, end)):
+            raise ReplayGoneError(f"{topic.name} no longer holds the beginning of {response_id.text}")
+        return Replay([], end)
+
+    async def _offset_at(self, partition: TopicPartition, unix_ms: int, begin: int, end: int) -> int:
+        found = (await self._consumer.offsets_for_times({partition: max(0, unix_ms)})).get(partition)
+        # None and (0, -1) both mean "past the end" (DESIGN 2).
+        if found is None or (found.offset == 0 and found.timestamp == -1):
+            return end
+        return max(begin, int(found.offset))
+
+    async def _older_than_log(self, partition: TopicPartition, response_id: ResponseId, begin: int, end: int) -> bool:
+        margin_ms = int(self._settings.skew_margin_s * 1000)
+        return await self._offset_at(partition, response_id.created_ms - margin_ms, begin, end) <= begin
+
+    async def _scan(
+        self, topic: Topic, partition: TopicPartition, start: int, end: int, response_id: ResponseId
+    ) -> list[Envelope[Any]]:
+        records: list[Envelope[Any]] = []
+        if start >= end:
+            return records
+        self._consumer.seek(partition, start)
+        while await self._consumer.position(partition) < end:
+            found = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
+            for message in found.get(partition, ()):
+                if message.offset < end and message.key == response_id.text.encode():
+                    records.append(decode(topic, raw(message)))
+        return records
