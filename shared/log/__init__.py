@@ -1,14 +1,13 @@
 """The log: the only way in which services touch Kafka on the token path. All aiokafka calls live here."""
 
 from shared.log.admin import ensure_topics, partition_count, wait_for_broker
-from shared.log.group import Assignment, GroupConsumer
+from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
 from shared.log.tail import RawRecord, Tail, decode
 from shared.log.writer import Appended, LogWriter
 
 __all__ = [
     "Appended",
-    "Assignment",
     "GroupConsumer",
     "LogWriter",
     "RawRecord",

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -10,8 +9,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
-from shared.log.admin import admin_client
-from shared.log.clients import group_name, make_consumer, topic_name
+from shared.log.clients import make_consumer, topic_name
 from shared.log.tail import RawRecord, raw
 from shared.settings import KafkaSettings
 from shared.topics import Service, Topic, assert_may_consume
@@ -19,17 +17,7 @@ from shared.topics import Service, Topic, assert_may_consume
 _POLL_MS = 200
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """A partition that is now ours: where to go on (None: nothing committed) and what the commit noted."""
-
-    partition: int
-    offset: int | None
-    metadata: str
-
-
-Assigned = Callable[[list[Assignment]], Awaitable[None]]
-Revoked = Callable[[list[int]], Awaitable[None]]
+PartitionsChanged = Callable[[list[int]], Awaitable[None]]
 
 
 class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -46,8 +34,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         topic: Topic,
         group: str,
         *,
-        on_assigned: Assigned | None = None,
-        on_revoked: Revoked | None = None,
+        on_assigned: PartitionsChanged | None = None,
+        on_revoked: PartitionsChanged | None = None,
     ) -> None:
         assert_may_consume(topic, service)
         self._settings = settings
@@ -96,9 +84,14 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if partition in self._held:
             self._consumer.seek(TopicPartition(self._name, partition), offset)
 
-    async def commit(self, partition: int, next_offset: int, metadata: str = "") -> bool:
+    async def end_offset(self, partition: int) -> int:
+        """The offset that the next record appended to the partition will get."""
+        where = TopicPartition(self._name, partition)
+        return int((await self._consumer.end_offsets([where]))[where])
+
+    async def commit(self, partition: int, next_offset: int) -> bool:
         """Commit where a successor must start. False if the partition is no longer ours; raises LogError."""
-        position = {TopicPartition(self._name, partition): OffsetAndMetadata(next_offset, metadata)}
+        position = {TopicPartition(self._name, partition): OffsetAndMetadata(next_offset, "")}
         try:
             await self._consumer.commit(position)
         except (CommitFailedError, IllegalStateError):
@@ -119,15 +112,4 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         numbers = sorted(p.partition for p in assigned)
         self._held = set(numbers)
         if numbers and self._on_assigned is not None:
-            committed = await self._committed()
-            await self._on_assigned([committed.get(n, Assignment(n, None, "")) for n in numbers])
-
-    async def _committed(self) -> dict[int, Assignment]:
-        """Offsets with their metadata, which aiokafka's consumer does not give."""
-        async with admin_client(self._settings) as admin:
-            offsets = await admin.list_consumer_group_offsets(group_name(self._settings, self._group))
-        return {
-            tp.partition: Assignment(tp.partition, found.offset, found.metadata or "")
-            for tp, found in offsets.items()
-            if tp.topic == self._name and found.offset >= 0
-        }
+            await self._on_assigned(numbers)
