@@ -17,6 +17,7 @@ from shared.settings import MeshSettings
 from shared.topics import Service, Topic, assert_may_consume
 
 _POLL_MS = 1000
+_NO_LIMIT = 1 << 62
 _FIRST_KINDS = (Requested, Accepted)
 
 
@@ -62,27 +63,28 @@ class Replayer:
         async with self._lock:
             self._consumer.assign([partition])
             begin = (await self._consumer.beginning_offsets([partition]))[partition]
-            end = (await self._consumer.end_offsets([partition]))[partition] if until is None else until + 1
+            limit = _NO_LIMIT if until is None else until + 1
+            end = min(limit, (await self._consumer.end_offsets([partition]))[partition])
             if start is not None and start >= begin:
-                return Replay(await self._scan(topic, partition, start, end, response_id), end)
-            return await self._search(topic, partition, begin, end, response_id)
+                return Replay(*await self._scan(topic, partition, start, end, limit, response_id))
+            return await self._search(topic, partition, begin, end, limit, response_id)
 
     async def _search(
-        self, topic: Topic, partition: TopicPartition, begin: int, end: int, response_id: ResponseId
+        self, topic: Topic, partition: TopicPartition, begin: int, end: int, limit: int, response_id: ResponseId
     ) -> Replay:
         """Seek by time less the skew margin; unless the first record is a first kind, step back, doubling."""
         back_ms = int(self._settings.skew_margin_s * 1000)
         while True:
             start = await self._offset_at(partition, response_id.created_ms - back_ms, begin, end)
-            records = await self._scan(topic, partition, start, end, response_id)
+            records, reached = await self._scan(topic, partition, start, end, limit, response_id)
             if records and isinstance(records[0].record, _FIRST_KINDS):
-                return Replay(records, end)
+                return Replay(records, reached)
             if start <= begin:
                 break
             back_ms = max(1000, back_ms) * 2
         if records or (begin > 0 and await self._older_than_log(partition, response_id, begin, end)):
             raise ReplayGoneError(f"{topic.name} no longer holds the beginning of {response_id.text}")
-        return Replay([], end)
+        return Replay([], reached)
 
     async def _offset_at(self, partition: TopicPartition, unix_ms: int, begin: int, end: int) -> int:
         found = (await self._consumer.offsets_for_times({partition: max(0, unix_ms)})).get(partition)
@@ -96,15 +98,19 @@ class Replayer:
         return await self._offset_at(partition, response_id.created_ms - margin_ms, begin, end) <= begin
 
     async def _scan(
-        self, topic: Topic, partition: TopicPartition, start: int, end: int, response_id: ResponseId
-    ) -> list[Envelope[Any]]:
+        self, topic: Topic, partition: TopicPartition, start: int, end: int, limit: int, response_id: ResponseId
+    ) -> tuple[list[Envelope[Any]], int]:
+        """The response's records in [start, end) and the end that was reached.
+
+        The embedded broker's ListOffsets understates the end by up to one batch; the high watermark that comes
+        with each fetch is right on every broker, so the scan goes on to it, but never past `limit`.
+        """
         records: list[Envelope[Any]] = []
-        if start >= end:
-            return records
         self._consumer.seek(partition, start)
         while await self._consumer.position(partition) < end:
             found = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
             for message in found.get(partition, ()):
-                if message.offset < end and message.key == response_id.text.encode():
+                if message.offset < limit and message.key == response_id.text.encode():
                     records.append(decode(topic, raw(message)))
-        return records
+            end = min(limit, max(end, self._consumer.highwater(partition) or 0))
+        return records, end

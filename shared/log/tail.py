@@ -67,7 +67,8 @@ class Tail:
     async def start(self, positions: Mapping[int, int | None]) -> None:
         """Assign partition → first offset to read; None is the end at this moment.
 
-        When this returns, every record appended from now on will be seen. Raises BrokerUnavailableError.
+        When this returns, every record appended from now on will be seen; on the embedded broker, whose
+        ListOffsets understates the end, also up to one batch of older ones. Raises BrokerUnavailableError.
         """
         try:
             await self._consumer.start()

@@ -18,7 +18,9 @@ from shared.topics import Service
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-_NOISY = ("aiokafka", "faststream", "httpx", "uvicorn.access", "kafka")
+_NOISY = ("faststream", "httpx", "uvicorn.access")
+# aiokafka reports each failed attempt although it retries by itself; what fails for good reaches us as an exception.
+_RETRYING = ("aiokafka", "kafka")
 
 
 def start_telemetry(service: Service, service_id: str) -> Callable[[], None]:
@@ -64,5 +66,5 @@ def setup_logging(settings: MeshSettings) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # aiokafka reports every failed coordinator request as an ERROR although it retries by itself.
-    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
+    for name in _RETRYING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
