@@ -1,6 +1,7 @@
 """Finding one response's sub-log by its id alone: time and partition stand in the id (DESIGN 2)."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +67,27 @@ class Replayer:
             limit = _NO_LIMIT if until is None else until + 1
             end = min(limit, (await self._consumer.end_offsets([partition]))[partition])
             if start is not None and start >= begin:
-                return Replay(*await self._scan(topic, partition, start, end, limit, response_id))
+                return Replay(*await self._scan(topic, partition, start, end, limit, {response_id.text.encode()}))
             return await self._search(topic, partition, begin, end, limit, response_id)
+
+    async def read(
+        self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, until: int | None = None
+    ) -> Replay:
+        """All records of the responses `keys` in one partition, from `since_ms` less the skew margin on.
+
+        One scan for many responses: what an owner needs that takes a partition over. `until` as in `replay`.
+        """
+        assert_may_consume(topic, self._service)
+        where = TopicPartition(topic_name(self._settings, topic), partition)
+        wanted = {key.encode() for key in keys}
+        async with self._lock:
+            self._consumer.assign([where])
+            begin = (await self._consumer.beginning_offsets([where]))[where]
+            limit = _NO_LIMIT if until is None else until + 1
+            end = min(limit, (await self._consumer.end_offsets([where]))[where])
+            margin_ms = int(self._settings.skew_margin_s * 1000)
+            start = await self._offset_at(where, since_ms - margin_ms, begin, end)
+            return Replay(*await self._scan(topic, where, start, end, limit, wanted))
 
     async def _search(
         self, topic: Topic, partition: TopicPartition, begin: int, end: int, limit: int, response_id: ResponseId
@@ -76,7 +96,7 @@ class Replayer:
         back_ms = int(self._settings.skew_margin_s * 1000)
         while True:
             start = await self._offset_at(partition, response_id.created_ms - back_ms, begin, end)
-            records, reached = await self._scan(topic, partition, start, end, limit, response_id)
+            records, reached = await self._scan(topic, partition, start, end, limit, {response_id.text.encode()})
             if records and isinstance(records[0].record, _FIRST_KINDS):
                 return Replay(records, reached)
             if start <= begin:
@@ -98,9 +118,9 @@ class Replayer:
         return await self._offset_at(partition, response_id.created_ms - margin_ms, begin, end) <= begin
 
     async def _scan(
-        self, topic: Topic, partition: TopicPartition, start: int, end: int, limit: int, response_id: ResponseId
+        self, topic: Topic, partition: TopicPartition, start: int, end: int, limit: int, wanted: Collection[bytes]
     ) -> tuple[list[Envelope[Any]], int]:
-        """The response's records in [start, end) and the end that was reached.
+        """The wanted records in [start, end) and the end that was reached.
 
         The embedded broker's ListOffsets understates the end by up to one batch; the high watermark that comes
         with each fetch is right on every broker, so the scan goes on to it, but never past `limit`.
@@ -110,7 +130,7 @@ class Replayer:
         while await self._consumer.position(partition) < end:
             found = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
             for message in found.get(partition, ()):
-                if message.offset < limit and message.key == response_id.text.encode():
+                if message.offset < limit and message.key in wanted:
                     records.append(decode(topic, raw(message)))
             end = min(limit, max(end, self._consumer.highwater(partition) or 0))
         return records, end

@@ -1,0 +1,76 @@
+"""The owner's watch over a generation: when a new attempt must start (DESIGN 5.3). Pure.
+
+Only the watch starts attempts after the first, so group rebalances never supersede a live generation. All times
+are the log's clock in unix milliseconds; all spans are milliseconds.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from shared.folds import JournalFold
+from shared.heartbeats import Cluster
+
+
+@dataclass(frozen=True)
+class WatchLimits:
+    """How long is too long."""
+
+    claim_timeout_ms: int
+    silent_after_ms: int
+    stuck_after_ms: int
+    redispatch_every_ms: int
+
+
+@dataclass(slots=True)
+class Timeline:
+    """When things last happened to one response."""
+
+    attempt: int = 0
+    dispatched_ms: int = 0
+    claimed_ms: int = 0
+    tokens_ms: int = 0
+
+
+class Reason(Enum):
+    """Why a new attempt starts."""
+
+    FIRST = "first attempt"
+    UNCLAIMED = "no claim came in time"
+    RELEASED = "the worker released its claim"
+    VOID = "the claim turned out void"
+    SILENT = "the worker fell silent"
+    FORGOTTEN = "the worker no longer names the claim"
+    STUCK = "the worker's engine stands still"
+
+
+def needs_attempt(fold: JournalFold, times: Timeline, cluster: Cluster, limits: WatchLimits) -> Reason | None:
+    """Why the response needs a new attempt now, or None."""
+    now_ms = cluster.now_ms
+    if times.attempt == 0:
+        return Reason.FIRST
+    if now_ms - times.dispatched_ms < limits.redispatch_every_ms:
+        return None
+    if fold.owner is None or fold.owner.attempt < times.attempt:
+        return Reason.UNCLAIMED if now_ms - times.dispatched_ms > limits.claim_timeout_ms else None
+    if not fold.owner.live:
+        return Reason.RELEASED
+    return _worker_trouble(fold.owner.id, fold.owner.worker, times, cluster, limits)
+
+
+def _worker_trouble(
+    claim: str, worker: str, times: Timeline, cluster: Cluster, limits: WatchLimits
+) -> Reason | None:
+    now_ms = cluster.now_ms
+    member = cluster.members.get(worker)
+    heard_ms = max(times.tokens_ms, times.claimed_ms, member.last_ms if member is not None else 0)
+    if now_ms - heard_ms > limits.silent_after_ms:
+        return Reason.SILENT
+    if member is None:
+        return None
+    # A beat sent before the claim was made cannot name it: judge only beats that are clearly younger.
+    settled_ms = max(times.claimed_ms, times.tokens_ms) + limits.silent_after_ms
+    if claim not in member.beat.claims and member.last_ms > settled_ms:
+        return Reason.FORGOTTEN
+    if now_ms - max(member.stepped_ms, times.claimed_ms, times.tokens_ms) > limits.stuck_after_ms:
+        return Reason.STUCK
+    return None
