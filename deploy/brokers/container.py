@@ -6,8 +6,8 @@ The image is the project's own, of the same version and with the same settings a
 import time
 from typing import TYPE_CHECKING
 
-from deploy.brokers.kafka_settings import KAFKA_VERSION, as_container_environment, single_node
-from deploy.brokers.port import Broker, BrokerError, Capabilities
+from deploy.brokers.kafka_settings import APACHE_KAFKA, KAFKA_VERSION, as_container_environment, single_node
+from deploy.brokers.port import Broker, BrokerError
 from deploy.brokers.ports import LOOPBACK, free_port
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class ContainerBroker(Broker):
     """One node on a fixed loopback port, so that its address survives a restart."""
 
     name = "kafka"
-    capabilities = Capabilities(persistent=True, log_append_time=True, idempotence=True)
+    capabilities = APACHE_KAFKA
 
     def __init__(self) -> None:
         self.port = free_port()

@@ -11,7 +11,10 @@ class ExternalBroker(Broker):
     """Checked at start, and never stopped by us. Taken to be an Apache Kafka."""
 
     name = "external"
-    capabilities = Capabilities(persistent=True, log_append_time=True, idempotence=True, controllable=False)
+    # 6 s is the default of the broker's group.min.session.timeout.ms.
+    capabilities = Capabilities(
+        persistent=True, log_append_time=True, idempotence=True, session_timeout_ms=6000, controllable=False
+    )
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap

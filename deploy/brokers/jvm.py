@@ -8,9 +8,9 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.brokers.kafka_settings import as_properties, single_node
+from deploy.brokers.kafka_settings import APACHE_KAFKA, as_properties, single_node
 from deploy.brokers.local_process import LocalProcessBroker
-from deploy.brokers.port import BrokerError, Capabilities
+from deploy.brokers.port import BrokerError
 from deploy.brokers.ports import free_port
 
 KAFKA_FOLDER = Path(__file__).resolve().parent.parent / "kafka"
@@ -26,7 +26,7 @@ class JvmBroker(LocalProcessBroker):
     """A real Apache Kafka broker. The first start on a machine downloads about 45 MB of jars."""
 
     name = "kafka"
-    capabilities = Capabilities(persistent=True, log_append_time=True, idempotence=True)
+    capabilities = APACHE_KAFKA
     start_timeout_s = 60.0
 
     def _prepare(self, folder: Path) -> list[str]:

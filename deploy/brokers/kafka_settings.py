@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping
 
+from deploy.brokers.port import Capabilities
+
 KAFKA_VERSION = "4.4.0"
 """Also in deploy/kafka/pom.xml; a test compares them."""
+
+APACHE_KAFKA = Capabilities(persistent=True, log_append_time=True, idempotence=True, session_timeout_ms=1000)
+"""What a node with the settings below can do."""
 
 
 def single_node(*, client_listener: str, advertised: str, controller_port: int) -> dict[str, str]:

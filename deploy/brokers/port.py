@@ -17,12 +17,16 @@ class Capabilities:
     persistent: records survive `restart()`.
     log_append_time: `message.timestamp.type=LogAppendTime` is honoured.
     idempotence: producers with `enable_idempotence=True` work.
+    creates_topics_unasked: a metadata request for an unknown topic creates it, with partitions of its own choice.
+    session_timeout_ms: the shortest group session timeout that works well there.
     controllable: `kill()` and `restart()` work; a broker that others started is not ours to kill.
     """
 
     persistent: bool
     log_append_time: bool
     idempotence: bool
+    session_timeout_ms: int
+    creates_topics_unasked: bool = False
     controllable: bool = True
 
 

@@ -1,0 +1,65 @@
+# Everything here makes its own environment (.venv) from requirements/*.lock first, and again when they change.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# TORCH=cpu: torch without CUDA, from PyTorch's own index (CONTRIBUTING.md, "Environment").
+TORCH ?= default
+# Options for pytest: make unit ARGS="-k ids -x"
+ARGS ?=
+
+BIN := .venv/bin
+ENVIRONMENT := .venv/.installed-$(TORCH)
+PYTEST = $(BIN)/python -m pytest
+TIMED = $(BIN)/python -m deploy.timed
+
+ifeq ($(filter $(TORCH),default cpu),)
+$(error TORCH must be cpu or default, and is '$(TORCH)')
+endif
+
+.PHONY: help run test unit integration check bench kafka lock clean
+
+help: ## this list
+	@echo "make <target>:"
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@echo "Variables: PORT=8080, TORCH=cpu, PYTHON=python3.12, KAFKA_BOOTSTRAP_SERVERS=host:port, CHATMESH_MODEL=..., ARGS=..."
+
+run: $(ENVIRONMENT) ## start everything on this machine and print the address; Ctrl-C ends it
+	@exec $(BIN)/python -m deploy.local
+
+test: $(ENVIRONMENT) ## every suite: unit, then integration on the embedded broker and on Apache Kafka
+	@$(TIMED) --title "unit" -- $(PYTEST) tests/unit -q $(ARGS)
+	@$(TIMED) --title "integration, embedded broker" -- $(PYTEST) tests --ignore=tests/unit --broker=embedded $(ARGS)
+	@$(TIMED) --title "integration, Apache Kafka" -- $(PYTEST) tests --ignore=tests/unit --broker=kafka --only-broker-tests $(ARGS)
+	@$(TIMED) --report
+
+unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, under a minute
+	@$(PYTEST) tests/unit -q $(ARGS)
+
+integration: $(ENVIRONMENT) ## the tests with a broker: make integration ARGS="--broker=kafka"
+	@$(PYTEST) tests --ignore=tests/unit $(ARGS)
+
+check: $(ENVIRONMENT) ## lint (ruff), format (ruff format), strict types (mypy)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(ENVIRONMENT) ## latency and throughput through the mesh against the bare engine, on Apache Kafka
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints its address; KAFKA_PORT=9092
+	@exec $(BIN)/python -m deploy.brokers kafka $(KAFKA_PORT)
+
+lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
+	@$(BIN)/python requirements/lock.py $(ARGS)
+
+clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
+	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(ENVIRONMENT): requirements/dev.lock requirements/dev-cpu.lock requirements/model.lock requirements/bootstrap.lock
+	@rm -f .venv/.installed-*
+	@PYTHON='$(PYTHON)' requirements/install.sh $(filter cpu,$(TORCH))
+	@touch $@

@@ -1,0 +1,103 @@
+"""Brokers for tests: `broker` runs a test on each of them; a suite that this machine can run must have run.
+
+--broker=embedded|kafka|all   which brokers (all)
+--only-broker-tests           leave out the tests that use none
+CHATMESH_REQUIRE_BROKERS      comma-separated suites that must run; without it: all that this machine can run
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.brokers import Broker
+from deploy.brokers.select import SUITES, broker_for_suite, suite_trouble
+
+_REQUIRE = "CHATMESH_REQUIRE_BROKERS"
+_COLLECTED = pytest.StashKey[set[str]]()
+_EXECUTED = pytest.StashKey[set[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--broker", choices=[*SUITES, "all"], default="all", help="brokers to test on (all)")
+    parser.addoption("--only-broker-tests", action="store_true", help="leave out tests that use no broker")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = _required_by_name() - set(SUITES)
+    if unknown:
+        raise pytest.UsageError(f"{_REQUIRE} names {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    config.stash[_COLLECTED] = set()
+    config.stash[_EXECUTED] = set()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "broker" in metafunc.fixturenames:
+        metafunc.parametrize("broker", _selected(metafunc.config), indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--only-broker-tests"):
+        others = [item for item in items if _suite_of(item) is None]
+        items[:] = [item for item in items if _suite_of(item) is not None]
+        config.hook.pytest_deselected(items=others)
+    config.stash[_COLLECTED].update(suite for item in items if (suite := _suite_of(item)))
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A running broker, one for all tests of its suite; it ends after the last of them, whatever happened.
+
+    Its topics are shared: a test that kills or restarts a broker starts one of its own.
+    """
+    suite = str(request.param)
+    trouble = suite_trouble(suite)
+    if trouble is not None:
+        if suite in _required_by_name():
+            pytest.fail(f"{_REQUIRE} asks for the suite on {suite}, and it cannot run here: {trouble}")
+        pytest.skip(f"no {suite} broker here: {trouble}")
+    with broker_for_suite(suite) as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None] | object:  # a hook wrapper gets the report back from `yield`
+    report = yield
+    if call.when == "call" and not report.skipped and (suite := _suite_of(item)):
+        item.config.stash[_EXECUTED].add(suite)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _not_run(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for suite in sorted(_not_run(config)):
+        terminalreporter.write_line(f"ERROR: every test on the {suite} broker was skipped, and it must run", red=True)
+
+
+def _not_run(config: pytest.Config) -> set[str]:
+    """Suites whose tests were collected, that must run, and of which not one test was carried out."""
+    if config.option.collectonly:
+        return set()
+    idle = config.stash[_COLLECTED] - config.stash[_EXECUTED]
+    return {suite for suite in idle if suite in _required_by_name() or suite_trouble(suite) is None}
+
+
+def _required_by_name() -> set[str]:
+    return {name for part in os.environ.get(_REQUIRE, "").split(",") if (name := part.strip())}
+
+
+def _selected(config: pytest.Config) -> list[str]:
+    chosen = config.getoption("--broker")
+    return list(SUITES) if chosen == "all" else [chosen]
+
+
+def _suite_of(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("broker") if callspec is not None else None
