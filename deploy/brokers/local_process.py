@@ -26,7 +26,7 @@ class LocalProcessBroker(Broker):
 
     def __init__(self, *, port: int | None = None, log_path: Path | None = None) -> None:
         self.port = port or free_port()
-        self._log_path = log_path
+        self.log_path = log_path
         self._folder: Path | None = None
         self._child: ChildProcess | None = None
 
@@ -49,7 +49,7 @@ class LocalProcessBroker(Broker):
         self._folder = Path(tempfile.mkdtemp(prefix=f"chatmesh-{self.name}-"))
         try:
             argv = self._prepare(self._folder)
-            log_path = self._log_path or self._folder / "broker.log"
+            log_path = self.log_path or self._folder / "broker.log"
             self._child = ChildProcess(argv, log_path=log_path, env=self._environment())
             self._start_and_wait()
         except BaseException:
