@@ -7,22 +7,28 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.errors import ChatmeshError
-from shared.settings import MeshSettings, describe_settings
+from shared.settings import MeshSettings, describe_settings, load_settings
+from shared.telemetry import setup_logging
 
-Main = Callable[[asyncio.Event], Awaitable[None]]
+S = TypeVar("S", bound=MeshSettings)
+Serve = Callable[[S, asyncio.Event], Awaitable[None]]
 
 
-def run_service(main: Main) -> int:
-    """Run `main(stop)` until it returns; SIGTERM and SIGINT set `stop`. Returns the exit status.
+def main_of(name: str, summary: str | None, settings_type: type[S], serve: Serve[S]) -> int:
+    """The whole of a service's `__main__`: arguments, settings, logging, then `serve(settings, stop)`.
 
-    A ChatmeshError is the operator's business: its message goes to stderr as one line, and the status is 1.
+    SIGTERM and SIGINT set `stop`. A ChatmeshError is the operator's business: its message goes to stderr as one
+    line. Returns the exit status.
     """
+    _parse_no_arguments(name, summary or "", settings_type)
     try:
+        settings = load_settings(settings_type)
+        setup_logging(settings)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_with_signals(main))
+            runner.run(_with_signals(serve, settings))
     except ChatmeshError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -31,7 +37,7 @@ def run_service(main: Main) -> int:
     return 0
 
 
-def parse_no_arguments(name: str, summary: str, settings: type[MeshSettings]) -> None:
+def _parse_no_arguments(name: str, summary: str, settings: type[MeshSettings]) -> None:
     """`--help` prints what the service is and its settings; anything else is refused."""
     parser = argparse.ArgumentParser(
         prog=f"python -m services.{name}",
@@ -66,10 +72,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _with_signals(main: Main) -> None:
+async def _with_signals(serve: Serve[S], settings: S) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
-    await main(stop)
+    await serve(settings, stop)

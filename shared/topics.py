@@ -191,7 +191,7 @@ def dead_letter_topic(source: Topic) -> Topic:
         partitioning=source.partitioning,
         key=source.key,
         types=control.DeadLetter,
-        producers=source.consumers,
+        producers=source.consumers | source.producers,
         consumers=frozenset(),
         summary=f"Records of {source.name} that could not be handled, with error, attempts and origin.",
         retention=timedelta(days=7),

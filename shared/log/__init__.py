@@ -1,6 +1,7 @@
 """The log: the only way in which services touch Kafka on the token path. All aiokafka calls live here."""
 
 from shared.log.admin import ensure_topics, partition_count, wait_for_broker
+from shared.log.dead_letters import dead_letter, dead_work
 from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
 from shared.log.tail import RawRecord, Tail, decode
@@ -14,6 +15,8 @@ __all__ = [
     "Replay",
     "Replayer",
     "Tail",
+    "dead_letter",
+    "dead_work",
     "decode",
     "ensure_topics",
     "partition_count",

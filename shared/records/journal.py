@@ -37,10 +37,10 @@ class Requested(JournalRecord, frozen=True, kw_only=True, tag="requested"):
         return [*head, *self.context, *self.spec.input]
 
     @property
-    def affinity_key(self) -> str:
-        """Requests with the same key prefer the same worker, whose prefix cache is warm."""
+    def affinity_key(self) -> str | None:
+        """Requests with the same key prefer the same worker, whose prefix cache is warm; None: no preference."""
         spec = self.spec
-        return spec.conversation or spec.prompt_cache_key or spec.previous_response_id or self.response_id
+        return spec.conversation or spec.prompt_cache_key or spec.previous_response_id
 
 
 class Dispatched(JournalRecord, frozen=True, kw_only=True, tag="dispatched"):

@@ -38,11 +38,7 @@ def choose_worker(
     workers: Sequence[Member], slots: Slots, now_ms: int, model: str, affinity: str | None, rng: random.Random
 ) -> Member | None:
     """A ready worker of `model` with a free slot and a mailbox, or None: then the job waits."""
-    free = {
-        m.beat.id: m
-        for m in workers
-        if m.beat.model == model and m.beat.partitions and slots.free(m, now_ms) > 0
-    }
+    free = {m.beat.id: m for m in workers if m.beat.model == model and m.beat.partitions and slots.free(m, now_ms) > 0}
     if affinity is not None and workers:
         favourite = max(workers, key=lambda m: _weight(affinity, m.beat.id))
         if favourite.beat.id in free:

@@ -57,9 +57,7 @@ def needs_attempt(fold: JournalFold, times: Timeline, cluster: Cluster, limits: 
     return _worker_trouble(fold.owner.id, fold.owner.worker, times, cluster, limits)
 
 
-def _worker_trouble(
-    claim: str, worker: str, times: Timeline, cluster: Cluster, limits: WatchLimits
-) -> Reason | None:
+def _worker_trouble(claim: str, worker: str, times: Timeline, cluster: Cluster, limits: WatchLimits) -> Reason | None:
     now_ms = cluster.now_ms
     member = cluster.members.get(worker)
     heard_ms = max(times.tokens_ms, times.claimed_ms, member.last_ms if member is not None else 0)

@@ -1,0 +1,112 @@
+"""Sending jobs: who waits, who goes where, who has been tried often enough (DESIGN 4, 5.3 and 5.7)."""
+
+import logging
+import random
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from services.moderation.owner.dispatch import Slots, choose_worker, mailbox_of
+from services.moderation.owner.outbox import Outbox
+from services.moderation.owner.response import Owned
+from services.moderation.owner.watch import Reason, WatchLimits, needs_attempt
+from shared.heartbeats import Cluster, Member
+from shared.records import Cut, Dispatched, Job
+from shared.telemetry import extract, inject, names
+from shared.topics import JOBS, Service
+
+log = logging.getLogger(__name__)
+tracer = trace.get_tracer("chatmesh.moderation")
+
+
+class Dispatcher:
+    """Starts attempts. Jobs without a slot wait here, by priority, then by age."""
+
+    def __init__(self, outbox: Outbox, cluster: Cluster, limits: WatchLimits) -> None:
+        self._outbox = outbox
+        self._cluster = cluster
+        self._limits = limits
+        self._slots = Slots()
+        self._rng = random.Random()
+        self._waiting: dict[str, Owned] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Accepted responses that have no worker yet."""
+        return len(self._waiting)
+
+    def forget(self, owned: Owned) -> None:
+        """The response ended or is someone else's now."""
+        self._waiting.pop(owned.id, None)
+
+    def claimed(self, owned: Owned) -> None:
+        """A worker took the job: its slot shows in the heartbeats from now on."""
+        if owned.fold.owner is not None:
+            self._slots.settle(owned.fold.owner.worker, owned.id)
+
+    def dispatch_where_needed(self, responses: list[Owned]) -> None:
+        """Start an attempt for each response that needs one, while workers have free slots."""
+        for owned in responses:
+            if owned.accepted and not owned.closed and not owned.ending and owned.fold.decision is None:
+                reason = needs_attempt(owned.fold, owned.times, self._cluster, self._limits)
+                if reason is not None:
+                    self._consider(owned, reason)
+        for owned in sorted(self._waiting.values(), key=lambda r: (-r.requested.priority, r.requested.created_ms)):
+            if owned.closed or owned.ending or owned.fold.decision is not None:
+                self.forget(owned)
+            elif not self._dispatch(owned):
+                break
+
+    def _consider(self, owned: Owned, reason: Reason) -> None:
+        if reason is not Reason.FIRST:
+            log.warning("%s: attempt %d gets a successor: %s", owned.id, owned.times.attempt, reason.value)
+        if owned.fold.exhausted:
+            self._give_up(owned, reason)
+        elif owned.id not in self._waiting:
+            self._waiting[owned.id] = owned
+
+    def _give_up(self, owned: Owned, reason: Reason) -> None:
+        owned.ending = True
+        message = f"The response could not be generated: {owned.times.attempt} attempts failed ({reason.value})."
+        self._outbox.put_job_aside(owned, self._job(owned, owned.times.attempt), message)
+        self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", message=message))
+
+    def _dispatch(self, owned: Owned) -> bool:
+        workers = self._cluster.alive(Service.INFERENCE, ready=True)
+        spec, now_ms = owned.requested.spec, self._cluster.now_ms
+        worker = choose_worker(workers, self._slots, now_ms, spec.model, owned.requested.affinity_key, self._rng)
+        if worker is None:
+            return False
+        self.forget(owned)
+        self._send(owned, worker, max(owned.times.attempt, owned.fold.attempt) + 1)
+        return True
+
+    def _send(self, owned: Owned, worker: Member, attempt: int) -> None:
+        now_ms = self._cluster.now_ms
+        mailbox = mailbox_of(worker, owned.id)
+        owned.times.attempt = attempt
+        owned.times.dispatched_ms = now_ms
+        self._slots.reserve(worker.beat.id, owned.id, now_ms + self._limits.claim_timeout_ms)
+        self._outbox.append(
+            owned, Dispatched(response_id=owned.id, attempt=attempt, worker=worker.beat.id, mailbox=mailbox)
+        )
+        with tracer.start_as_current_span(
+            names.send(JOBS),
+            context=extract(owned.trace),
+            kind=SpanKind.PRODUCER,
+            attributes=names.messaging(JOBS, "send", mailbox),
+        ) as span:
+            span.set_attributes({names.RESPONSE_ID: owned.id, names.ATTEMPT: attempt})
+            self._outbox.job(owned, self._job(owned, attempt), mailbox, inject(span))
+
+    def _job(self, owned: Owned, attempt: int) -> Job:
+        requested = owned.requested
+        return Job(
+            response_id=owned.id,
+            attempt=attempt,
+            prompt=requested.prompt(),
+            sampling=requested.spec.sampling,
+            deadline_ms=requested.deadline_ms,
+            model=requested.spec.model,
+            journal_offset=owned.offset,
+        )

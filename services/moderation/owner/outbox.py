@@ -1,0 +1,105 @@
+"""Everything that an owner sends, and what a failed append means."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from services.moderation.owner.response import Owned
+from shared.errors import AppendError
+from shared.log import Appended, LogWriter, RawRecord, dead_letter, dead_work
+from shared.records import Events, Job, Journal, Record, Rejected, Stop, Verdict
+from shared.topics import EVENTS, JOBS, JOURNAL, REPLIES, VERDICTS, Service, Topic
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """Appends without waiting; order per partition is the writer's promise.
+
+    After a failed append nobody knows what is public in that partition: it is marked `broken`, and the owner
+    takes it over anew, with a higher epoch, before it publishes there again.
+    """
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+        self.broken: set[int] = set()
+
+    def publish(self, owned: Owned, event: Events, trace: Mapping[str, str] | None = None) -> asyncio.Future[Appended]:
+        """Append to the public log."""
+        return self._send(owned.partition, EVENTS, event, trace=trace)
+
+    def append(self, owned: Owned, record: Journal) -> asyncio.Future[Appended]:
+        """Append to the journal."""
+        return self._send(owned.partition, JOURNAL, record)
+
+    def job(self, owned: Owned, job: Job, mailbox: int, trace: Mapping[str, str]) -> asyncio.Future[Appended]:
+        """Send a job to a worker's mailbox."""
+        return self._send(owned.partition, JOBS, job, partition=mailbox, trace=trace)
+
+    def stop(self, partition: int, response_id: str, claim: str, mailbox: int, reason: str) -> None:
+        """Tell the worker of a superseded or ended claim to free its slot."""
+        self._send(partition, JOBS, Stop(response_id=response_id, claim=claim, reason=reason), partition=mailbox)
+
+    def reject(
+        self,
+        owned: Owned,
+        *,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        error_type: str = "invalid_request_error",
+    ) -> None:
+        """Tell the asking gateway that the request became nothing."""
+        address = owned.requested.reply_to
+        if address is None:
+            return
+        reply = Rejected(
+            gateway=address.gateway,
+            correlation_id=owned.id,
+            status=status,
+            code=code,
+            message=message,
+            param=param,
+            error_type=error_type,
+        )
+        self._send(owned.partition, REPLIES, reply, partition=address.partition)
+
+    def verdict(self, owned: Owned, verdict: Verdict) -> None:
+        """Leave an audit trail."""
+        self._send(owned.partition, VERDICTS, verdict)
+
+    def put_aside(self, record: RawRecord, error: Exception) -> None:
+        """A journal record that cannot be handled."""
+        self._watch(record.partition, dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error))
+
+    def put_job_aside(self, owned: Owned, job: Job, error: str) -> None:
+        """A job that no worker could finish."""
+        letter = dead_work(self._writer, Service.MODERATION, JOBS, job, error, owned.fold.attempt)
+        self._watch(owned.partition, letter)
+
+    def _send(
+        self,
+        owner_partition: int,
+        topic: Topic,
+        record: Record,
+        *,
+        partition: int | None = None,
+        trace: Mapping[str, str] | None = None,
+    ) -> asyncio.Future[Appended]:
+        future = self._writer.enqueue(topic, record, partition=partition, trace=trace)
+        return self._watch(owner_partition, future)
+
+    def _watch(self, owner_partition: int, future: asyncio.Future[Appended]) -> asyncio.Future[Appended]:
+        future.add_done_callback(lambda done: self._check(owner_partition, done))
+        return future
+
+    def _check(self, owner_partition: int, done: asyncio.Future[Appended]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is None:
+            return
+        if not isinstance(error, AppendError):
+            raise error
+        if owner_partition not in self.broken:
+            log.error("partition %d will be taken over anew: %s", owner_partition, error)
+        self.broken.add(owner_partition)

@@ -1,0 +1,255 @@
+"""The owner of a set of partitions: folds the journal, screens, publishes, dispatches, watches (DESIGN 4 to 6).
+
+It holds nothing that it could not rebuild: it commits the offset of the oldest unended response's `requested`,
+and a successor folds the journal again from there. One coroutine at a time works on the state (`_lock`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from services.moderation.owner.screening import Screener
+
+from services.moderation.owner.dispatcher import Dispatcher
+from services.moderation.owner.outbox import Outbox
+from services.moderation.owner.partition import Partition
+from services.moderation.owner.response import Owned
+from services.moderation.settings import ModerationSettings
+from shared.errors import RecordError
+from shared.folds import Claim, Effect, EventFold, JournalFold
+from shared.heartbeats import Cluster
+from shared.log import RawRecord, Replayer, decode
+from shared.records import Cancel, Claimed, Cut, Journal, Requested, Screening, Tokens
+from shared.records.codec import Envelope
+from shared.topics import EVENTS, JOURNAL
+
+log = logging.getLogger(__name__)
+
+
+class Owner:
+    """Answers for every response of its partitions. All collaborators come in as arguments."""
+
+    def __init__(
+        self,
+        settings: ModerationSettings,
+        service_id: str,
+        screener: Screener,
+        dispatcher: Dispatcher,
+        outbox: Outbox,
+        replayer: Replayer,
+        cluster: Cluster,
+    ) -> None:
+        self._service_id = service_id
+        self._screener = screener
+        self._dispatcher = dispatcher
+        self._outbox = outbox
+        self._replayer = replayer
+        self._cluster = cluster
+        self._grace_ms = int(settings.foreground_grace_s * 1000)
+        self._partitions: dict[int, Partition] = {}
+        self._lock = asyncio.Lock()
+
+    @property
+    def live_partitions(self) -> list[int]:
+        """The partitions that we act on."""
+        return sorted(p.number for p in self._partitions.values() if p.live)
+
+    @property
+    def waiting(self) -> int:
+        """Accepted responses that have no worker yet."""
+        return self._dispatcher.waiting
+
+    # -- partitions come and go ------------------------------------------------------------------------------
+
+    async def take_over(self, positions: Mapping[int, tuple[int, int]]) -> None:
+        """Own these partitions: number → (offset of the first record to come, end of the journal now)."""
+        async with self._lock:
+            for number, (start, end) in positions.items():
+                self._drop(number)
+                self._partitions[number] = Partition(number, live_at=end, next_offset=start)
+                self._outbox.broken.discard(number)
+            await self._go_live_where_caught_up()
+
+    async def drop(self, numbers: Iterable[int]) -> None:
+        """These partitions are someone else's now: nothing more is published there."""
+        async with self._lock:
+            for number in numbers:
+                self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        partition = self._partitions.pop(number, None)
+        for owned in partition.responses.values() if partition is not None else ():
+            self._let_go(owned)
+
+    def _let_go(self, owned: Owned) -> None:
+        self._dispatcher.forget(owned)
+        self._screener.let_go(owned)
+
+    def low_watermarks(self) -> dict[int, int]:
+        """What to commit: partition → offset, where it moved since the last `committed()`."""
+        return {
+            p.number: p.low_watermark
+            for p in self._partitions.values()
+            if p.live and p.number not in self._outbox.broken and p.low_watermark != p.committed
+        }
+
+    def committed(self, number: int, offset: int) -> None:
+        """The watermark of the partition was committed at `offset`."""
+        if number in self._partitions:
+            self._partitions[number].committed = offset
+
+    async def _go_live_where_caught_up(self) -> None:
+        for partition in list(self._partitions.values()):
+            if not partition.live and partition.next_offset >= partition.live_at:
+                await self._go_live(partition)
+
+    async def _go_live(self, partition: Partition) -> None:
+        if partition.responses:
+            for response_id, events in (await self._fence(partition)).items():
+                self._resume(partition, partition.responses[response_id], events)
+        partition.live = True
+        log.info("owns partition %d with %d active responses", partition.number, len(partition.responses))
+        await self._advance(list(partition.responses.values()))
+
+    async def _fence(self, partition: Partition) -> dict[str, EventFold]:
+        """Rule 6.1: mark a new epoch for each active response, wait for the ack, read up to the mark."""
+        since_ms = min(r.requested.created_ms for r in partition.responses.values())
+        events = await self._read_events(partition, since_ms, None)
+        marks = [
+            self._outbox.publish(
+                partition.responses[i], Screening(response_id=i, epoch=fold.epoch + 1, owner=self._service_id)
+            )
+            for i, fold in events.items()
+            if fold.terminal is None
+        ]
+        if not marks:
+            return events
+        acks = await asyncio.gather(*marks)
+        return await self._read_events(partition, since_ms, max(ack.offset for ack in acks))
+
+    async def _read_events(self, partition: Partition, since_ms: int, until: int | None) -> dict[str, EventFold]:
+        folds = {response_id: EventFold() for response_id in partition.responses}
+        found = await self._replayer.read(EVENTS, partition.number, folds, since_ms=since_ms, until=until)
+        for envelope in found.records:
+            folds[envelope.record.response_id].apply(envelope.record)
+        return folds
+
+    def _resume(self, partition: Partition, owned: Owned, events: EventFold) -> None:
+        if events.terminal is not None:
+            partition.forget(owned)
+            return
+        owned.epoch = events.epoch
+        owned.times.attempt = owned.fold.attempt
+        # How long others were silent while nobody watched is not known: every worker gets its full time again.
+        now_ms = self._cluster.now_ms
+        owned.times.dispatched_ms = owned.times.claimed_ms = owned.times.tokens_ms = now_ms
+        if events.accepted is not None:
+            self._screener.resume(owned, events)
+
+    # -- the journal -----------------------------------------------------------------------------------------
+
+    async def on_records(self, batch: Sequence[RawRecord]) -> None:
+        """Fold a batch of the journal, then act on every response that it touched."""
+        async with self._lock:
+            touched: dict[str, Owned] = {}
+            for record in batch:
+                partition = self._partitions.get(record.partition)
+                if partition is None or record.offset < partition.next_offset:
+                    continue
+                owned = self._fold(partition, record)
+                partition.next_offset = record.offset + 1
+                if owned is not None and partition.live:
+                    touched[owned.id] = owned
+            await self._go_live_where_caught_up()
+            await self._advance(list(touched.values()))
+
+    def _fold(self, partition: Partition, record: RawRecord) -> Owned | None:
+        try:
+            envelope: Envelope[Journal] = decode(JOURNAL, record)
+        except RecordError as error:
+            log.error("journal %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
+            self._outbox.put_aside(record, error)
+            return None
+        owned = partition.responses.get(envelope.record.response_id) or self._meet(partition, envelope)
+        if owned is None:
+            return None
+        before = owned.fold.owner
+        effect = owned.fold.apply(envelope.record)
+        self._note(owned, effect, envelope.timestamp_ms)
+        if partition.live:
+            self._stop_superseded(owned, envelope.record, effect, before)
+        return owned
+
+    def _meet(self, partition: Partition, envelope: Envelope[Journal]) -> Owned | None:
+        body = envelope.record
+        if isinstance(body, Requested) and not partition.has_ended(body.response_id):
+            owned = Owned(body, envelope.offset, envelope.trace, JournalFold())
+            partition.responses[body.response_id] = owned
+            return owned
+        if isinstance(body, Claimed) and partition.live:
+            self._outbox.stop(partition.number, body.response_id, body.claim, body.mailbox, "ended")
+        return None
+
+    def _note(self, owned: Owned, effect: Effect, timestamp_ms: int) -> None:
+        heard_ms = max(timestamp_ms, self._cluster.now_ms)
+        if effect is Effect.CLAIMED and owned.fold.owner is not None:
+            owned.times.claimed_ms = heard_ms
+            owned.times.attempt = max(owned.times.attempt, owned.fold.owner.attempt)
+            self._dispatcher.claimed(owned)
+        elif effect is Effect.ADVANCED:
+            owned.times.tokens_ms = heard_ms
+        elif effect is Effect.VOIDED:
+            log.error("%s: the claim is void, its tokens do not continue the log: %s", owned.id, owned.fold.owner)
+
+    def _stop_superseded(self, owned: Owned, body: Journal, effect: Effect, before: Claim | None) -> None:
+        """Rule 5.5: every superseded, void or ended claim that shows itself is told to stop."""
+        if effect is Effect.CLAIMED and before is not None:
+            self._outbox.stop(owned.partition, owned.id, before.id, before.mailbox, "superseded")
+        if not isinstance(body, Claimed | Tokens) or effect not in (Effect.IGNORED, Effect.VOIDED):
+            return
+        owner, claim = owned.fold.owner, owned.fold.claims.get(body.claim)
+        repeats_the_owner = owner is not None and body.claim == owner.id and owner.live and not owned.closed
+        mailbox = body.mailbox if isinstance(body, Claimed) else claim.mailbox if claim is not None else None
+        if mailbox is not None and not repeats_the_owner:
+            self._outbox.stop(owned.partition, owned.id, body.claim, mailbox, "superseded")
+
+    # -- acting ----------------------------------------------------------------------------------------------
+
+    async def tick(self) -> list[int]:
+        """Judge what time alone decides. Returns the partitions that must be taken over anew."""
+        async with self._lock:
+            self._cluster.forget_silent()
+            for partition in self._partitions.values():
+                if partition.live:
+                    partition.forget_closed()
+                    self._judge(list(partition.responses.values()))
+            return sorted(self._outbox.broken.intersection(self._partitions))
+
+    def _judge(self, responses: list[Owned]) -> None:
+        for owned in responses:
+            if not owned.closed and not owned.ending and owned.fold.decision is None:
+                self._check_deadline(owned)
+                self._check_followers(owned)
+        self._dispatcher.dispatch_where_needed(responses)
+
+    def _check_deadline(self, owned: Owned) -> None:
+        requested = owned.requested
+        if self._cluster.now_ms > requested.deadline_ms:
+            owned.ending = True
+            span_s = (requested.deadline_ms - requested.created_ms) / 1000
+            message = f"The response did not finish within its deadline of {span_s:g} s."
+            self._outbox.append(owned, Cut(response_id=owned.id, reason="deadline", message=message))
+
+    def _check_followers(self, owned: Owned) -> None:
+        """A foreground response that nobody follows any more is cancelled after the grace."""
+        if owned.requested.spec.background or any(map(self._cluster.is_alive, owned.fold.followers)):
+            owned.lonely_since_ms = None
+        elif owned.lonely_since_ms is None:
+            owned.lonely_since_ms = self._cluster.now_ms
+        elif self._cluster.now_ms - owned.lonely_since_ms > self._grace_ms and not owned.ending:
+            owned.ending = True
+            self._outbox.append(owned, Cancel(response_id=owned.id, reason="abandoned"))
+
+    async def _advance(self, responses: list[Owned]) -> None:
+        await self._screener.screen(responses)
+        self._dispatcher.dispatch_where_needed(responses)

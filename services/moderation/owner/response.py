@@ -1,0 +1,114 @@
+"""One response in its owner's hands: the folds, the screen and what was done about them. No I/O."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from opentelemetry.trace import Span
+
+from services.moderation.owner.watch import Timeline
+from services.moderation.windows import TextScreen
+from shared.folds import JournalFold
+from shared.ids import parse_response_id
+from shared.log import Appended
+from shared.records import (
+    AnyTerminal,
+    Cancel,
+    Cancelled,
+    Completed,
+    Cut,
+    Failed,
+    Finish,
+    Incomplete,
+    Requested,
+    Usage,
+)
+
+
+@dataclass(slots=True)
+class Owned:
+    """A response that this owner answers for.
+
+    `fold` is the journal so far; `epoch` stamps what is published; `accepted`, `released` and `end` say how far
+    the public log has come: `released` is its text, `end` the raw code points that it covers. `fed` counts the
+    pieces that the screen has seen. `closing` is the append that ends the response here: its terminal event, or
+    the journal's cut for input that was refused; once it is acknowledged, the owner may forget the response.
+    """
+
+    requested: Requested
+    offset: int
+    trace: Mapping[str, str]
+    fold: JournalFold
+    epoch: int = 0
+    accepted: bool = False
+    published: list[str] = field(default_factory=list)
+    end: int = 0
+    screen: TextScreen | None = None
+    fed: int = 0
+    times: Timeline = field(default_factory=Timeline)
+    ending: bool = False
+    closing: "asyncio.Future[Appended] | None" = None
+    lonely_since_ms: int | None = None
+    span: Span | None = None
+
+    @property
+    def id(self) -> str:
+        return self.requested.response_id
+
+    @property
+    def partition(self) -> int:
+        """The partition of both logs that holds the response."""
+        return parse_response_id(self.id).partition
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is left to decide or to publish."""
+        return self.closing is not None
+
+    @property
+    def public_text(self) -> str:
+        """All text that was published so far."""
+        return "".join(self.published)
+
+    def unseen_text(self) -> str:
+        """Raw text that the screen has not been fed yet; marks it as fed."""
+        text = "".join(self.fold.pieces[self.fed :])
+        self.fed = len(self.fold.pieces)
+        return text
+
+    def usage(self) -> Usage:
+        """Token counts as of now."""
+        finish = self.fold.decision if isinstance(self.fold.decision, Finish) else None
+        return Usage(
+            input_tokens=finish.input_tokens if finish else self.requested.input_tokens,
+            output_tokens=len(self.fold.ids),
+            cached_tokens=finish.cached_tokens if finish else 0,
+        )
+
+
+def terminal_of(owned: Owned, *, violated: bool, finished_ms: int) -> AnyTerminal:
+    """The response's one end. A violation in the text outranks the decision: it came first in the text."""
+    common = {
+        "response_id": owned.id,
+        "epoch": owned.epoch,
+        "tenant": owned.requested.tenant,
+        "text": owned.public_text,
+        "usage": owned.usage(),
+        "finished_ms": finished_ms,
+    }
+    decision = owned.fold.decision
+    if violated:
+        return Incomplete(**common, reason="content_filter")
+    match decision:
+        case Finish(reason="stop"):
+            return Completed(**common)
+        case Finish():
+            return Incomplete(**common, reason="max_output_tokens")
+        case Cancel():
+            return Cancelled(**common)
+        case Cut(reason="policy"):
+            return Incomplete(**common, reason="content_filter")
+        case Cut():
+            return Failed(**common, code=decision.code, message=decision.message)
+        case None:
+            raise AssertionError(f"{owned.id} has no decision yet")
