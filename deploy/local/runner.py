@@ -72,8 +72,7 @@ async def _run(settings: LocalSettings, screen: Screen, signals: Signals) -> int
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
     try:
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
+        return 0 if signals.stop.is_set() else _told(work, screen)
     finally:
         stopping.cancel()
         work.cancel()
@@ -81,7 +80,15 @@ async def _run(settings: LocalSettings, screen: Screen, signals: Signals) -> int
         screen.say("stopping: gateway first, then the rest; Ctrl-C again kills at once")
         await mesh.shut_down(Deadline(settings.shutdown_s), signals.hurry, screen.say)
         screen.say("stopped")
-    return 0
+
+
+def _told(work: "asyncio.Task[None]", screen: Screen) -> int:
+    """Say why the work ended by itself; exit code 1. Raises what is no error of ours."""
+    try:
+        work.result()
+    except (ChatmeshError, BrokerError) as error:
+        screen.say(f"error: {error}")
+    return 1
 
 
 async def _serve(settings: LocalSettings, screen: Screen, mesh: Mesh, ids: dict[Service, str]) -> None:

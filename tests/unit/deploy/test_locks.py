@@ -1,0 +1,65 @@
+"""The lock files: hashes everywhere, no address anywhere, the same pins in all, torch only where it belongs."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+# tests/deploy/test_imports.py shows that they also start without it.
+WITHOUT_TORCH = ("gateway", "moderation", "history")
+HEAVY = ("torch", "transformers", "accelerate", "triton")
+
+
+def load_lock_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lock", ROOT / "requirements" / "lock.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+lock = load_lock_module()
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_a_lock_has_a_hash_for_every_pin_and_names_no_address(path: Path) -> None:
+    text = path.read_text()
+    assert lock.addresses(text) == []
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert blocks
+    assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a==1 @ https://host/a.whl", "--index-url x", "-i x", "--find-links x", "a @ file:///x", "# via /home/x", "-e ."],
+)
+def test_an_address_in_a_lock_is_found(line: str) -> None:
+    assert lock.addresses(line) == [line]
+
+
+def test_all_locks_agree_with_the_lock_for_development() -> None:
+    dev = lock.pins((ROOT / "requirements/dev.lock").read_text())
+    for path in LOCKS:
+        if path.stem != "model":  # the model is no dependency of anything
+            others = lock.pins(path.read_text()).items() - dev.items()
+            assert not others, f"{path.name} pins what dev.lock does not: {others}"
+
+
+def test_the_lock_without_cuda_lacks_torch_and_its_cuda_wheels_only() -> None:
+    dev = lock.pins((ROOT / "requirements/dev.lock").read_text())
+    cpu = lock.pins((ROOT / "requirements/dev-cpu.lock").read_text())
+    left_out = dev.keys() - cpu.keys()
+    assert {"torch", "triton"} <= left_out
+    assert {name for name in left_out if not name.startswith(("nvidia-", "cuda-"))} == {"torch", "triton"}
+
+
+@pytest.mark.parametrize("service", WITHOUT_TORCH)
+def test_a_service_that_needs_no_torch_does_not_install_it(service: str) -> None:
+    names = lock.pins((ROOT / f"requirements/{service}.lock").read_text())
+    assert not names.keys() & set(HEAVY)
