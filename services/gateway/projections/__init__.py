@@ -1,0 +1,7 @@
+"""Pure projections of the event log into the dialects that clients speak."""
+
+from services.gateway.projections.client_event import ClientEvent
+from services.gateway.projections.response_object import response_object
+from services.gateway.projections.responses import ResponsesProjection
+
+__all__ = ["ClientEvent", "ResponsesProjection", "response_object"]
