@@ -1,0 +1,24 @@
+"""Engines: a port, a real one and one that follows a script."""
+
+from typing import TypeAlias
+
+from services.inference.engines.port import Engine
+from services.inference.engines.scripted import ScriptedEngine, ScriptedSettings
+from services.inference.engines.transformers import TransformersEngine, TransformersSettings
+from shared.chat import load_chat_tokenizer
+
+EngineSettings: TypeAlias = TransformersSettings | ScriptedSettings
+
+
+def build_engine(settings: EngineSettings) -> Engine:
+    """The engine that `settings` describe, not started; reads the tokenizer, not the weights.
+
+    Raises ModelNotFoundError and UnsupportedTokenizerError.
+    """
+    tokenizer = load_chat_tokenizer(settings.model)
+    if isinstance(settings, ScriptedSettings):
+        return ScriptedEngine(settings, tokenizer)
+    return TransformersEngine(settings, tokenizer)
+
+
+__all__ = ["Engine", "EngineSettings", "ScriptedSettings", "TransformersSettings", "build_engine"]
