@@ -1,0 +1,167 @@
+"""A whole mesh as processes, on any broker, in a namespace of its own: what integration and chaos tests drive."""
+
+import asyncio
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from deploy.brokers import Broker
+from deploy.process import ChildProcess, Deadline
+from shared.heartbeats import ClusterWatcher
+from shared.log import ensure_topics
+from shared.settings import MeshSettings
+from shared.topics import Service
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 120.0
+STOP_S = 20.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Replica:
+    """One process of a service."""
+
+    service: Service
+    id: str
+    process: ChildProcess
+    port: int | None = None
+
+
+@dataclass
+class Mesh:
+    """Services on `broker`; `env` is common to all, `counts` says how many replicas of each.
+
+    As an async context manager: topics are made, every service is ready inside the block, nothing runs after it.
+    """
+
+    broker: Broker
+    folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[Service, int] = field(default_factory=lambda: dict.fromkeys(Service, 1))
+    partitions: int = 4
+    namespace: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}.")
+    replicas: list[Replica] = field(default_factory=list)
+
+    @property
+    def settings(self) -> MeshSettings:
+        """Settings of a client in this mesh's namespace."""
+        return MeshSettings(
+            KAFKA_BOOTSTRAP_SERVERS=self.broker.bootstrap, namespace=self.namespace, partitions=self.partitions
+        )
+
+    def urls(self) -> list[str]:
+        """Base URLs of the gateways, for OpenAI clients."""
+        return [f"http://127.0.0.1:{r.port}/v1" for r in self.replicas if r.port is not None]
+
+    @property
+    def url(self) -> str:
+        """Base URL of the first gateway."""
+        return self.urls()[0]
+
+    def of(self, service: Service) -> list[Replica]:
+        """The replicas of a service."""
+        return [r for r in self.replicas if r.service is service]
+
+    async def __aenter__(self) -> Self:
+        try:
+            await ensure_topics(self.settings)
+            for service, count in self.counts.items():
+                for _ in range(count):
+                    self.add(service)
+            await self.wait_ready()
+        except BaseException:
+            await asyncio.to_thread(self.stop)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def add(self, service: Service, **env: str) -> Replica:
+        """Start one more replica; `wait_ready` waits for it."""
+        number = len(self.of(service)) + 1
+        service_id = f"{service.value}-{number}"
+        port = free_port() if service is Service.GATEWAY else None
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("CHATMESH_", "KAFKA_"))},
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            "CHATMESH_NAMESPACE": self.namespace,
+            "CHATMESH_PARTITIONS": str(self.partitions),
+            "CHATMESH_SERVICE_ID": service_id,
+            "CHATMESH_DATA_DIR": str(self.folder / "data"),
+            "CHATMESH_LOG_LEVEL": "INFO",
+            **({"PORT": str(port)} if port is not None else {}),
+            **self.env,
+            **env,
+        }
+        process = ChildProcess(
+            [sys.executable, "-m", f"services.{service.value}"],
+            log_path=self.folder / f"{service_id}.log",
+            env=environment,
+            cwd=ROOT,
+        )
+        replica = Replica(service, service_id, process, port)
+        self.replicas.append(replica)
+        process.start()
+        return replica
+
+    async def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Return once every replica beats `ready` and every gateway answers /readyz; raises with the logs else."""
+        watcher = ClusterWatcher(self.settings, Service.GATEWAY)
+        await watcher.start()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self._all_ready(watcher):
+                    self._raise_if_ended()
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise AssertionError(f"the mesh was not ready after {timeout_s:g} s\n{self.logs()}") from error
+        finally:
+            await watcher.stop()
+
+    async def _all_ready(self, watcher: ClusterWatcher) -> bool:
+        members = watcher.cluster.members
+        running = [r for r in self.replicas if r.process.running]
+        if not all(r.id in members and members[r.id].beat.state == "ready" for r in running):
+            return False
+        async with httpx.AsyncClient() as client:
+            for replica in running:
+                if replica.port is not None:
+                    try:
+                        answer = await client.get(f"http://127.0.0.1:{replica.port}/readyz")
+                    except httpx.TransportError:
+                        return False
+                    if answer.status_code != 200:
+                        return False
+        return True
+
+    def _raise_if_ended(self) -> None:
+        for replica in self.replicas:
+            if not replica.process.running:
+                raise AssertionError(f"{replica.id} ended with {replica.process.exit_code}\n{self.logs()}")
+
+    def logs(self) -> str:
+        """The last lines of every replica."""
+        return "\n".join(f"--- {r.id}\n" + "\n".join(r.process.log_tail(30)) for r in self.replicas)
+
+    def stop(self) -> None:
+        """End everything, gateways first, within one deadline."""
+        deadline = Deadline(STOP_S)
+        for replica in self.replicas:
+            replica.process.terminate()
+        for replica in self.replicas:
+            replica.process.stop(deadline.remaining_s())
