@@ -5,8 +5,8 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
-# TORCH=cpu: torch without CUDA, from PyTorch's own index (CONTRIBUTING.md, "Environment").
-TORCH ?= default
+# TORCH=cpu: torch without CUDA, from PyTorch's own index (CONTRIBUTING.md, "Environment"); said once, it stays.
+TORCH ?= $(if $(wildcard .venv/.installed-cpu),cpu,default)
 # Options for pytest: make unit ARGS="-k ids -x"
 ARGS ?=
 
