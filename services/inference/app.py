@@ -24,7 +24,7 @@ async def serve(settings: InferenceSettings, stop: asyncio.Event) -> None:
     service_id = settings.service_id or new_id("inference")
     flush_traces = start_telemetry(Service.INFERENCE, service_id)
     tokenizer = load_chat_tokenizer(settings.model)
-    engine = build_engine(settings, tokenizer)
+    engine = build_engine(settings.engine_settings())
     heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
     writer = LogWriter(settings, Service.INFERENCE, service_id)
     replayer = Replayer(settings, Service.INFERENCE)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from services.inference.engines import EngineSettings, ScriptedSettings, TransformersSettings
 from shared.settings import MeshSettings
 
 
@@ -15,7 +16,31 @@ class InferenceSettings(MeshSettings):
     )
     engine: Literal["transformers", "scripted"] = Field("transformers", description="scripted is for load tests only")
     slots: int = Field(32, ge=1, le=4096, description="concurrent sequences; more requests wait with their owner")
-    torch_threads: int = Field(0, ge=0, description="CPU threads of torch; 0: its own default")
-    script_text: str = Field("", description="what the scripted engine says; empty: a text derived from the prompt")
+    cache_tokens: int = Field(32_768, ge=256, description="size of the KV cache over all sequences")
+    torch_threads: int | None = Field(None, ge=1, description="CPU threads of torch; empty: its own default")
+    device: str = Field("auto", description="cpu, cuda or auto")
+    script_text: str | None = Field(
+        None, description="what the scripted engine says; empty: words drawn from the prompt"
+    )
     script_tokens_per_s: float = Field(20.0, gt=0, description="rate of each scripted stream")
     script_first_token_s: float = Field(0.0, ge=0, description="delay before a scripted stream's first token")
+    script_length: int | None = Field(None, ge=1, description="tokens of a drawn script; empty: until the limit")
+
+    def engine_settings(self) -> EngineSettings:
+        """What the chosen engine needs to know."""
+        if self.engine == "scripted":
+            return ScriptedSettings(
+                model=self.model,
+                slots=self.slots,
+                tokens_per_s=self.script_tokens_per_s,
+                first_token_delay_s=self.script_first_token_s,
+                text=self.script_text,
+                length_tokens=self.script_length,
+            )
+        return TransformersSettings(
+            model=self.model,
+            slots=self.slots,
+            cache_tokens=self.cache_tokens,
+            threads=self.torch_threads,
+            device=self.device,
+        )

@@ -84,6 +84,10 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if partition in self._held:
             self._consumer.seek(TopicPartition(self._name, partition), offset)
 
+    async def position(self, partition: int) -> int:
+        """The offset of the next record that `batches()` will give of the partition."""
+        return int(await self._consumer.position(TopicPartition(self._name, partition)))
+
     async def end_offset(self, partition: int) -> int:
         """The offset that the next record appended to the partition will get."""
         where = TopicPartition(self._name, partition)

@@ -8,12 +8,11 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from services.moderation.owner.screening import Screener
-
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.partition import Partition
 from services.moderation.owner.response import Owned
+from services.moderation.owner.screening import Screener
 from services.moderation.settings import ModerationSettings
 from shared.errors import RecordError
 from shared.folds import Claim, Effect, EventFold, JournalFold
@@ -92,6 +91,12 @@ class Owner:
             for p in self._partitions.values()
             if p.live and p.number not in self._outbox.broken and p.low_watermark != p.committed
         }
+
+    async def restart_offset(self, number: int) -> int | None:
+        """Where to fold the partition again from, after an append failed; None if it is no longer ours."""
+        async with self._lock:
+            partition = self._partitions.get(number)
+            return partition.low_watermark if partition is not None else None
 
     def committed(self, number: int, offset: int) -> None:
         """The watermark of the partition was committed at `offset`."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from opentelemetry.trace import Span
 
@@ -29,9 +30,7 @@ from shared.records import (
 class Owned:
     """A response that this owner answers for.
 
-    `fold` is the journal so far; `epoch` stamps what is published; `accepted`, `released` and `end` say how far
-    the public log has come: `released` is its text, `end` the raw code points that it covers. `fed` counts the
-    pieces that the screen has seen. `closing` is the append that ends the response here: its terminal event, or
+    `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen. `closing` is the append that ends the response here: its terminal event, or
     the journal's cut for input that was refused; once it is acknowledged, the owner may forget the response.
     """
 
@@ -41,8 +40,6 @@ class Owned:
     fold: JournalFold
     epoch: int = 0
     accepted: bool = False
-    published: list[str] = field(default_factory=list)
-    end: int = 0
     screen: TextScreen | None = None
     fed: int = 0
     times: Timeline = field(default_factory=Timeline)
@@ -65,11 +62,6 @@ class Owned:
         """Nothing is left to decide or to publish."""
         return self.closing is not None
 
-    @property
-    def public_text(self) -> str:
-        """All text that was published so far."""
-        return "".join(self.published)
-
     def unseen_text(self) -> str:
         """Raw text that the screen has not been fed yet; marks it as fed."""
         text = "".join(self.fold.pieces[self.fed :])
@@ -86,13 +78,13 @@ class Owned:
         )
 
 
-def terminal_of(owned: Owned, *, violated: bool, finished_ms: int) -> AnyTerminal:
-    """The response's one end. A violation in the text outranks the decision: it came first in the text."""
-    common = {
+def terminal_of(owned: Owned, *, text: str, violated: bool, finished_ms: int) -> AnyTerminal:
+    """The response's one end, with its whole public text. A violation outranks the decision: the text came first."""
+    common: dict[str, Any] = {
         "response_id": owned.id,
         "epoch": owned.epoch,
         "tenant": owned.requested.tenant,
-        "text": owned.public_text,
+        "text": text,
         "usage": owned.usage(),
         "finished_ms": finished_ms,
     }

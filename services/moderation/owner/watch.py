@@ -7,6 +7,7 @@ are the log's clock in unix milliseconds; all spans are milliseconds.
 from dataclasses import dataclass
 from enum import Enum
 
+from services.moderation.settings import ModerationSettings
 from shared.folds import JournalFold
 from shared.heartbeats import Cluster
 
@@ -19,6 +20,16 @@ class WatchLimits:
     silent_after_ms: int
     stuck_after_ms: int
     redispatch_every_ms: int
+
+    @classmethod
+    def of(cls, settings: ModerationSettings) -> "WatchLimits":
+        """The limits that the settings name, in milliseconds."""
+        return cls(
+            claim_timeout_ms=int(settings.claim_timeout_s * 1000),
+            silent_after_ms=int(settings.silent_after_s * 1000),
+            stuck_after_ms=int(settings.stuck_after_s * 1000),
+            redispatch_every_ms=int(settings.redispatch_every_s * 1000),
+        )
 
 
 @dataclass(slots=True)

@@ -1,0 +1,113 @@
+"""Wiring of the moderation service, and its life from start to hand-over."""
+
+import asyncio
+import contextlib
+import logging
+
+from services.moderation.classifiers.patterns import PatternClassifier
+from services.moderation.owner.dispatcher import Dispatcher
+from services.moderation.owner.outbox import Outbox
+from services.moderation.owner.owner import Owner
+from services.moderation.owner.screening import Screener
+from services.moderation.owner.watch import WatchLimits
+from services.moderation.policy import load_policy
+from services.moderation.settings import ModerationSettings
+from shared.heartbeats import ClusterWatcher, Heart
+from shared.ids import new_id
+from shared.log import GroupConsumer, LogWriter, Replayer
+from shared.runtime import first_end
+from shared.telemetry import start_telemetry
+from shared.topics import JOURNAL, Service
+
+log = logging.getLogger(__name__)
+GROUP = "moderation"
+
+
+async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
+    """Own the assigned partitions until `stop`, then commit and leave the group."""
+    service_id = settings.service_id or new_id("moderation")
+    flush_traces = start_telemetry(Service.MODERATION, service_id)
+    policy = load_policy(settings.policy)
+    heart = Heart(settings, Service.MODERATION, service_id)
+    writer = LogWriter(settings, Service.MODERATION, service_id)
+    replayer = Replayer(settings, Service.MODERATION)
+    watcher = ClusterWatcher(settings, Service.MODERATION)
+    outbox = Outbox(writer)
+    limits = WatchLimits.of(settings)
+    dispatcher = Dispatcher(outbox, watcher.cluster, limits)
+    screener = Screener(policy, PatternClassifier(policy), outbox, dispatcher, settings.max_waiting)
+    owner = Owner(settings, service_id, screener, dispatcher, outbox, replayer, watcher.cluster)
+    journal = GroupConsumer(
+        settings,
+        Service.MODERATION,
+        JOURNAL,
+        GROUP,
+        on_assigned=lambda numbers: _take_over(owner, journal, numbers),
+        on_revoked=owner.drop,
+    )
+
+    async with contextlib.AsyncExitStack() as stack:
+        await writer.start()
+        stack.push_async_callback(writer.stop)
+        stack.callback(flush_traces)
+        heart.start()
+        stack.push_async_callback(asyncio.to_thread, heart.stop)
+        await replayer.start()
+        stack.push_async_callback(replayer.stop)
+        await watcher.start()
+        stack.push_async_callback(watcher.stop)
+        await journal.start()
+        stack.push_async_callback(journal.stop)
+        heart.update(state="ready")
+        log.info("screens with policy %s", policy.version)
+        tasks = [
+            asyncio.create_task(_follow(owner, journal), name="journal"),
+            asyncio.create_task(_watch(owner, journal, heart, settings), name="watch"),
+        ]
+        try:
+            await first_end(stop, *tasks, watcher.task)
+        finally:
+            heart.update(state="draining", partitions=[])
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await _commit(owner, journal)
+
+
+async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -> None:
+    """Own the partitions from their committed offsets on."""
+    await owner.take_over({n: (await journal.position(n), await journal.end_offset(n)) for n in numbers})
+
+
+async def _follow(owner: Owner, journal: GroupConsumer) -> None:
+    async for batch in journal.batches():
+        await owner.on_records(batch)
+
+
+async def _watch(owner: Owner, journal: GroupConsumer, heart: Heart, settings: ModerationSettings) -> None:
+    """Tick, tell the others what we own, commit now and then, heal partitions where an append failed."""
+    loop = asyncio.get_running_loop()
+    commit_at = loop.time() + settings.commit_every_s
+    while True:
+        broken = await owner.tick()
+        heart.update(partitions=owner.live_partitions, waiting=owner.waiting)
+        for number in broken:
+            await _heal(owner, journal, number)
+        if loop.time() >= commit_at:
+            await _commit(owner, journal)
+            commit_at = loop.time() + settings.commit_every_s
+        await asyncio.sleep(settings.tick_ms / 1000)
+
+
+async def _heal(owner: Owner, journal: GroupConsumer, number: int) -> None:
+    """What is public there is unknown since an append failed: fold the partition again from the low watermark."""
+    start = await owner.restart_offset(number)
+    if start is not None:
+        journal.seek(number, start)
+        await owner.take_over({number: (start, await journal.end_offset(number))})
+
+
+async def _commit(owner: Owner, journal: GroupConsumer) -> None:
+    for number, offset in owner.low_watermarks().items():
+        if await journal.commit(number, offset):
+            owner.committed(number, offset)

@@ -1,0 +1,204 @@
+"""Screening in the owner: input before anything is public, output window by window (DESIGN 4.2, 4.4 and 6)."""
+
+import logging
+from collections.abc import Iterable
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+from services.moderation.classifiers.inputs import InputVerdict, screen_input
+from services.moderation.classifiers.port import Classifier
+from services.moderation.verdicts import input_verdict, output_verdicts, passed_verdict
+
+from services.moderation.owner.dispatcher import Dispatcher
+from services.moderation.owner.outbox import Outbox
+from services.moderation.owner.response import Owned, terminal_of
+from services.moderation.policy import Policy
+from services.moderation.windows import Outcome, TextScreen, Window
+from shared.folds import EventFold
+from shared.ids import now_ms
+from shared.records import Accepted, Cancel, Cut, Delta, Finish
+from shared.telemetry import extract, inject, names
+from shared.topics import JOURNAL
+
+log = logging.getLogger(__name__)
+tracer = trace.get_tracer("chatmesh.moderation")
+
+
+class Screener:
+    """Decides what becomes public. One classifier call serves every window of every response of a batch."""
+
+    def __init__(
+        self, policy: Policy, classifier: Classifier, outbox: Outbox, dispatcher: Dispatcher, max_waiting: int
+    ) -> None:
+        self._policy = policy
+        self._classifier = classifier
+        self._outbox = outbox
+        self._dispatcher = dispatcher
+        self._max_waiting = max_waiting
+
+    def resume(self, owned: Owned, events: EventFold) -> None:
+        """Go on where the public log stands: the raw text is judged again, alike; what is public is not repeated."""
+        owned.accepted = True
+        owned.screen = TextScreen(self._policy, resume_at=events.position)
+        self._open_span(owned)
+
+    def let_go(self, owned: Owned) -> None:
+        """Another owner goes on with the response."""
+        self._close_span(owned, "handed over")
+
+    async def screen(self, responses: Iterable[Owned]) -> None:
+        """Bring the public log of each response up to what its journal allows."""
+        open_responses = [r for r in responses if not r.closed]
+        for owned in open_responses:
+            if not owned.accepted:
+                await self._screen_input(owned)
+        await self._screen_outputs([r for r in open_responses if r.accepted and not r.closed])
+
+    # -- input -----------------------------------------------------------------------------------------------
+
+    async def _screen_input(self, owned: Owned) -> None:
+        if owned.fold.decision is not None:
+            self._end_unaccepted(owned)
+            return
+        with tracer.start_as_current_span(
+            names.process(JOURNAL),
+            context=extract(owned.trace),
+            kind=SpanKind.CONSUMER,
+            attributes=names.messaging(JOURNAL, "process", owned.partition, owned.offset),
+        ) as span:
+            texts = [message.text for message in owned.requested.prompt()]
+            result = await screen_input(self._policy, self._classifier, texts)
+            span.set_attributes(
+                {names.RESPONSE_ID: owned.id, names.POLICY: self._policy.name, names.OUTCOME: result.action}
+            )
+            owned.trace = inject(span) or owned.trace
+            self._outbox.verdict(owned, input_verdict(owned.id, owned.requested.tenant, self._policy, result))
+            self._decide_input(owned, result)
+
+    def _decide_input(self, owned: Owned, result: InputVerdict) -> None:
+        if result.action == "refuse":
+            self._refuse(owned, result.category)
+        elif self._dispatcher.waiting >= self._max_waiting > 0:
+            self._turn_away(owned)
+        else:
+            self._accept(owned)
+
+    def _accept(self, owned: Owned) -> None:
+        requested = owned.requested
+        owned.accepted = True
+        owned.screen = TextScreen(self._policy)
+        self._open_span(owned)
+        accepted = Accepted(
+            response_id=owned.id,
+            epoch=owned.epoch,
+            tenant=requested.tenant,
+            spec=requested.spec,
+            policy=self._policy.name,
+            created_ms=requested.created_ms,
+            deadline_ms=requested.deadline_ms,
+            input_tokens=requested.input_tokens,
+        )
+        self._outbox.publish(owned, accepted, inject(owned.span))
+
+    def _refuse(self, owned: Owned, category: str | None) -> None:
+        cut = Cut(response_id=owned.id, reason="policy", stage="input", category=category)
+        message = "The input was refused by the content policy" + (f" (category {category})." if category else ".")
+        self._outbox.reject(owned, status=400, code="content_policy_violation", message=message, param="input")
+        owned.closing = self._outbox.append(owned, cut)
+
+    def _turn_away(self, owned: Owned) -> None:
+        message = f"{self._dispatcher.waiting:,} requests are waiting for a slot already. Please retry later."
+        self._outbox.reject(
+            owned, status=429, code="rate_limit_exceeded", message=message, error_type="rate_limit_error"
+        )
+        cut = Cut(response_id=owned.id, reason="failed", stage="input", message=message)
+        owned.closing = self._outbox.append(owned, cut)
+
+    def _end_unaccepted(self, owned: Owned) -> None:
+        """The journal ended it before anything was public. What was refused is told again: the gateway drops
+        replies that it does not wait for, and the first owner may have died before it said so."""
+        decision = owned.fold.decision
+        if isinstance(decision, Cut) and decision.reason == "policy":
+            self._refuse(owned, decision.category)
+            return
+        message = decision.message if isinstance(decision, Cut) else "The request was cancelled."
+        status, code, kind = (
+            (400, "cancelled", "invalid_request_error")
+            if isinstance(decision, Cancel)
+            else (500, "server_error", "server_error")
+        )
+        self._outbox.reject(owned, status=status, code=code, message=message, error_type=kind)
+        owned.closing = self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", stage="input"))
+
+    # -- output ----------------------------------------------------------------------------------------------
+
+    async def _screen_outputs(self, responses: list[Owned]) -> None:
+        pending = [(owned, self._feed(owned)) for owned in responses]
+        windows = [window for _, completed in pending for window in completed]
+        findings = iter(await self._classifier.classify(windows) if windows else ())
+        for owned, completed in pending:
+            self._judge(owned, completed, [next(findings) for _ in completed])
+
+    def _feed(self, owned: Owned) -> list[Window]:
+        screen = owned.screen
+        assert screen is not None, "an accepted response has a screen"
+        return screen.feed(owned.unseen_text(), final=owned.fold.decision is not None)
+
+    def _judge(self, owned: Owned, windows: list[Window], findings: list[object]) -> None:
+        screen = owned.screen
+        assert screen is not None, "an accepted response has a screen"
+        outcome = screen.resolve(windows, findings)  # type: ignore[arg-type]
+        self._publish(owned, outcome)
+        for verdict in output_verdicts(owned.id, owned.requested.tenant, self._policy, outcome):
+            self._outbox.verdict(owned, verdict)
+        if outcome.cut is not None or owned.fold.decision is not None:
+            self._end(owned, outcome)
+
+    def _publish(self, owned: Owned, outcome: Outcome) -> None:
+        for release in outcome.releases:
+            delta = Delta(
+                response_id=owned.id,
+                epoch=owned.epoch,
+                start=release.start,
+                end=release.end,
+                text=release.text,
+                policy=self._policy.name,
+                window=release.window,
+            )
+            self._outbox.publish(owned, delta)
+
+    def _end(self, owned: Owned, outcome: Outcome) -> None:
+        assert owned.screen is not None, "an accepted response has a screen"
+        if outcome.cut is None:
+            self._outbox.verdict(
+                owned, passed_verdict(owned.id, owned.requested.tenant, self._policy, owned.screen.position)
+            )
+        elif owned.fold.decision is None:
+            cut = Cut(response_id=owned.id, reason="policy", category=outcome.cut.category)
+            self._outbox.append(owned, cut)
+        terminal = terminal_of(
+            owned, text=owned.screen.text_released, violated=outcome.cut is not None, finished_ms=now_ms()
+        )
+        owned.closing = self._outbox.publish(owned, terminal, inject(owned.span))
+        self._dispatcher.forget(owned)
+        self._stop_worker(owned)
+        self._close_span(owned, type(terminal).__name__.lower())
+
+    def _stop_worker(self, owned: Owned) -> None:
+        claim = owned.fold.owner
+        if claim is not None and claim.live and not isinstance(owned.fold.decision, Finish):
+            self._outbox.stop(owned.partition, owned.id, claim.id, claim.mailbox, "ended")
+
+    # -- tracing ---------------------------------------------------------------------------------------------
+
+    def _open_span(self, owned: Owned) -> None:
+        owned.span = tracer.start_span(names.SCREEN_OUTPUT, context=extract(owned.trace))
+        owned.span.set_attributes(
+            {names.RESPONSE_ID: owned.id, names.POLICY: self._policy.name, names.EPOCH: owned.epoch}
+        )
+
+    def _close_span(self, owned: Owned, outcome: str) -> None:
+        if owned.span is not None:
+            owned.span.set_attributes({names.OUTCOME: outcome, names.USAGE_OUTPUT_TOKENS: len(owned.fold.ids)})
+            owned.span.end()
+            owned.span = None
