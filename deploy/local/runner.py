@@ -72,6 +72,7 @@ async def _run(settings: LocalSettings, screen: Screen, signals: Signals) -> int
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
     try:
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        screen.settle()
         return 0 if signals.stop.is_set() else _told(work, screen)
     finally:
         stopping.cancel()
@@ -110,6 +111,7 @@ async def _serve(settings: LocalSettings, screen: Screen, mesh: Mesh, ids: dict[
         await _until_ready(settings, screen, mesh, watcher, ids, followers)
         model = _model(watcher, ids)
         in_memory = not mesh.broker.capabilities.persistent
+        screen.settle()
         screen.say(hints(settings.address, model, str(settings.log_dir), in_memory=in_memory))
         await _watch(screen, mesh, watcher, followers)
     finally:

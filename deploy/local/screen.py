@@ -23,7 +23,11 @@ class Screen(ABC):
 
     @abstractmethod
     def say(self, text: str) -> None:
-        """A message that stays."""
+        """A message that stays, above the rows that are being redrawn."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """The rows stay as they are now; what is said next comes below them."""
 
 
 def open_screen(out: TextIO = sys.stdout) -> Screen:
@@ -48,6 +52,9 @@ class PlainScreen(Screen):
 
     def say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
+
+    def settle(self) -> None:
+        """Nothing to do: plain lines are never redrawn."""
 
     def _is_news(self, row: Row, now: float) -> bool:
         if row.name not in self._shown:
@@ -74,9 +81,11 @@ class TerminalScreen(Screen):
             self._drawn = lines
 
     def say(self, text: str) -> None:
-        self._out.write(text + "\n")
+        self._out.write(self._erase() + "".join(line + "\n" for line in (text, *self._drawn)))
         self._out.flush()
-        self._drawn = []  # what was drawn has scrolled up and stays as it is
+
+    def settle(self) -> None:
+        self._drawn = []
 
     def _line(self, row: Row) -> str:
         running = row.state in (State.WAITING, State.STARTING)

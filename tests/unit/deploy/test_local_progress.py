@@ -47,12 +47,21 @@ def test_a_terminal_screen_redraws_its_rows_and_never_wraps_them() -> None:
     assert max(len(line) for line in (first + second).splitlines()) < 40
 
 
-def test_a_message_is_never_erased_by_the_next_rows() -> None:
+def test_a_message_stays_above_the_rows_that_are_redrawn() -> None:
     out = io.StringIO()
     screen = TerminalScreen(out, columns=lambda: 80)
-    screen.rows([Row("a", State.WAITING)])
-    screen.say("news")
     screen.rows([Row("a", State.READY)])
+    screen.say("news")
+    row = "  ✓ a           ready\n"
+    assert out.getvalue() == f"{row}\x1b[1A\x1b[Jnews\n{row}"
+
+
+def test_settled_rows_are_not_erased() -> None:
+    out = io.StringIO()
+    screen = TerminalScreen(out, columns=lambda: 80)
+    screen.rows([Row("a", State.READY)])
+    screen.settle()
+    screen.say("news")
     assert "\x1b" not in out.getvalue()
 
 
