@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 
-from services.moderation.classifiers.patterns import PatternClassifier
+from services.moderation.classifiers import PatternClassifier
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.owner import Owner
@@ -28,6 +28,8 @@ async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
     service_id = settings.service_id or new_id("moderation")
     flush_traces = start_telemetry(Service.MODERATION, service_id)
     policy = load_policy(settings.policy)
+    for warning in policy.warnings:
+        log.warning("%s", warning)
     heart = Heart(settings, Service.MODERATION, service_id)
     writer = LogWriter(settings, Service.MODERATION, service_id)
     replayer = Replayer(settings, Service.MODERATION)
@@ -59,7 +61,7 @@ async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
         await journal.start()
         stack.push_async_callback(journal.stop)
         heart.update(state="ready")
-        log.info("screens with policy %s", policy.version)
+        log.info("screens with policy %s", policy.name)
         tasks = [
             asyncio.create_task(_follow(owner, journal), name="journal"),
             asyncio.create_task(_watch(owner, journal, heart, settings), name="watch"),

@@ -30,7 +30,8 @@ from shared.records import (
 class Owned:
     """A response that this owner answers for.
 
-    `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen. `closing` is the append that ends the response here: its terminal event, or
+    `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the
+    screen has seen. `closing` is the append that ends the response here: its terminal event, or
     the journal's cut for input that was refused; once it is acknowledged, the owner may forget the response.
     """
 

@@ -1,26 +1,31 @@
 """Screening in the owner: input before anything is public, output window by window (DESIGN 4.2, 4.4 and 6)."""
 
-import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
-from services.moderation.classifiers.inputs import InputVerdict, screen_input
-from services.moderation.classifiers.port import Classifier
-from services.moderation.verdicts import input_verdict, output_verdicts, passed_verdict
 
+from services.moderation.classifiers import (
+    Classifier,
+    InputVerdict,
+    Subject,
+    input_verdict,
+    output_passed,
+    output_verdict,
+    screen_input,
+)
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.response import Owned, terminal_of
 from services.moderation.policy import Policy
-from services.moderation.windows import Outcome, TextScreen, Window
+from services.moderation.windows import Decision, Finding, Outcome, TextScreen, Window
 from shared.folds import EventFold
 from shared.ids import now_ms
 from shared.records import Accepted, Cancel, Cut, Delta, Finish
 from shared.telemetry import extract, inject, names
 from shared.topics import JOURNAL
 
-log = logging.getLogger(__name__)
 tracer = trace.get_tracer("chatmesh.moderation")
 
 
@@ -67,12 +72,14 @@ class Screener:
             attributes=names.messaging(JOURNAL, "process", owned.partition, owned.offset),
         ) as span:
             texts = [message.text for message in owned.requested.prompt()]
+            started_s = time.perf_counter()
             result = await screen_input(self._policy, self._classifier, texts)
+            verdict = input_verdict(self._subject(owned), result, _ms_since(started_s))
             span.set_attributes(
                 {names.RESPONSE_ID: owned.id, names.POLICY: self._policy.name, names.OUTCOME: result.action}
             )
             owned.trace = inject(span) or owned.trace
-            self._outbox.verdict(owned, input_verdict(owned.id, owned.requested.tenant, self._policy, result))
+            self._outbox.verdict(owned, verdict)
             self._decide_input(owned, result)
 
     def _decide_input(self, owned: Owned, result: InputVerdict) -> None:
@@ -135,24 +142,29 @@ class Screener:
     async def _screen_outputs(self, responses: list[Owned]) -> None:
         pending = [(owned, self._feed(owned)) for owned in responses]
         windows = [window for _, completed in pending for window in completed]
+        started_s = time.perf_counter()
         findings = iter(await self._classifier.classify(windows) if windows else ())
+        latency_ms = _ms_since(started_s)
         for owned, completed in pending:
-            self._judge(owned, completed, [next(findings) for _ in completed])
+            self._judge(owned, completed, [next(findings) for _ in completed], latency_ms)
 
     def _feed(self, owned: Owned) -> list[Window]:
         screen = owned.screen
         assert screen is not None, "an accepted response has a screen"
         return screen.feed(owned.unseen_text(), final=owned.fold.decision is not None)
 
-    def _judge(self, owned: Owned, windows: list[Window], findings: list[object]) -> None:
+    def _judge(self, owned: Owned, windows: list[Window], findings: list[Sequence[Finding]], latency_ms: float) -> None:
         screen = owned.screen
         assert screen is not None, "an accepted response has a screen"
-        outcome = screen.resolve(windows, findings)  # type: ignore[arg-type]
+        outcome = screen.resolve(windows, findings)
         self._publish(owned, outcome)
-        for verdict in output_verdicts(owned.id, owned.requested.tenant, self._policy, outcome):
-            self._outbox.verdict(owned, verdict)
-        if outcome.cut is not None or owned.fold.decision is not None:
-            self._end(owned, outcome)
+        for decision in outcome.decisions:
+            self._outbox.verdict(owned, output_verdict(self._subject(owned), decision, latency_ms))
+        if screen.done and outcome.cut is None:
+            passed = output_passed(self._subject(owned), windows[-1].index, screen.position, latency_ms)
+            self._outbox.verdict(owned, passed)
+        if screen.done:
+            self._end(owned, screen, outcome.cut)
 
     def _publish(self, owned: Owned, outcome: Outcome) -> None:
         for release in outcome.releases:
@@ -167,18 +179,10 @@ class Screener:
             )
             self._outbox.publish(owned, delta)
 
-    def _end(self, owned: Owned, outcome: Outcome) -> None:
-        assert owned.screen is not None, "an accepted response has a screen"
-        if outcome.cut is None:
-            self._outbox.verdict(
-                owned, passed_verdict(owned.id, owned.requested.tenant, self._policy, owned.screen.position)
-            )
-        elif owned.fold.decision is None:
-            cut = Cut(response_id=owned.id, reason="policy", category=outcome.cut.category)
-            self._outbox.append(owned, cut)
-        terminal = terminal_of(
-            owned, text=owned.screen.text_released, violated=outcome.cut is not None, finished_ms=now_ms()
-        )
+    def _end(self, owned: Owned, screen: TextScreen, violation: Decision | None) -> None:
+        if violation is not None and owned.fold.decision is None:
+            self._outbox.append(owned, Cut(response_id=owned.id, reason="policy", category=violation.category))
+        terminal = terminal_of(owned, text=screen.text_released, violated=violation is not None, finished_ms=now_ms())
         owned.closing = self._outbox.publish(owned, terminal, inject(owned.span))
         self._dispatcher.forget(owned)
         self._stop_worker(owned)
@@ -188,6 +192,9 @@ class Screener:
         claim = owned.fold.owner
         if claim is not None and claim.live and not isinstance(owned.fold.decision, Finish):
             self._outbox.stop(owned.partition, owned.id, claim.id, claim.mailbox, "ended")
+
+    def _subject(self, owned: Owned) -> Subject:
+        return Subject(owned.id, owned.requested.tenant, self._policy.name)
 
     # -- tracing ---------------------------------------------------------------------------------------------
 
@@ -202,3 +209,7 @@ class Screener:
             owned.span.set_attributes({names.OUTCOME: outcome, names.USAGE_OUTPUT_TOKENS: len(owned.fold.ids)})
             owned.span.end()
             owned.span = None
+
+
+def _ms_since(started_s: float) -> float:
+    return round((time.perf_counter() - started_s) * 1000, 3)
