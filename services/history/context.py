@@ -1,0 +1,81 @@
+"""What the model is reminded of: the turns before this one. Pure.
+
+Instructions of earlier turns are not carried over, as OpenAI documents it. A turn renders to the same messages for
+ever, so the prompt of a turn begins with the prompt of the turn before: workers' prefix caches stay warm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from services.history.ports import PromptCounter
+from services.history.stores.port import StoredResponse
+from shared.ids import parse_response_id
+from shared.records import Message, Requested
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTooLong:
+    """The prompt leaves no room in the window; both in tokens."""
+
+    input_tokens: int
+    context_window: int
+
+    def __str__(self) -> str:
+        return (
+            f"prompt of {self.input_tokens:,} tokens exceeds the model's window of {self.context_window:,} tokens, "
+            "of which the answer needs at least one"
+        )
+
+
+def turn_messages(turn: StoredResponse) -> list[Message]:
+    """What was said in one turn: the client's input, then the public text of the answer."""
+    answer_id = parse_response_id(turn.accepted.response_id).message_id
+    return [*turn.accepted.spec.input, Message(role="assistant", parts=[turn.terminal.text], id=answer_id)]
+
+
+def with_context(
+    request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter
+) -> Requested | PromptTooLong:
+    """The request with the messages of `turns` (oldest first) as its context, and its prompt counted.
+
+    With `truncation` "auto" the fewest oldest turns are left out, whole, that make it fit. Raises ChatTemplateError.
+    """
+    whole = _assembled(request, turns, counter)
+    if _fits(whole, counter):
+        return whole
+    if request.spec.truncation == "auto":
+        shortened = _longest_fitting(request, turns, counter)
+        if shortened is not None:
+            return shortened
+    return PromptTooLong(whole.input_tokens, counter.context_window)
+
+
+def _longest_fitting(request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter) -> Requested | None:
+    """Bisects the number of turns to leave out: a prompt never grows by leaving out a turn."""
+    best: Requested | None = None
+    low, high = 1, len(turns)
+    while low <= high:
+        middle = (low + high) // 2
+        candidate = _assembled(request, turns[middle:], counter)
+        if _fits(candidate, counter):
+            best, high = candidate, middle - 1
+        else:
+            low = middle + 1
+    return best
+
+
+def _assembled(request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter) -> Requested:
+    context = [message for turn in turns for message in turn_messages(turn)]
+    bare = msgspec.structs.replace(request, context=context)
+    return msgspec.structs.replace(bare, input_tokens=counter.count(as_chat(bare.prompt())))
+
+
+def _fits(request: Requested, counter: PromptCounter) -> bool:
+    return request.input_tokens < counter.context_window
+
+
+def as_chat(messages: Sequence[Message]) -> list[Mapping[str, str]]:
+    """Messages in the shape that chat templates take."""
+    return [{"role": message.role, "content": message.text} for message in messages]

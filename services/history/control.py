@@ -1,0 +1,111 @@
+"""The control plane through FastStream: `context.requested` and `history.queries`.
+
+FastStream polls, rebalances and describes the subscribers; our codec decodes, our writer answers, because both ask
+the topic registry. What is set here, and why:
+
+* `AckPolicy.MANUAL`: its other policies commit before handling, or commit every position of the consumer with each
+  ack (ag2ai/faststream#2618), so that a failed record is skipped. `Intake` commits behind the oldest unfinished one.
+* a parser of our own: the default one raises on a header that is not UTF-8, and a batch whose parsing raises is lost.
+* no telemetry middleware: one span per request is made by the handler.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+
+from services.history.intake import Intake, RecordHandler
+from services.history.ports import Outbox, Ports
+from services.history.settings import HistorySettings
+from shared.errors import BrokerUnavailableError
+from shared.log.clients import MAX_REQUEST_BYTES, client_options, group_name, topic_name
+from shared.log.tail import raw
+from shared.topics import CONTEXT, HISTORY_QUERIES, Service, Topic, assert_may_consume
+
+log = logging.getLogger(__name__)
+
+TOPICS = (CONTEXT, HISTORY_QUERIES)
+_BATCH_TIMEOUT_MS = 5  # an empty poll sleeps as long again
+
+
+class ControlPlane:
+    """The subscribers of the control plane and the intakes behind them."""
+
+    def __init__(self, settings: HistorySettings, ports: Ports, outbox: Outbox) -> None:
+        self._settings = settings
+        self._broker = KafkaBroker(
+            **client_options(settings),
+            consumer_only=True,
+            allow_auto_create_topics=False,
+            logger=None,
+            apply_types=False,
+        )
+        self._intakes = [self._subscribe(topic, RecordHandler(topic, ports, outbox)) for topic in TOPICS]
+
+    async def start(self) -> None:
+        """Join the groups. Raises BrokerUnavailableError."""
+        try:
+            await self._broker.start()
+        except KafkaError as error:
+            await self._broker.stop()
+            raise BrokerUnavailableError(f"cannot read the control plane: {type(error).__name__} {error}") from error
+
+    async def stop(self, timeout_s: float) -> None:
+        """Let what runs end, for `timeout_s` at most, then leave the groups."""
+        for intake in self._intakes:
+            await intake.close(timeout_s)
+        await self._broker.stop()
+
+    async def failed(self) -> None:
+        """Returns never; raises what no retry can mend."""
+        for intake in self._intakes:
+            await intake.failure
+
+    def _subscribe(self, topic: Topic, handle: RecordHandler) -> Intake:
+        assert_may_consume(topic, Service.HISTORY)
+        name = topic_name(self._settings, topic)
+        subscriber = self._broker.subscriber(
+            name,
+            batch=True,
+            batch_timeout_ms=_BATCH_TIMEOUT_MS,
+            ack_policy=AckPolicy.MANUAL,
+            group_id=group_name(self._settings, f"history.{topic.name}"),
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=MAX_REQUEST_BYTES,
+            session_timeout_ms=self._settings.session_timeout_ms,
+            heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
+            parser=_parse,
+            decoder=_decode,
+        )
+
+        async def commit(partition: int, next_offset: int) -> None:
+            await _commit(subscriber.consumer, TopicPartition(name, partition), next_offset)
+
+        intake = Intake(handle, commit, self._settings.max_in_flight)
+        subscriber(intake.take)
+        return intake
+
+
+async def _parse(batch: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
+    return KafkaMessage(body=b"", raw_message=batch, consumer=FAKE_CONSUMER)
+
+
+async def _decode(message: KafkaMessage) -> Sequence[Any]:
+    return [raw(record) for record in message.raw_message]
+
+
+async def _commit(consumer: Any, where: TopicPartition, next_offset: int) -> None:
+    """What cannot be committed is delivered again, to us or to whom the partition belongs now; that does no harm."""
+    try:
+        await consumer.commit({where: OffsetAndMetadata(next_offset, "")})
+    except (CommitFailedError, IllegalStateError) as error:
+        log.info("%s/%d is no longer ours: %s", where.topic, where.partition, error)
+    except KafkaError as error:
+        log.warning("commit to %s/%d failed: %s", where.topic, where.partition, error)

@@ -1,0 +1,88 @@
+"""Finding a response that has ended: in the store, else in the log, for the recorder may be a moment behind."""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.history.ports import Ports
+from services.history.stores.port import StoredResponse
+from shared.errors import InvalidIdError, ReplayGoneError
+from shared.folds import EventFold
+from shared.ids import ResponseId, parse_response_id
+from shared.topics import EVENTS
+
+_FIRST_POLL_S = 0.02
+_LONGEST_POLL_S = 0.25
+
+
+class Missing(Enum):
+    """Why there is no ended response to give."""
+
+    UNKNOWN = "unknown"
+    RUNNING = "running"
+
+
+async def find(ports: Ports, tenant: str, response_id: str, *, until_ms: int = 0) -> StoredResponse | Missing:
+    """The ended response of this tenant. While it still runs, waits for its end until `until_ms` (unix ms).
+
+    Unknown are also the responses of other tenants, deleted ones and those with `store` false.
+    """
+    chain = await find_chain(ports, tenant, response_id, limit=1, until_ms=until_ms)
+    return chain if isinstance(chain, Missing) else chain[-1]
+
+
+async def find_chain(
+    ports: Ports, tenant: str, response_id: str, *, limit: int, until_ms: int
+) -> list[StoredResponse] | Missing:
+    """The response and those of its ancestors that are stored with it, oldest first (see `Store.chain`).
+
+    Never empty.
+    """
+    stored = await ports.store.chain(tenant, response_id, limit)
+    if stored:
+        return stored
+    ended = await _from_log(ports, tenant, response_id, until_ms)
+    return ended if isinstance(ended, Missing) else [ended]
+
+
+async def _from_log(ports: Ports, tenant: str, response_id: str, until_ms: int) -> StoredResponse | Missing:
+    try:
+        parsed = parse_response_id(response_id)
+    except InvalidIdError:
+        return Missing.UNKNOWN
+    if parsed.partition >= ports.partitions:
+        return Missing.UNKNOWN
+    follower = _Follower(ports, parsed)
+    pause_s = _FIRST_POLL_S
+    while True:
+        found = await follower.look(tenant)
+        remaining_s = (until_ms - ports.clock_ms()) / 1000
+        if found is not Missing.RUNNING or remaining_s <= 0:
+            return found
+        await asyncio.sleep(min(pause_s, remaining_s))
+        pause_s = min(pause_s * 2, _LONGEST_POLL_S)
+
+
+@dataclass(slots=True)
+class _Follower:
+    """Folds a response's events; every look reads on from where the last one ended."""
+
+    ports: Ports
+    response_id: ResponseId
+    fold: EventFold = field(default_factory=EventFold)
+    next_offset: int | None = None
+
+    async def look(self, tenant: str) -> StoredResponse | Missing:
+        try:
+            replay = await self.ports.log.replay(EVENTS, self.response_id, start=self.next_offset)
+        except ReplayGoneError:
+            return Missing.UNKNOWN  # the store was asked first, and it keeps what the log forgets
+        for envelope in replay.records:
+            self.fold.apply(envelope.record)
+        accepted = self.fold.accepted
+        if accepted is None or self.fold.deleted or accepted.tenant != tenant or not accepted.spec.store:
+            return Missing.UNKNOWN
+        self.next_offset = replay.next_offset
+        if self.fold.terminal is None:
+            return Missing.RUNNING
+        return StoredResponse(accepted, self.fold.terminal)

@@ -1,0 +1,123 @@
+"""`responses.events` into the store: what the client was told, no more and no less (DESIGN 8.5).
+
+The rules of which record counts are the store's (`Store.record`), because the state that they need, the highest
+epoch and what has already counted, must outlive this process. The recorder only brings the records in order, again
+if need be, and commits behind the store's acknowledgement.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from services.history.errors import StoreRefusedError
+from services.history.ports import Outbox
+from services.history.retry import until_available
+from services.history.stores.port import Recordable, Store
+from shared.errors import RecordError
+from shared.log import RawRecord, decode
+from shared.records import TERMINALS, Accepted, Deleted, Delta, Screening
+from shared.records.codec import Envelope
+from shared.telemetry import extract, names
+from shared.topics import EVENTS
+
+log = logging.getLogger(__name__)
+tracer = trace.get_tracer(__name__)
+
+GROUP = "history.recorder"
+MAX_ATTEMPTS = 3
+_RECORDED = (Accepted, Screening, Deleted, *TERMINALS)
+# Deltas are nearly all of the log, and the terminal repeats their text: they are dropped undecoded.
+_SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
+
+
+class Offsets(Protocol):
+    """Commits; `shared.log.GroupConsumer` is the real one."""
+
+    async def commit(self, partition: int, next_offset: int) -> bool:
+        """False if the partition is no longer ours. Raises LogError."""
+
+
+class Recorder:
+    """Brings batches of the events log into the store."""
+
+    def __init__(self, store: Store, outbox: Outbox) -> None:
+        self._kept_in = store
+        self._outbox = outbox
+        self.recorded = 0
+
+    async def take(self, batch: Sequence[RawRecord], offsets: Offsets) -> None:
+        """Store a polled batch, then commit it. Raises StoreError when the store is unusable."""
+        kept = [(raw, envelope) for raw in batch if (envelope := await self._decode(raw)) is not None]
+        if kept:
+            await self._store_all(kept)
+        for partition, next_offset in _ends(batch).items():
+            await until_available(_commit(offsets, partition, next_offset), f"commit of {EVENTS.name}/{partition}")
+
+    async def _decode(self, raw: RawRecord) -> Envelope[Recordable] | None:
+        if raw.kind in _SKIPPED_KINDS:
+            return None
+        try:
+            envelope = decode(EVENTS, raw)
+        except RecordError as error:
+            await self._bury(raw, error, attempts=1)
+            return None
+        return envelope if isinstance(envelope.record, _RECORDED) else None
+
+    async def _store_all(self, kept: Sequence[tuple[RawRecord, Envelope[Recordable]]]) -> None:
+        try:
+            await self._store([envelope for _, envelope in kept])
+        except StoreRefusedError:
+            # One record spoils the transaction: find it by storing each for itself.
+            for raw, envelope in kept:
+                await self._store_one(raw, envelope)
+
+    async def _store_one(self, raw: RawRecord, envelope: Envelope[Recordable]) -> None:
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                await self._store([envelope])
+                return
+            except StoreRefusedError as error:
+                failure = error
+        await self._bury(raw, failure, MAX_ATTEMPTS)
+
+    async def _store(self, envelopes: Sequence[Envelope[Recordable]]) -> None:
+        started_ns = time.time_ns()
+        records = [envelope.record for envelope in envelopes]
+        ended = await until_available(lambda: self._kept_in.record(records), "recorder")
+        self.recorded += len(ended)
+        # The last terminal of an ended response is the one that counted: a lower epoch's comes before it.
+        last = {e.record.response_id: e for e in envelopes if isinstance(e.record, TERMINALS)}
+        for response_id in ended:
+            _span(last[response_id], started_ns)
+
+    async def _bury(self, raw: RawRecord, error: Exception, attempts: int) -> None:
+        log.error("%s %d@%d cannot be recorded: %s", EVENTS.name, raw.partition, raw.offset, error)
+        await until_available(lambda: self._outbox.bury(EVENTS, raw, error, attempts), "dead-letter queue")
+
+
+def _commit(offsets: Offsets, partition: int, next_offset: int) -> Callable[[], Awaitable[bool]]:
+    return lambda: offsets.commit(partition, next_offset)
+
+
+def _ends(batch: Sequence[RawRecord]) -> dict[int, int]:
+    """Partition → the offset behind its last record."""
+    return {raw.partition: raw.offset + 1 for raw in batch}
+
+
+def _span(terminal: Envelope[Recordable], started_ns: int) -> None:
+    """One span per stored response, in the trace of its terminal."""
+    tracer.start_span(
+        names.RECORD,
+        context=extract(terminal.trace),
+        kind=SpanKind.CONSUMER,
+        start_time=started_ns,
+        attributes={
+            **names.messaging(EVENTS, "process", terminal.partition, terminal.offset),
+            names.RESPONSE_ID: terminal.record.response_id,
+            names.OUTCOME: str(terminal.record.__struct_config__.tag),
+        },
+    ).end()

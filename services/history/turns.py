@@ -1,0 +1,94 @@
+"""`context.requested` in, `responses.journal` or a rejection on `gateway.replies` out (DESIGN 4.1)."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from services.history.context import PromptTooLong, with_context
+from services.history.lookup import Missing, find_chain
+from services.history.ports import Outgoing, Ports
+from services.history.replies import rejection
+from services.history.stores.port import StoredResponse
+from shared.chat import ChatTemplateError
+from shared.records import ContextRequested, Failed, Requested
+from shared.topics import JOURNAL
+
+log = logging.getLogger(__name__)
+
+_PARENT = "previous_response_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the request cannot enter the journal, as the client will read it."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Outgoing]:
+    """Append the request with its context to the journal, or tell its gateway why not.
+
+    A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5).
+    """
+    outcome = await _outcome(asked.request, ports)
+    if isinstance(outcome, Requested):
+        return [Outgoing(JOURNAL, outcome)]
+    request = asked.request
+    if request.reply_to is None:
+        log.warning("%s refused, and nobody waits for the reason: %s", request.response_id, outcome.message)
+        return []
+    return [
+        rejection(request.reply_to, request.response_id, outcome.status, outcome.code, outcome.message, outcome.param)
+    ]
+
+
+async def _outcome(request: Requested, ports: Ports) -> Requested | Refusal:
+    if request.deadline_ms <= ports.clock_ms():
+        return Refusal(500, "server_error", "The request's deadline passed before its context could be assembled.")
+    if request.spec.conversation is not None:
+        return Refusal(404, "conversation_not_found", _not_found("Conversation", request.spec.conversation))
+    turns = await _turns(request, ports)
+    if isinstance(turns, Refusal):
+        return turns
+    try:
+        # Off the loop: counting a full window takes milliseconds, with truncation several times as many.
+        counted = await asyncio.to_thread(with_context, request, turns, ports.counter)
+    except ChatTemplateError as error:
+        return Refusal(400, "invalid_prompt", str(error), "input")
+    if isinstance(counted, PromptTooLong):
+        return Refusal(400, "context_length_exceeded", str(counted), "input")
+    return counted
+
+
+async def _turns(request: Requested, ports: Ports) -> list[StoredResponse] | Refusal:
+    """All turns before this one, oldest first, from as many places as they are found in.
+
+    Every turn takes at least one token, so more than a window of them is never of use.
+    """
+    until_ms = min(request.deadline_ms, ports.clock_ms() + int(ports.parent_wait_s * 1000))
+    limit = ports.counter.context_window
+    turns: list[StoredResponse] = []
+    wanted = request.spec.previous_response_id
+    while wanted is not None and len(turns) < limit:
+        found = await find_chain(ports, request.tenant, wanted, limit=limit - len(turns), until_ms=until_ms)
+        if isinstance(found, Missing):
+            return _missing(wanted, found)
+        if isinstance(found[-1].terminal, Failed):
+            return _missing(wanted, Missing.UNKNOWN)
+        turns = found + turns
+        wanted = found[0].previous_response_id
+    return turns
+
+
+def _missing(response_id: str, why: Missing) -> Refusal:
+    if why is Missing.RUNNING:
+        message = f"Previous response with id '{response_id}' is still in progress: wait for it to end, or cancel it."
+        return Refusal(400, "previous_response_in_progress", message, _PARENT)
+    return Refusal(400, "previous_response_not_found", _not_found("Previous response", response_id), _PARENT)
+
+
+def _not_found(what: str, identity: str) -> str:
+    return f"{what} with id '{identity}' not found."

@@ -1,0 +1,204 @@
+"""History's ports in memory, and short ways to build records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.history.ports import Outgoing, Ports
+from services.history.stores.port import Recordable, StoredResponse
+from shared.errors import ReplayGoneError
+from shared.folds import EventFold
+from shared.ids import ResponseId, new_response_id
+from shared.log import RawRecord, Replay
+from shared.records import (
+    Accepted,
+    Completed,
+    ContextRequested,
+    Delta,
+    Message,
+    ReplyAddress,
+    Requested,
+    ResponseSpec,
+    Usage,
+)
+from shared.records.codec import Envelope, encode_headers, encode_value
+from shared.topics import EVENTS, Topic
+
+TENANT = "acme"
+REPLY_TO = ReplyAddress(gateway="gateway_1", partition=2)
+NOW_MS = 1_900_000_000_000
+FAR_MS = NOW_MS + 600_000
+
+
+class MemoryStore:
+    """The store port by definition: one `EventFold` per response."""
+
+    def __init__(self) -> None:
+        self.folds: dict[str, EventFold] = {}
+        self.failures: list[Exception] = []
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def record(self, records: Sequence[Recordable]) -> frozenset[str]:
+        if self.failures:
+            raise self.failures.pop(0)
+        ended = set()
+        for record in records:
+            fold = self.folds.setdefault(record.response_id, EventFold())
+            had_ended = fold.terminal is not None
+            if fold.apply(record) is not None and fold.terminal is not None and not had_ended:
+                ended.add(record.response_id)
+        return frozenset(response_id for response_id in ended if self._kept(response_id))
+
+    def _kept(self, response_id: str) -> bool:
+        fold = self.folds.get(response_id)
+        return fold is not None and fold.accepted is not None and fold.accepted.spec.store and not fold.deleted
+
+    async def get(self, tenant: str, response_id: str) -> StoredResponse | None:
+        fold = self.folds.get(response_id)
+        if fold is None or not self._kept(response_id) or fold.accepted is None or fold.terminal is None:
+            return None
+        return StoredResponse(fold.accepted, fold.terminal) if fold.accepted.tenant == tenant else None
+
+    async def chain(self, tenant: str, response_id: str, limit: int) -> list[StoredResponse]:
+        turns: list[StoredResponse] = []
+        wanted: str | None = response_id
+        while wanted is not None and len(turns) < limit:
+            found = await self.get(tenant, wanted)
+            if found is None:
+                break
+            turns.insert(0, found)
+            wanted = found.previous_response_id
+        return turns
+
+
+@dataclass
+class MemoryLog:
+    """The events of each response; `arriving` are appended one per look, as if a worker still spoke."""
+
+    records: dict[str, list[Any]] = field(default_factory=dict)
+    arriving: list[Any] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    failures: list[Exception] = field(default_factory=list)
+    looks: int = 0
+
+    async def replay(self, topic: Topic, response_id: ResponseId, *, start: int | None = None) -> Replay:
+        assert topic is EVENTS
+        self.looks += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        if response_id.text in self.gone:
+            raise ReplayGoneError("retention")
+        stored = self.records.setdefault(response_id.text, [])
+        if self.looks > 1 and self.arriving:
+            stored.append(self.arriving.pop(0))
+        begin = start or 0
+        found = [Envelope(r, topic.name, response_id.partition, n, NOW_MS) for n, r in enumerate(stored)]
+        return Replay(found[begin:], len(stored))
+
+
+@dataclass
+class WordCounter:
+    """One token per word of every message, and one per message."""
+
+    context_window: int = 1_000
+
+    def count(self, messages: Sequence[Mapping[str, str]]) -> int:
+        return sum(1 + len(message["content"].split()) for message in messages)
+
+
+@dataclass
+class MemoryOutbox:
+    """What was appended and what was buried."""
+
+    sent: list[Outgoing] = field(default_factory=list)
+    buried: list[tuple[str, int, int]] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    async def send(self, outgoing: Outgoing) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.sent.append(outgoing)
+
+    async def bury(self, topic: Topic, record: RawRecord, error: Exception, attempts: int) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.buried.append((topic.name, record.offset, attempts))
+
+
+def ports(store: MemoryStore, log: MemoryLog, *, window: int = 1_000, parent_wait_s: float = 0.2) -> Ports:
+    """Ports over fakes; the clock stands still, unless a test brings its own ports."""
+    return Ports(store, log, WordCounter(window), lambda: NOW_MS, 8, parent_wait_s)
+
+
+def an_id(partition: int = 3) -> str:
+    return new_response_id(partition).text
+
+
+def user(text: str) -> Message:
+    return Message(role="user", parts=[text])
+
+
+def spec(text: str = "hello", **changes: Any) -> ResponseSpec:
+    return ResponseSpec(**{"model": "m", "input": [user(text)], **changes})
+
+
+def accepted(response_id: str, *, epoch: int = 0, tenant: str = TENANT, **spec_changes: Any) -> Accepted:
+    return Accepted(
+        response_id=response_id,
+        epoch=epoch,
+        tenant=tenant,
+        spec=spec(**spec_changes),
+        policy="p1",
+        created_ms=NOW_MS,
+        deadline_ms=FAR_MS,
+        input_tokens=3,
+    )
+
+
+def completed(response_id: str, text: str = "answer", *, epoch: int = 0, tenant: str = TENANT) -> Completed:
+    usage = Usage(input_tokens=3, output_tokens=2)
+    return Completed(
+        response_id=response_id, epoch=epoch, tenant=tenant, text=text, usage=usage, finished_ms=NOW_MS + 5
+    )
+
+
+def delta(response_id: str, text: str = "answer") -> Delta:
+    return Delta(response_id=response_id, start=0, end=len(text), text=text, policy="p1", window=0)
+
+
+def turn(response_id: str, text: str, answer: str, parent: str | None = None, **changes: Any) -> list[Any]:
+    """The records that matter of one ended turn."""
+    return [
+        accepted(response_id, text=text, previous_response_id=parent, **changes),
+        completed(response_id, answer, tenant=changes.get("tenant", TENANT)),
+    ]
+
+
+def asked(
+    parent: str | None, text: str = "and then?", *, deadline_ms: int = FAR_MS, **changes: Any
+) -> ContextRequested:
+    return ContextRequested(
+        request=Requested(
+            response_id=an_id(),
+            tenant=TENANT,
+            spec=spec(text, previous_response_id=parent, **changes),
+            created_ms=NOW_MS,
+            deadline_ms=deadline_ms,
+            input_tokens=0,
+            reply_to=REPLY_TO,
+        )
+    )
+
+
+def raw(record: Any, offset: int, partition: int = 3, trace: dict[str, str] | None = None) -> RawRecord:
+    headers = tuple(encode_headers(record, "test", trace))
+    return RawRecord(partition, offset, NOW_MS, record.subject, encode_value(record), headers)
+
+
+def broken(offset: int, partition: int = 3) -> RawRecord:
+    return RawRecord(partition, offset, NOW_MS, "x", b"{not json", (("bad", b"\xff"),))
