@@ -1,0 +1,1 @@
+"""The surface that clients see: one module per resource."""
