@@ -103,7 +103,7 @@ class Mesh:
             "CHATMESH_PARTITIONS": str(self.partitions),
             "CHATMESH_SERVICE_ID": service_id,
             "CHATMESH_DATA_DIR": str(self.folder / "data"),
-            "CHATMESH_LOG_LEVEL": "INFO",
+            "CHATMESH_SESSION_TIMEOUT_MS": str(self.broker.capabilities.session_timeout_ms),
             **({"PORT": str(port)} if port is not None else {}),
             **self.env,
             **env,

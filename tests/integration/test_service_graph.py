@@ -1,0 +1,67 @@
+"""One trace spans a response over all services (DESIGN 8.7), asserted from one table."""
+
+import asyncio
+
+import pytest
+from openai import AsyncOpenAI
+
+from deploy.brokers import Broker
+from tests.integration.conftest import MODEL
+from tests.support.mesh import Mesh
+from tests.support.otlp import Collector, SpanSeen
+
+SERVICE_GRAPH = {
+    ("gateway", "POST /v1/responses"): None,
+    ("gateway", "send responses.journal"): ("gateway", "POST /v1/responses"),
+    ("moderation", "process responses.journal"): ("gateway", "send responses.journal"),
+    ("moderation", "send generation.jobs"): ("moderation", "process responses.journal"),
+    ("inference", f"chat {MODEL}"): ("moderation", "send generation.jobs"),
+    ("moderation", "screen output"): ("moderation", "process responses.journal"),
+    ("history", "record response"): ("moderation", "screen output"),
+}
+"""The service graph of a response: (service, span) → its parent.
+
+To add a service: give its work for a response one span, named in `shared/telemetry/names.py`; start it in the
+context that the record's `traceparent` carries (`shared.telemetry.extract`), inject it into what the service
+appends (`inject`), and add a row here with the span that wrote the record. Per-token work makes no spans.
+"""
+
+
+def graph_of(spans: list[SpanSeen]) -> dict[tuple[str, str], tuple[str, str] | None]:
+    by_id = {span.span_id: span for span in spans}
+    parents = {span.span_id: by_id.get(span.parent_id) for span in spans}
+    return {
+        (span.service, span.name): (parent.service, parent.name) if (parent := parents[span.span_id]) else None
+        for span in spans
+    }
+
+
+@pytest.mark.parametrize("transport", ["json", "sse"])
+async def test_one_trace_over_all_services(
+    broker: Broker, tmp_path_factory: pytest.TempPathFactory, transport: str
+) -> None:
+    async with Collector() as collector:
+        env = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SCRIPT_LENGTH": "20", **collector.env}
+        async with (
+            Mesh(broker, tmp_path_factory.mktemp("traced"), env=env) as mesh,
+            AsyncOpenAI(base_url=mesh.url, api_key="local", max_retries=0) as client,
+        ):
+            response_id = await ask(client, transport)
+            async with asyncio.timeout(20):
+                while len(graph_of(collector.of_response(response_id))) < len(SERVICE_GRAPH):
+                    await asyncio.sleep(0.1)
+        spans = collector.of_response(response_id)
+        assert graph_of(spans) == SERVICE_GRAPH
+        assert len({span.trace_id for span in spans}) == 1
+        chat = next(span for span in spans if span.service == "inference")
+        assert chat.attributes["gen_ai.usage.output_tokens"] == 21
+        assert len(spans) == len(SERVICE_GRAPH), "per-token work must make no spans"
+
+
+async def ask(client: AsyncOpenAI, transport: str) -> str:
+    if transport == "json":
+        return (await client.responses.create(model=MODEL, input="Hi")).id
+    async for event in await client.responses.create(model=MODEL, input="Hi", stream=True):
+        if event.type == "response.completed":
+            return event.response.id
+    raise AssertionError("the stream ended without response.completed")

@@ -1,0 +1,29 @@
+"""Reading the mesh's own topics from tests, as the services do."""
+
+from typing import Any
+
+from shared.ids import parse_response_id
+from shared.log import Replayer
+from shared.records.codec import Envelope
+from shared.topics import EVENTS, JOURNAL, Service, Topic
+from tests.support.mesh import Mesh
+
+
+async def sub_log(mesh: Mesh, topic: Topic, response_id: str) -> list[Envelope[Any]]:
+    """All records of a response in one of the log topics."""
+    replayer = Replayer(mesh.settings, Service.MODERATION)
+    await replayer.start()
+    try:
+        return (await replayer.replay(topic, parse_response_id(response_id))).records
+    finally:
+        await replayer.stop()
+
+
+async def events_of(mesh: Mesh, response_id: str) -> list[Any]:
+    """The response's public records."""
+    return [envelope.record for envelope in await sub_log(mesh, EVENTS, response_id)]
+
+
+async def journal_of(mesh: Mesh, response_id: str) -> list[Any]:
+    """The response's internal records."""
+    return [envelope.record for envelope in await sub_log(mesh, JOURNAL, response_id)]
