@@ -6,19 +6,12 @@ from collections.abc import Iterable, Sequence
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from services.moderation.classifiers import (
-    Classifier,
-    InputVerdict,
-    Subject,
-    input_verdict,
-    output_passed,
-    output_verdict,
-    screen_input,
-)
+from services.moderation.classifiers import Classifier, InputVerdict, screen_input
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.response import Owned, terminal_of
 from services.moderation.policy import Policy
+from services.moderation.verdicts import input_verdict, output_verdicts, passed_verdict
 from services.moderation.windows import Decision, Finding, Outcome, TextScreen, Window
 from shared.folds import EventFold
 from shared.ids import now_ms
@@ -74,7 +67,7 @@ class Screener:
             texts = [message.text for message in owned.requested.prompt()]
             started_s = time.perf_counter()
             result = await screen_input(self._policy, self._classifier, texts)
-            verdict = input_verdict(self._subject(owned), result, _ms_since(started_s))
+            verdict = input_verdict(owned.id, owned.requested.tenant, self._policy, result, _ms_since(started_s))
             span.set_attributes(
                 {names.RESPONSE_ID: owned.id, names.POLICY: self._policy.name, names.OUTCOME: result.action}
             )
@@ -158,11 +151,11 @@ class Screener:
         assert screen is not None, "an accepted response has a screen"
         outcome = screen.resolve(windows, findings)
         self._publish(owned, outcome)
-        for decision in outcome.decisions:
-            self._outbox.verdict(owned, output_verdict(self._subject(owned), decision, latency_ms))
+        tenant = owned.requested.tenant
+        for verdict in output_verdicts(owned.id, tenant, self._policy, outcome, latency_ms):
+            self._outbox.verdict(owned, verdict)
         if screen.done and outcome.cut is None:
-            passed = output_passed(self._subject(owned), windows[-1].index, screen.position, latency_ms)
-            self._outbox.verdict(owned, passed)
+            self._outbox.verdict(owned, passed_verdict(owned.id, tenant, self._policy, screen.position, latency_ms))
         if screen.done:
             self._end(owned, screen, outcome.cut)
 
@@ -192,9 +185,6 @@ class Screener:
         claim = owned.fold.owner
         if claim is not None and claim.live and not isinstance(owned.fold.decision, Finish):
             self._outbox.stop(owned.partition, owned.id, claim.id, claim.mailbox, "ended")
-
-    def _subject(self, owned: Owned) -> Subject:
-        return Subject(owned.id, owned.requested.tenant, self._policy.name)
 
     # -- tracing ---------------------------------------------------------------------------------------------
 
