@@ -19,7 +19,7 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 # On a CPU, sorting a vocabulary takes longer than the forward pass of a small model; this many candidates almost
 # always hold the nucleus, and where they do not, everything is sorted.
-_SHORTLIST = 256
+_SHORTLIST = 1_024
 _NO_TOP_K = 2**31 - 1
 _COLDEST = 1e-6
 _ROWS = 4
@@ -115,8 +115,11 @@ def _draw_short(logits: torch.Tensor, top_p: torch.Tensor, top_k: torch.Tensor, 
     """From the nucleus, sorting no more than needed; [n, 1]."""
     shortlist = min(_SHORTLIST, logits.size(-1))
     covered = logits.softmax(-1).topk(shortlist).values.sum(-1)
-    enough = bool(((covered >= top_p) | (top_k <= shortlist)).all())
-    return _draw_sorted(logits, top_p, top_k, uniform, shortlist if enough else logits.size(-1))
+    tokens = _draw_sorted(logits, top_p, top_k, uniform, shortlist)
+    rest = ((covered < top_p) & (top_k > shortlist)).nonzero().squeeze(-1)
+    if rest.numel():
+        tokens[rest] = _draw_sorted(logits[rest], top_p[rest], top_k[rest], uniform[rest], logits.size(-1))
+    return tokens
 
 
 def _draw_sorted(

@@ -1,6 +1,7 @@
 """The engine that runs a real model: transformers' continuous batching behind the port."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ class TransformersSettings:
     model: str = ""
     slots: int = 32
     cache_tokens: int = 32_768
-    page_tokens: int = 64
+    page_tokens: int = 16
     step_tokens: int = 512
     threads: int | None = None
     device: str = "auto"
@@ -103,6 +104,8 @@ class TransformersEngine:
             self._batch_loop.cancel(request_id)
 
     def _load(self) -> Any:
+        # Read when tqdm is imported, by transformers: bars of it belong in no service's log.
+        os.environ.setdefault("TQDM_DISABLE", "1")
         import torch
 
         from services.inference.engines.weights import load_weights

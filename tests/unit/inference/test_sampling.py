@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.inference.engines import sampling
 from services.inference.engines.sampling import RequestSampler, raise_sampled, uniform_number
 
-VOCABULARY = 1_000
+VOCABULARY = 3_000
 
 
 def draw(
@@ -74,7 +74,7 @@ def test_every_draw_is_a_token_of_the_nucleus(uniform: float, top_p: float, scal
 
 def test_a_flat_distribution_outgrows_the_shortlist() -> None:
     flat = torch.zeros(VOCABULARY)
-    drawn = {draw(flat, step / 2_000, top_p=0.9) for step in range(2_000)}
+    drawn = {draw(flat, step / 6_000, top_p=0.9) for step in range(6_000)}
     assert sampling._SHORTLIST < len(drawn) <= math.ceil(0.9 * VOCABULARY) + 1
 
 
