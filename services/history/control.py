@@ -43,7 +43,9 @@ class ControlPlane:
             **client_options(settings),
             consumer_only=True,
             allow_auto_create_topics=False,
-            logger=None,
+            # Without a logger, FastStream keeps an error of its polling loop to itself.
+            logger=log,
+            log_level=logging.DEBUG,
             apply_types=False,
         )
         self._intakes = [self._subscribe(topic, RecordHandler(topic, ports, outbox)) for topic in TOPICS]

@@ -114,7 +114,7 @@ class Intake:
     def _watermark(self, raw: RawRecord) -> Watermark:
         watermark = self._watermarks.get(raw.partition)
         if watermark is None or watermark.rewinds(raw.offset):
-            watermark = self._watermarks[raw.partition] = Watermark(raw.offset)
+            watermark = self._watermarks[raw.partition] = Watermark(raw.offset, committed=raw.offset)
         watermark.take(raw.offset)
         return watermark
 

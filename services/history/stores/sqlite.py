@@ -21,7 +21,6 @@ from shared.topics import EVENTS
 
 T = TypeVar("T")
 
-_BUSY_TIMEOUT_S = 2.0
 _REFUSALS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 _PENDING_KEPT_MS = 24 * 3600 * 1000  # longer than the longest deadline plus an outage (DESIGN 10)
 
@@ -80,10 +79,10 @@ _CHAIN = """
 class SqliteStore:
     """The `Store` port over one file; its folder is created."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float = 2.0) -> None:
         self._path = path
-        self._writer = _Connection(path, "history-writer", begin="BEGIN IMMEDIATE")
-        self._reader = _Connection(path, "history-reader", begin="BEGIN DEFERRED")
+        self._writer = _Connection(path, "history-writer", "BEGIN IMMEDIATE", busy_timeout_s)
+        self._reader = _Connection(path, "history-reader", "BEGIN DEFERRED", busy_timeout_s)
 
     async def open(self) -> None:
         """Create or migrate the file. Raises StoreError when it is damaged or of a later release."""
@@ -119,9 +118,10 @@ class SqliteStore:
 class _Connection:
     """A connection and the one thread that may touch it."""
 
-    def __init__(self, path: Path, name: str, begin: str) -> None:
+    def __init__(self, path: Path, name: str, begin: str, busy_timeout_s: float) -> None:
         self._path = path
         self._begin = begin
+        self._busy_timeout_s = busy_timeout_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._connection: sqlite3.Connection | None = None
 
@@ -138,7 +138,7 @@ class _Connection:
 
     def _open(self) -> None:
         # isolation_level None: transactions are begun below, visibly, not by the driver.
-        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         self._connection = connection

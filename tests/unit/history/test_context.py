@@ -1,0 +1,79 @@
+"""What the model is reminded of, token for token."""
+
+from services.history.context import PromptTooLong, as_chat, turn_messages, with_context
+from services.history.stores.port import StoredResponse
+from shared.chat import load_chat_tokenizer
+from shared.ids import parse_response_id
+from shared.records import Requested
+from tests.unit.history.fakes import WordCounter, accepted, an_id, asked, completed, user
+
+
+def a_turn(text: str, answer: str, **spec_changes: object) -> StoredResponse:
+    response_id = an_id()
+    return StoredResponse(accepted(response_id, text=text, **spec_changes), completed(response_id, answer))
+
+
+def a_request(text: str = "and then?", **spec_changes: object) -> Requested:
+    return asked(None, text, **spec_changes).request
+
+
+def test_turns_come_oldest_first_input_then_answer() -> None:
+    first, second = a_turn("one", "1"), a_turn("two", "2")
+    made = with_context(a_request(), [first, second], WordCounter())
+    assert isinstance(made, Requested)
+    assert [(m.role, m.text) for m in made.context] == [
+        ("user", "one"),
+        ("assistant", "1"),
+        ("user", "two"),
+        ("assistant", "2"),
+    ]
+    assert made.context[1].id == parse_response_id(first.accepted.response_id).message_id
+    assert made.input_tokens == WordCounter().count(as_chat(made.prompt()))
+
+
+def test_instructions_of_earlier_turns_are_not_carried_over() -> None:
+    made = with_context(a_request(instructions="be brief"), [a_turn("one", "1", instructions="old")], WordCounter())
+    assert isinstance(made, Requested)
+    assert [m.text for m in made.prompt()] == ["be brief", "one", "1", "and then?"]
+
+
+def test_the_next_prompt_begins_with_this_one_token_for_token() -> None:
+    tokenizer = load_chat_tokenizer("")
+    turns = [a_turn("My name is Zoë 🐝.", "Hello Zoë!"), a_turn("  Say\n\n3 things ", "1\n2\n3 ")]
+    rendered = []
+    for count in range(3):
+        made = with_context(a_request("next"), turns[:count], tokenizer)
+        assert isinstance(made, Requested)
+        assert made.input_tokens == tokenizer.count(as_chat(made.prompt()))
+        rendered.append(tokenizer.encode(as_chat(made.context), add_generation_prompt=False) if made.context else [])
+    assert rendered[2][: len(rendered[1])] == rendered[1]
+    assert len(rendered[2]) > len(rendered[1]) > 0
+
+
+def test_a_prompt_that_fills_the_window_names_both_numbers() -> None:
+    counter = WordCounter(context_window=5)
+    assert isinstance(with_context(a_request("a b"), [], counter), Requested)
+    outcome = with_context(a_request("a b c d"), [a_turn("x", "y")], counter)
+    assert outcome == PromptTooLong(9, 5)
+    assert "9 tokens" in str(outcome)
+    assert "5 tokens" in str(outcome)
+
+
+def test_truncation_leaves_out_the_fewest_oldest_turns_whole() -> None:
+    turns = [a_turn(f"question {n}", f"answer {n}") for n in range(7)]  # 6 tokens each
+    for window in range(3, 50):
+        made = with_context(a_request("q", truncation="auto"), turns, WordCounter(window))
+        kept = min(7, (window - 1 - 2) // 6)  # the input takes 2 tokens, the answer needs 1
+        assert isinstance(made, Requested)
+        assert made.context == [m for turn in turns[7 - kept :] for m in turn_messages(turn)]
+        assert made.input_tokens == 2 + 6 * kept
+
+
+def test_truncation_cannot_shorten_the_input_itself() -> None:
+    outcome = with_context(a_request("a b c d e", truncation="auto"), [a_turn("x", "y")], WordCounter(5))
+    assert isinstance(outcome, PromptTooLong)
+
+
+def test_the_parts_of_a_message_are_rendered_as_one_text() -> None:
+    message = user("a")
+    assert as_chat([message]) == [{"role": "user", "content": "a"}]

@@ -1,0 +1,205 @@
+"""The control plane's intake: side by side, bounded, committed behind the oldest unfinished, never skipped."""
+
+import asyncio
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.history import handlers, retry
+from services.history.errors import StoreError, StoreUnavailableError
+from services.history.intake import MAX_ATTEMPTS, Intake, RecordHandler
+from services.history.ports import Outgoing, Ports
+from services.history.watermark import Watermark
+from shared.errors import AppendError
+from shared.log import RawRecord
+from shared.records import GetResponse, Rejected, Requested, ResponseFound
+from shared.topics import CONTEXT, HISTORY_QUERIES
+from tests.unit.history.fakes import (
+    REPLY_TO,
+    MemoryLog,
+    MemoryOutbox,
+    MemoryStore,
+    an_id,
+    asked,
+    broken,
+    ports,
+    raw,
+    turn,
+)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
+
+
+class Slow:
+    """A handler whose records end when the test says so."""
+
+    def __init__(self) -> None:
+        self.gates: dict[tuple[int, int, str], asyncio.Event] = defaultdict(asyncio.Event)
+        self.started: list[tuple[int, int]] = []
+
+    async def __call__(self, record: RawRecord) -> None:
+        self.started.append((record.partition, record.offset))
+        await self.gates[record.partition, record.offset, record.key].wait()
+
+    async def finish(self, partition: int, offset: int, key: str = "k") -> None:
+        self.gates[partition, offset, key].set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+class Commits:
+    def __init__(self) -> None:
+        self.made: list[tuple[int, int]] = []
+
+    async def __call__(self, partition: int, next_offset: int) -> None:
+        self.made.append((partition, next_offset))
+
+
+def place(partition: int, offset: int, key: str = "k") -> RawRecord:
+    return RawRecord(partition, offset, 0, key, b"", ())
+
+
+async def test_a_slow_record_holds_back_its_partitions_commit_and_nothing_else() -> None:
+    slow, commits = Slow(), Commits()
+    intake = Intake(slow, commits, max_in_flight=10)
+    await intake.take([place(0, 5), place(0, 6), place(0, 9), place(1, 2)])
+    await slow.finish(0, 6)
+    await slow.finish(1, 2)
+    assert commits.made == [(1, 3)]
+    await slow.finish(0, 5)
+    assert commits.made == [(1, 3), (0, 9)]
+    await slow.finish(0, 9)
+    assert commits.made[-1] == (0, 10)
+
+
+async def test_what_does_not_fit_waits_in_the_log() -> None:
+    slow = Slow()
+    intake = Intake(slow, Commits(), max_in_flight=2)
+    taking = asyncio.create_task(intake.take([place(0, n) for n in range(3)]))
+    await slow.finish(9, 9)
+    assert not taking.done()
+    assert len(slow.started) == 2
+    await slow.finish(0, 1)
+    await asyncio.wait_for(taking, 1)
+    assert len(slow.started) == 3
+    await intake.close(0)
+
+
+async def test_a_rewound_partition_is_committed_by_its_new_run_only() -> None:
+    slow, commits = Slow(), Commits()
+    intake = Intake(slow, commits, max_in_flight=10)
+    await intake.take([place(0, 5), place(0, 6)])
+    await slow.finish(0, 6)
+    await intake.take([place(0, 5, "again"), place(0, 6, "again")])
+    await slow.finish(0, 5)
+    assert commits.made == []
+    await slow.finish(0, 5, "again")
+    assert commits.made == [(0, 6)]
+    await intake.close(0)
+
+
+async def test_closing_leaves_what_is_late_uncommitted() -> None:
+    slow, commits = Slow(), Commits()
+    intake = Intake(slow, commits, max_in_flight=10)
+    await intake.take([place(0, 0), place(0, 1)])
+    await slow.finish(0, 0)
+    await intake.close(timeout_s=0.01)
+    await intake.take([place(0, 2)])
+    assert commits.made == [(0, 1)]
+    assert slow.started == [(0, 0), (0, 1)]
+
+
+async def test_an_unusable_store_reaches_whoever_watches() -> None:
+    async def fail(_: RawRecord) -> None:
+        raise StoreError("malformed")
+
+    commits = Commits()
+    intake = Intake(fail, commits, max_in_flight=2)
+    await intake.take([place(0, 0), place(0, 1)])
+    with pytest.raises(StoreError):
+        await asyncio.wait_for(asyncio.shield(intake.failure), 1)
+    assert commits.made == []
+
+
+@given(st.lists(st.integers(0, 40), unique=True, min_size=1), st.randoms())
+def test_the_watermark_never_passes_an_open_offset(offsets: list[int], random: object) -> None:
+    taken = sorted(offsets)
+    watermark = Watermark(taken[0])
+    for offset in taken:
+        watermark.take(offset)
+    left, order = set(taken), list(taken)
+    random.shuffle(order)  # type: ignore[attr-defined]
+    for offset in order:
+        watermark.done(offset)
+        left.discard(offset)
+        assert watermark.position == (min(left) if left else taken[-1] + 1)
+
+
+async def handled(record: RawRecord, made: Ports, outbox: MemoryOutbox, topic=CONTEXT) -> None:  # type: ignore[no-untyped-def]
+    await asyncio.wait_for(RecordHandler(topic, made, outbox)(record), 5)
+
+
+async def test_a_request_becomes_its_outcome() -> None:
+    memory, outbox, parent = MemoryStore(), MemoryOutbox(), an_id()
+    await memory.record(turn(parent, "one", "1"))
+    await handled(raw(asked(parent), 4), ports(memory, MemoryLog()), outbox)
+    (sent,) = outbox.sent
+    assert isinstance(sent.record, Requested)
+
+
+async def test_store_and_broker_that_are_away_are_waited_for() -> None:
+    memory, log, outbox, parent = MemoryStore(), MemoryLog(), MemoryOutbox(), an_id()
+    log.records = {parent: turn(parent, "one", "1")}
+    log.failures = [StoreUnavailableError("locked"), AppendError("away")] * 4
+    outbox.failures = [AppendError("away")] * 4
+    await handled(raw(asked(parent), 4), ports(memory, log), outbox)
+    assert [type(sent.record) for sent in outbox.sent] == [Requested]
+    assert outbox.buried == []
+
+
+async def test_an_unreadable_record_goes_aside() -> None:
+    outbox = MemoryOutbox(failures=[AppendError("away")])
+    await handled(broken(4), ports(MemoryStore(), MemoryLog()), outbox)
+    assert outbox.buried == [("context.requested", 4, 1)]
+    assert outbox.sent == []
+
+
+@pytest.mark.parametrize(
+    "record", [asked("p"), GetResponse(correlation_id="q", reply_to=REPLY_TO, tenant="t", response_id="r")]
+)
+async def test_a_handlers_bug_is_put_aside_and_the_client_told(
+    record: GetResponse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    async def buggy(_: object, __: Ports) -> list[Outgoing]:
+        calls.append(1)
+        raise KeyError("bug")
+
+    monkeypatch.setitem(handlers.HANDLERS, type(record), buggy)
+    outbox = MemoryOutbox()
+    topic = HISTORY_QUERIES if isinstance(record, GetResponse) else CONTEXT
+    await handled(raw(record, 4), ports(MemoryStore(), MemoryLog()), outbox, topic)
+    assert outbox.buried == [(topic.name, 4, MAX_ATTEMPTS)]
+    assert len(calls) == MAX_ATTEMPTS
+    (sent,) = outbox.sent
+    assert isinstance(sent.record, Rejected)
+    assert (sent.record.status, sent.record.error_type) == (500, "server_error")
+
+
+async def test_a_query_is_answered() -> None:
+    memory, outbox, response_id = MemoryStore(), MemoryOutbox(), an_id()
+    await memory.record(turn(response_id, "q", "a"))
+    query = GetResponse(correlation_id="q", reply_to=REPLY_TO, tenant="acme", response_id=response_id)
+    await handled(raw(query, 0), ports(memory, MemoryLog()), outbox, HISTORY_QUERIES)
+    assert isinstance(outbox.sent[0].record, ResponseFound)
+
+
+def test_every_record_of_our_topics_has_a_handler() -> None:
+    carried = {kind for topic in (CONTEXT, HISTORY_QUERIES) for kind in topic.record_types}
+    assert set(handlers.HANDLERS) == carried

@@ -1,0 +1,113 @@
+"""What the SQLite file survives and what it refuses."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from services.history.stores.sqlite import MIGRATIONS, SqliteStore
+from tests.unit.history.fakes import TENANT, accepted, an_id, completed, turn
+
+_WRITER = """
+import asyncio, pathlib, sys
+from services.history.stores.sqlite import SqliteStore
+from tests.unit.history.fakes import an_id, turn
+
+async def main():
+    store = SqliteStore(pathlib.Path(sys.argv[1]))
+    await store.open()
+    while True:
+        pair = [an_id(), an_id()]
+        await store.record([record for r in pair for record in turn(r, "q", "a" * 2000)])
+        print(*pair, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def _write_until_killed(file: Path) -> list[list[str]]:
+    """The ids of the batches that the writer saw acknowledged."""
+    with subprocess.Popen([sys.executable, "-c", _WRITER, str(file)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        pairs = [writer.stdout.readline().split() for _ in range(20)]
+        os.kill(writer.pid, signal.SIGKILL)
+        return pairs + [line.split() for line in writer.stdout if len(line.split()) == 2]
+
+
+async def test_a_batch_is_there_whole_or_not_at_all_after_kill_9(tmp_path: Path) -> None:
+    file = tmp_path / "h.sqlite3"
+    pairs = await asyncio.to_thread(_write_until_killed, file)
+    store = SqliteStore(file)
+    await store.open()
+    for response_id in (response_id for pair in pairs for response_id in pair):
+        assert await store.get(TENANT, response_id) is not None, "acknowledged, then lost"
+    await store.close()
+    with sqlite3.connect(file) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM responses WHERE terminal IS NOT NULL").fetchone()
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert count % 2 == 0
+    assert count >= 2 * len(pairs)
+
+
+async def test_two_replicas_share_the_file(tmp_path: Path) -> None:
+    one, two = SqliteStore(tmp_path / "h.sqlite3"), SqliteStore(tmp_path / "h.sqlite3")
+    await asyncio.gather(one.open(), two.open())
+    ids = [an_id() for _ in range(40)]
+    await asyncio.gather(*(store.record(turn(response_id, "q", "a")) for store in (one, two) for response_id in ids))
+    assert [await two.get(TENANT, response_id) is not None for response_id in ids] == [True] * len(ids)
+    await one.close()
+    await two.close()
+
+
+async def test_a_locked_file_is_unavailable_and_a_record_that_cannot_be_held_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "h.sqlite3"
+    store = SqliteStore(file, busy_timeout_s=0.05)
+    await store.open()
+    with sqlite3.connect(file, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await store.record([accepted(an_id())])
+        other.execute("ROLLBACK")
+    good, bad = an_id(), accepted(an_id(), epoch=1 << 70)
+    with pytest.raises(StoreRefusedError):
+        await store.record([*turn(good, "q", "a"), bad])
+    assert await store.get(TENANT, good) is None, "half a batch was kept"
+    assert await store.record([accepted(good), completed(good)]) == {good}
+    await store.close()
+
+
+async def test_a_file_that_is_no_database_ends_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "h.sqlite3"
+    file.write_bytes(b"this is not a database, but long enough to be looked at" * 100)
+    store = SqliteStore(file)
+    with pytest.raises(StoreError, match="not a database") as caught:
+        await store.open()
+    assert not isinstance(caught.value, StoreUnavailableError)
+    await store.close()
+
+
+async def test_a_schema_of_a_later_release_ends_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "h.sqlite3"
+    store = SqliteStore(file)
+    await store.open()
+    await store.close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("INSERT INTO schema_migrations VALUES (99, 0)")
+    store = SqliteStore(file)
+    with pytest.raises(StoreError, match=f"version 99, this release knows {len(MIGRATIONS)}"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = SqliteStore(tmp_path / "file" / "h.sqlite3")
+    with pytest.raises(StoreError, match="CHATMESH_DATA_DIR"):
+        await store.open()
+    await store.close()
