@@ -112,8 +112,16 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._on_revoked(gone)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """aiokafka's hook."""
+        """aiokafka's hook.
+
+        Fetching starts while this hook still runs: without the pause, `batches()` would hand out records of
+        partitions of which `on_assigned` has not been told yet.
+        """
         numbers = sorted(p.partition for p in assigned)
         self._held = set(numbers)
         if numbers and self._on_assigned is not None:
-            await self._on_assigned(numbers)
+            self._consumer.pause(*assigned)
+            try:
+                await self._on_assigned(numbers)
+            finally:
+                self._consumer.resume(*assigned)

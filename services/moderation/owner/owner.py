@@ -64,6 +64,7 @@ class Owner:
         """Own these partitions: number → (offset of the first record to come, end of the journal now)."""
         async with self._lock:
             for number, (start, end) in positions.items():
+                log.debug("takes partition %d over: folds offsets %d to %d", number, start, end)
                 self._drop(number)
                 self._partitions[number] = Partition(number, live_at=end, next_offset=start)
                 self._outbox.broken.discard(number)
