@@ -43,7 +43,7 @@ async def serve(settings: InferenceSettings, stop: asyncio.Event) -> None:
             await worker.on_mail(batch, mailbox)
 
     def progress(line: str) -> None:
-        log.info("%s", line)
+        log.debug("%s", line)
         heart.update(detail=line)
 
     info = engine.info
