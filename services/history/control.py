@@ -9,6 +9,7 @@ the topic registry. What is set here, and why:
 * no telemetry middleware: one span per request is made by the handler.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -43,9 +44,7 @@ class ControlPlane:
             **client_options(settings),
             consumer_only=True,
             allow_auto_create_topics=False,
-            # Without a logger, FastStream keeps an error of its polling loop to itself.
-            logger=log,
-            log_level=logging.DEBUG,
+            logger=_faststream_log(),
             apply_types=False,
         )
         self._intakes = [self._subscribe(topic, RecordHandler(topic, ports, outbox)) for topic in TOPICS]
@@ -53,21 +52,21 @@ class ControlPlane:
     async def start(self) -> None:
         """Join the groups. Raises BrokerUnavailableError."""
         try:
-            await self._broker.start()
+            # Side by side, unlike `broker.start()`: a broker lets each new group wait seconds for more members.
+            await self._broker.connect()
+            await asyncio.gather(*(subscriber.start() for subscriber in self._broker.subscribers))
         except KafkaError as error:
             await self._broker.stop()
             raise BrokerUnavailableError(f"cannot read the control plane: {type(error).__name__} {error}") from error
 
     async def stop(self, timeout_s: float) -> None:
         """Let what runs end, for `timeout_s` at most, then leave the groups."""
-        for intake in self._intakes:
-            await intake.close(timeout_s)
+        await asyncio.gather(*(intake.close(timeout_s) for intake in self._intakes))
         await self._broker.stop()
 
     async def failed(self) -> None:
         """Returns never; raises what no retry can mend."""
-        for intake in self._intakes:
-            await intake.failure
+        await asyncio.gather(*(intake.failure for intake in self._intakes))
 
     def _subscribe(self, topic: Topic, handle: RecordHandler) -> Intake:
         assert_may_consume(topic, Service.HISTORY)
@@ -93,6 +92,13 @@ class ControlPlane:
         intake = Intake(handle, commit, self._settings.max_in_flight)
         subscriber(intake.take)
         return intake
+
+
+def _faststream_log() -> logging.Logger:
+    """Without a logger FastStream keeps the errors of its polling loop to itself; its warnings are about defaults."""
+    logger = logging.getLogger("faststream.history")
+    logger.setLevel(logging.ERROR)
+    return logger
 
 
 async def _parse(batch: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:

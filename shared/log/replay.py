@@ -1,12 +1,13 @@
 """Finding one response's sub-log by its id alone: time and partition stand in the id (DESIGN 2)."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import BrokerUnavailableError, ReplayGoneError
 from shared.ids import ResponseId
@@ -61,7 +62,7 @@ class Replayer:
         """
         assert_may_consume(topic, self._service)
         partition = TopicPartition(topic_name(self._settings, topic), response_id.partition)
-        async with self._lock:
+        async with self._lock, _translated(topic):
             self._consumer.assign([partition])
             begin = (await self._consumer.beginning_offsets([partition]))[partition]
             limit = _NO_LIMIT if until is None else until + 1
@@ -80,7 +81,7 @@ class Replayer:
         assert_may_consume(topic, self._service)
         where = TopicPartition(topic_name(self._settings, topic), partition)
         wanted = {key.encode() for key in keys}
-        async with self._lock:
+        async with self._lock, _translated(topic):
             self._consumer.assign([where])
             begin = (await self._consumer.beginning_offsets([where]))[where]
             limit = _NO_LIMIT if until is None else until + 1
@@ -134,3 +135,13 @@ class Replayer:
                     records.append(decode(topic, raw(message)))
             end = min(limit, max(end, self._consumer.highwater(partition) or 0))
         return records, end
+
+
+@asynccontextmanager
+async def _translated(topic: Topic) -> AsyncIterator[None]:
+    try:
+        yield
+    except OffsetOutOfRangeError as error:
+        raise ReplayGoneError(f"{topic.name} no longer holds the wanted offsets: {error}") from error
+    except KafkaError as error:
+        raise BrokerUnavailableError(f"cannot replay {topic.name}: {type(error).__name__} {error}".rstrip()) from error
