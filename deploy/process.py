@@ -86,6 +86,11 @@ class ChildProcess:
         if self.running:
             self._started().terminate()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it any signal; no error when it has ended already."""
+        if self.running:
+            self._started().send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL to its whole group, also when only its own children are left. Returns once it is gone."""
         if self._popen is None:

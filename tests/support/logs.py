@@ -1,7 +1,9 @@
 """Reading the mesh's own topics from tests, as the services do."""
 
+import asyncio
 from typing import Any
 
+from shared.heartbeats import Cluster, ClusterWatcher
 from shared.ids import parse_response_id
 from shared.log import Replayer
 from shared.records.codec import Envelope
@@ -27,3 +29,14 @@ async def events_of(mesh: Mesh, response_id: str) -> list[Any]:
 async def journal_of(mesh: Mesh, response_id: str) -> list[Any]:
     """The response's internal records."""
     return [envelope.record for envelope in await sub_log(mesh, JOURNAL, response_id)]
+
+
+async def cluster_of(mesh: Mesh) -> Cluster:
+    """Who is alive, after two beats of everybody."""
+    watcher = ClusterWatcher(mesh.settings, Service.GATEWAY)
+    await watcher.start()
+    try:
+        await asyncio.sleep(2.5 * mesh.settings.heartbeat_ms / 1000)
+        return watcher.cluster
+    finally:
+        await watcher.stop()

@@ -1,0 +1,66 @@
+"""A stream survives the death of its worker and of its owner: the same text, no number missing or twice.
+
+Real processes, real SIGKILL; the full matrix of faults belongs to the chaos suite.
+"""
+
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from deploy.brokers import Broker
+from shared.ids import parse_response_id
+from shared.records import Claimed
+from shared.topics import Service
+from tests.integration.conftest import MODEL
+from tests.support.logs import cluster_of, journal_of
+from tests.support.mesh import Mesh, Replica
+
+REQUEST: dict[str, Any] = {"model": MODEL, "input": "Go on.", "max_output_tokens": 80}
+COUNTS = {Service.GATEWAY: 1, Service.MODERATION: 2, Service.INFERENCE: 2, Service.HISTORY: 1}
+Victim = Callable[[Mesh, str], Awaitable[Replica]]
+
+
+async def worker_of(mesh: Mesh, response_id: str) -> Replica:
+    claims = [r for r in await journal_of(mesh, response_id) if isinstance(r, Claimed)]
+    return next(r for r in mesh.of(Service.INFERENCE) if r.id == claims[-1].worker)
+
+
+async def owner_of(mesh: Mesh, response_id: str) -> Replica:
+    partition = parse_response_id(response_id).partition
+    cluster = await cluster_of(mesh)
+    owner = next(m for m in cluster.alive(Service.MODERATION) if partition in m.beat.partitions)
+    return next(r for r in mesh.of(Service.MODERATION) if r.id == owner.beat.id)
+
+
+@pytest.mark.parametrize(
+    ("victim", "how"),
+    [(worker_of, signal.SIGKILL), (worker_of, signal.SIGTERM), (owner_of, signal.SIGKILL), (owner_of, signal.SIGTERM)],
+    ids=["worker killed", "worker terminated", "owner killed", "owner terminated"],
+)
+async def test_the_stream_goes_on(
+    broker: Broker, tmp_path_factory: pytest.TempPathFactory, victim: Victim, how: signal.Signals
+) -> None:
+    env = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SCRIPT_TOKENS_PER_S": "20"}
+    async with (
+        Mesh(broker, tmp_path_factory.mktemp("takeover"), env=env, counts=COUNTS) as mesh,
+        AsyncOpenAI(base_url=mesh.url, api_key="local", max_retries=0, timeout=60) as client,
+    ):
+        reference = (await client.responses.create(**REQUEST)).output_text
+        text, numbers, struck = "", [], False
+        async for event in await client.responses.create(stream=True, **REQUEST):
+            numbers.append(event.sequence_number)
+            if event.type == "response.created":
+                response_id = event.response.id
+            if event.type == "response.output_text.delta":
+                text += event.delta
+                if not struck:
+                    struck = True
+                    replica = await victim(mesh, response_id)
+                    replica.process.signal(how)
+        assert struck
+        assert text == reference == event.response.output_text, mesh.logs()
+        assert numbers == list(range(len(numbers)))
+        assert event.response.usage.output_tokens == 80
