@@ -15,7 +15,7 @@ from services.inference.claims import Seam, limit_of, said_before, seam_at
 from services.inference.engines.port import Engine, EngineError, StepOutput
 from services.inference.generation import Generation
 from shared.chat import ChatTokenizer
-from shared.errors import AppendError, ChatmeshError, RecordError
+from shared.errors import AppendError, ChatmeshError, LogError, RecordError
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms, parse_response_id
 from shared.log import Appended, GroupConsumer, LogWriter, RawRecord, Replayer, dead_letter, decode
@@ -70,7 +70,11 @@ class Worker:
         # A claim that failed is not retried: the owner's watch sends the job anew after its claim timeout.
         await asyncio.gather(*claims, return_exceptions=True)
         for partition, offset in {r.partition: r.offset for r in batch}.items():
-            await mailbox.commit(partition, offset + 1)
+            try:
+                await mailbox.commit(partition, offset + 1)
+            except LogError as error:
+                # The mail comes again: jobs that are held are recognised, ended ones are stopped by their owner.
+                log.warning("%s", error)
 
     def _claim(self, envelope: Envelope[Job]) -> asyncio.Future[Appended] | None:
         job = envelope.record

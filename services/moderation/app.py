@@ -12,6 +12,7 @@ from services.moderation.owner.screening import Screener
 from services.moderation.owner.watch import WatchLimits
 from services.moderation.policy import load_policy
 from services.moderation.settings import ModerationSettings
+from shared.errors import LogError
 from shared.heartbeats import ClusterWatcher, Heart
 from shared.ids import new_id
 from shared.log import GroupConsumer, LogWriter, Replayer
@@ -111,5 +112,9 @@ async def _heal(owner: Owner, journal: GroupConsumer, number: int) -> None:
 
 async def _commit(owner: Owner, journal: GroupConsumer) -> None:
     for number, offset in owner.low_watermarks().items():
-        if await journal.commit(number, offset):
-            owner.committed(number, offset)
+        try:
+            if await journal.commit(number, offset):
+                owner.committed(number, offset)
+        except LogError as error:
+            # An old watermark costs a successor only time; the next round tries again.
+            log.warning("%s", error)

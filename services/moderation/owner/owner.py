@@ -14,7 +14,7 @@ from services.moderation.owner.partition import Partition
 from services.moderation.owner.response import Owned
 from services.moderation.owner.screening import Screener
 from services.moderation.settings import ModerationSettings
-from shared.errors import RecordError
+from shared.errors import LogError, RecordError
 from shared.folds import Claim, Effect, EventFold, JournalFold
 from shared.heartbeats import Cluster
 from shared.log import RawRecord, Replayer, decode
@@ -107,7 +107,11 @@ class Owner:
     async def _go_live_where_caught_up(self) -> None:
         for partition in list(self._partitions.values()):
             if not partition.live and partition.next_offset >= partition.live_at:
-                await self._go_live(partition)
+                try:
+                    await self._go_live(partition)
+                except LogError as error:
+                    log.error("cannot go live on partition %d yet: %s", partition.number, error)
+                    self._outbox.broken.add(partition.number)
 
     async def _go_live(self, partition: Partition) -> None:
         if partition.responses:
