@@ -65,8 +65,7 @@ class Replayer:
         async with self._lock, _translated(topic):
             self._consumer.assign([partition])
             begin = (await self._consumer.beginning_offsets([partition]))[partition]
-            limit = _NO_LIMIT if until is None else until + 1
-            end = min(limit, (await self._consumer.end_offsets([partition]))[partition])
+            end, limit = await self._bounds(partition, until)
             if start is not None and start >= begin:
                 return Replay(*await self._scan(topic, partition, start, end, limit, {response_id.text.encode()}))
             return await self._search(topic, partition, begin, end, limit, response_id)
@@ -84,11 +83,16 @@ class Replayer:
         async with self._lock, _translated(topic):
             self._consumer.assign([where])
             begin = (await self._consumer.beginning_offsets([where]))[where]
-            limit = _NO_LIMIT if until is None else until + 1
-            end = min(limit, (await self._consumer.end_offsets([where]))[where])
+            end, limit = await self._bounds(where, until)
             margin_ms = int(self._settings.skew_margin_s * 1000)
             start = await self._offset_at(where, since_ms - margin_ms, begin, end)
             return Replay(*await self._scan(topic, where, start, end, limit, wanted))
+
+    async def _bounds(self, partition: TopicPartition, until: int | None) -> tuple[int, int]:
+        """Where a scan ends for now, and what it must never pass. A given `until` was acknowledged: it exists."""
+        if until is not None:
+            return until + 1, until + 1
+        return (await self._consumer.end_offsets([partition]))[partition], _NO_LIMIT
 
     async def _search(
         self, topic: Topic, partition: TopicPartition, begin: int, end: int, limit: int, response_id: ResponseId
