@@ -41,6 +41,7 @@ class ResponsesProjection:
 
     def __init__(self, response_id: ResponseId) -> None:
         self.fold = EventFold()
+        self.response_id = response_id
         self._item_id = response_id.message_id
         self._next_number = 0
         self._item_open = False

@@ -1,0 +1,26 @@
+"""What the endpoints work with: the gateway's parts, as the wiring hands them over."""
+
+from dataclasses import dataclass
+
+from services.gateway.admission import Admission
+from services.gateway.auth import Authenticator
+from services.gateway.fanout import Fanout
+from services.gateway.ingress import Ingress
+from services.gateway.lookup import Lookup
+from services.gateway.settings import GatewaySettings
+from shared.chat import ChatTokenizer
+from shared.heartbeats import Cluster
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One gateway's parts."""
+
+    settings: GatewaySettings
+    authenticator: Authenticator
+    admission: Admission
+    ingress: Ingress
+    lookup: Lookup
+    fanout: Fanout
+    cluster: Cluster
+    tokenizer: ChatTokenizer

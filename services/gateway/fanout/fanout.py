@@ -1,0 +1,247 @@
+"""Who follows what: one follower over the home partitions, one per foreign partition that somebody reads.
+
+A stream belongs to exactly one follower for its whole life, so that two consumers never hand it records out of order.
+When homes change, a second follower starts there and new ids are minted there; the first one retires with its last
+stream.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from itertools import cycle
+from types import TracebackType
+from typing import Protocol, Self
+
+from services.gateway.fanout.follower import Follower, PutAside, TailPort
+from services.gateway.fanout.homes import home_partitions
+from services.gateway.fanout.stream import Cursor, Stream
+from services.gateway.projections import ClientEvent, ResponsesProjection
+from shared.ids import ResponseId
+from shared.log import Replay
+
+log = logging.getLogger(__name__)
+
+ReplayLog = Callable[[ResponseId], Awaitable[Replay]]
+
+
+class Presence(Protocol):
+    """Tells the journal of this gateway's first and last reader of a response."""
+
+    def attached(self, response_id: ResponseId) -> None: ...
+    def detached(self, response_id: ResponseId) -> None: ...
+
+
+class Lease:
+    """One reader's hold on a stream, as a context manager: the last one that leaves releases it."""
+
+    def __init__(self, fanout: "Fanout", follower: Follower, stream: Stream) -> None:
+        self.stream = stream
+        self._fanout = fanout
+        self._follower = follower
+        self._held = True
+        stream.readers += 1
+
+    def cursor(self, starting_after: int = -1) -> Cursor:
+        """Read from behind that sequence number."""
+        return Cursor(self.stream, self._fanout.replayed_events, starting_after=starting_after)
+
+    def release(self) -> None:
+        """Leave; a second call does nothing."""
+        if self._held:
+            self._held = False
+            self.stream.readers -= 1
+            self._fanout.left(self._follower, self.stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Fanout:
+    """The streams of this gateway."""
+
+    def __init__(
+        self,
+        gateway_id: str,
+        partitions: int,
+        *,
+        make_tail: Callable[[], TailPort],
+        replay: ReplayLog,
+        presence: Presence,
+        put_aside: PutAside,
+        buffer_bytes: int,
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._partitions = partitions
+        self._make_tail = make_tail
+        self._replay = replay
+        self._presence = presence
+        self._put_aside = put_aside
+        self._buffer_bytes = buffer_bytes
+        self._streams: dict[str, tuple[Follower, Stream]] = {}
+        self._catching_up: dict[str, asyncio.Task[None]] = {}
+        self._home: Follower | None = None
+        self._mint = cycle([0])
+        self._foreign: dict[int, asyncio.Task[Follower]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def home(self) -> frozenset[int]:
+        """The partitions in which new ids are minted; empty before the first `rehome`."""
+        return frozenset() if self._home is None else self._home.partitions
+
+    async def rehome(self, gateways: Collection[str]) -> bool:
+        """Move to the home partitions among the living `gateways`; True if they changed. Raises LogError."""
+        wanted = home_partitions(self._gateway_id, gateways, self._partitions)
+        if wanted == self.home:
+            return False
+        follower = await self._started(wanted)
+        retired, self._home = self._home, follower
+        self._mint = cycle(sorted(wanted))
+        if retired is not None:
+            self._close_if_idle(retired)
+        log.info("home partitions: %s", sorted(wanted))
+        return True
+
+    async def failed(self) -> None:
+        """Return never; raises what ended a follower."""
+        await asyncio.shield(self._failed)
+
+    async def stop(self) -> None:
+        """Disconnect every follower."""
+        starting = [task for task in self._foreign.values() if not task.done()]
+        for task in [*starting, *self._catching_up.values()]:
+            task.cancel()
+        followers = {follower for follower, _ in self._streams.values()}
+        followers |= {task.result() for task in self._foreign.values() if _succeeded(task)}
+        if self._home is not None:
+            followers.add(self._home)
+        await asyncio.gather(*(follower.stop() for follower in followers), *starting, return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def next_partition(self) -> int:
+        """Where to mint the next id: the home partitions in turn."""
+        return next(self._mint)
+
+    def open(self, response_id: ResponseId) -> Lease:
+        """Follow a response that this gateway is about to request: its id was minted in a home partition."""
+        assert self._home is not None and response_id.partition in self._home.partitions
+        return self._lease(self._home, Stream(response_id))
+
+    def find(self, response_id: ResponseId) -> Stream | None:
+        """The response's stream if somebody here follows it and it is up to date."""
+        found = self._streams.get(response_id.text)
+        return None if found is None or response_id.text in self._catching_up else found[1]
+
+    async def attach(self, response_id: ResponseId) -> Lease | None:
+        """Follow a response from its beginning: by the buffer, or by replay and then live. None: the log has none.
+
+        Raises ReplayGoneError when retention passed its beginning, LogError when the log does not answer.
+        """
+        lease = await self._joined(response_id)
+        try:
+            catching_up = self._catching_up.get(response_id.text)
+            if catching_up is not None:
+                await asyncio.shield(catching_up)
+        except BaseException:
+            lease.release()
+            raise
+        if lease.stream.accepted is None or lease.stream.projection.fold.deleted:
+            lease.release()
+            return None
+        return lease
+
+    async def replayed_events(self, response_id: ResponseId) -> list[ClientEvent]:
+        """All events of a response so far, from the log."""
+        projection = ResponsesProjection(response_id)
+        replay = await self._replay(response_id)
+        return [event for envelope in replay.records for event in projection.feed(envelope.record)]
+
+    def left(self, follower: Follower, stream: Stream) -> None:
+        """A reader left the stream; the last one takes it away."""
+        if stream.readers:
+            return
+        follower.remove(stream)
+        self._streams.pop(stream.id.text, None)
+        if stream.counted and not stream.ended:
+            self._presence.detached(stream.id)
+        self._close_if_idle(follower)
+
+    def _lease(self, follower: Follower, stream: Stream) -> Lease:
+        follower.add(stream)
+        self._streams[stream.id.text] = (follower, stream)
+        return Lease(self, follower, stream)
+
+    async def _joined(self, response_id: ResponseId) -> Lease:
+        if response_id.text not in self._streams:
+            follower = await self._follower_of(response_id.partition)
+            if response_id.text not in self._streams:  # nobody else joined meanwhile
+                return self._caught_up(follower, response_id)
+        return Lease(self, *self._streams[response_id.text])
+
+    def _caught_up(self, follower: Follower, response_id: ResponseId) -> Lease:
+        stream = Stream(response_id)
+        stream.hold_back()
+        lease = self._lease(follower, stream)
+        task = asyncio.create_task(self._catch_up(follower, stream), name=f"catch up {response_id.text}")
+        self._catching_up[response_id.text] = task
+        task.add_done_callback(lambda _: self._catching_up.pop(response_id.text, None))
+        return lease
+
+    async def _catch_up(self, follower: Follower, stream: Stream) -> None:
+        """The log's end was read after the stream was registered: nothing falls between replay and live."""
+        replay = await self._replay(stream.id)
+        if not stream.readers:
+            return
+        stream.prime(replay.records, replay.next_offset)
+        follower.grew(stream.size_bytes)
+        accepted = stream.accepted
+        if accepted is not None and not accepted.spec.background and not stream.ended:
+            stream.counted = True
+            self._presence.attached(stream.id)
+
+    async def _follower_of(self, partition: int) -> Follower:
+        while True:
+            if self._home is not None and partition in self._home.partitions:
+                return self._home
+            task = self._foreign.get(partition)
+            if task is None:
+                task = asyncio.create_task(self._started(frozenset({partition})), name=f"start following {partition}")
+                self._foreign[partition] = task
+            try:
+                follower = await asyncio.shield(task)
+            except BaseException:
+                if task.done():
+                    self._foreign.pop(partition, None)
+                raise
+            if not follower.closed:
+                return follower
+            if self._foreign.get(partition) is task:
+                del self._foreign[partition]
+
+    async def _started(self, partitions: frozenset[int]) -> Follower:
+        follower = Follower(self._make_tail(), partitions, buffer_bytes=self._buffer_bytes, put_aside=self._put_aside)
+        await follower.start(self._ended)
+        return follower
+
+    def _close_if_idle(self, follower: Follower) -> None:
+        if follower is self._home or follower.streams or follower.closed:
+            return
+        follower.closed = True
+        task = asyncio.create_task(follower.stop(), name=f"retire {sorted(follower.partitions)}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+
+def _succeeded(task: "asyncio.Task[Follower]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

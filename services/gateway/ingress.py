@@ -1,0 +1,136 @@
+"""A valid request on its way into the mesh: mint the id, follow it, append it, wait for the first word about it."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from services.gateway.api.errors import ApiError, server_error, unavailable
+from services.gateway.auth import Caller
+from services.gateway.catalogue import served_models
+from services.gateway.fanout import Fanout, Lease, Stream
+from services.gateway.presence import JournalPresence
+from services.gateway.prompt import fit
+from services.gateway.replies import AnyReply, Replies
+from services.gateway.settings import GatewaySettings
+from shared.chat import ChatTokenizer
+from shared.errors import AppendError
+from shared.heartbeats import Cluster
+from shared.ids import ResponseId, new_response_id
+from shared.log import LogWriter
+from shared.records import ContextRequested, Record, Rejected, Requested, ResponseSpec
+from shared.telemetry import inject, names
+from shared.topics import CONTEXT, JOURNAL, Topic
+
+_tracer = trace.get_tracer("chatmesh.gateway")
+
+
+@dataclass(frozen=True)
+class Ingress:
+    """Everything that a request passes before its HTTP status is known."""
+
+    settings: GatewaySettings
+    tokenizer: ChatTokenizer
+    cluster: Cluster
+    fanout: Fanout
+    writer: LogWriter
+    replies: Replies
+    presence: JournalPresence
+
+    async def submit(self, caller: Caller, spec: ResponseSpec) -> Lease:
+        """Request the response; returns once it was accepted, with its stream.
+
+        Raises ApiError: what validation, screening or history refused, or the deadline.
+        """
+        window = self._window(spec.model)
+        # Tokenizing a megabyte takes long enough to stall every stream of this process.
+        spec, tokens = await asyncio.to_thread(fit, self.tokenizer, spec, window)
+        response_id = new_response_id(self.fanout.next_partition())
+        request = self._request(response_id, caller, spec, tokens)
+        lease = self.fanout.open(response_id)
+        try:
+            await self._introduce(lease.stream, request)
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def _window(self, model: str) -> int:
+        """The model's window in tokens: the tokenizer's, or less where a worker's cache is smaller."""
+        if model != self.tokenizer.model_id:
+            raise ApiError(
+                404,
+                f"The model '{model[:200]}' does not exist. This server serves '{self.tokenizer.model_id}'.",
+                code="model_not_found",
+                param="model",
+            )
+        served = [found.context_window for found in served_models(self.cluster) if found.id == model]
+        return min([self.tokenizer.context_window, *(window for window in served if window)])
+
+    def _request(self, response_id: ResponseId, caller: Caller, spec: ResponseSpec, tokens: int) -> Requested:
+        return Requested(
+            response_id=response_id.text,
+            tenant=caller.tenant,
+            spec=spec,
+            created_ms=response_id.created_ms,
+            deadline_ms=response_id.created_ms + int(self._deadline_s(spec) * 1000),
+            input_tokens=tokens,
+            priority=caller.priority,
+            reply_to=self.replies.address,
+        )
+
+    def _deadline_s(self, spec: ResponseSpec) -> float:
+        return self.settings.background_deadline_s if spec.background else self.settings.deadline_s
+
+    async def _introduce(self, stream: Stream, request: Requested) -> None:
+        """Append the request, wait until it is accepted or refused."""
+        with self.replies.expect(request.response_id) as reply:
+            await self._append(stream, request)
+            # From here on the journal counts us as a follower (its `reply_to`), until `detached`.
+            stream.counted = not request.spec.background
+            try:
+                async with asyncio.timeout(self._deadline_s(request.spec)):
+                    await _first_word(stream, reply)
+            except TimeoutError as error:
+                self.presence.cancel(stream.id)
+                stream.counted = False
+                raise server_error("The response was not accepted before its deadline.") from error
+            if stream.accepted is None:
+                stream.counted = False
+                raise _refusal(reply.result())
+
+    async def _append(self, stream: Stream, request: Requested) -> None:
+        """To the journal, or through history if stored context is needed."""
+        topic: Topic = JOURNAL
+        record: Record = request
+        if request.spec.previous_response_id is not None or request.spec.conversation is not None:
+            topic, record = CONTEXT, ContextRequested(request=request)
+        with _tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
+            try:
+                appended = await self.writer.append(topic, record, trace=inject())
+            except AppendError as error:
+                raise unavailable("The message log did not take the request. Try again.") from error
+            span.set_attributes(names.messaging(topic, "send", appended.partition, appended.offset))
+            span.set_attribute(names.RESPONSE_ID, stream.id.text)
+
+
+async def _first_word(stream: Stream, reply: "asyncio.Future[AnyReply]") -> None:
+    """Return once the response was accepted or a reply came."""
+    while stream.accepted is None and not reply.done():
+        changed = asyncio.ensure_future(stream.change())
+        awaited: list[asyncio.Future[Any]] = [changed, reply]
+        try:
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+
+
+def _refusal(reply: AnyReply) -> ApiError:
+    if not isinstance(reply, Rejected):
+        return server_error(f"Unexpected reply of type {type(reply).__name__}.")
+    headers = {"retry-after": "1"} if reply.status in (429, 503) else {}
+    return ApiError(
+        reply.status, reply.message, code=reply.code, param=reply.param, error_type=reply.error_type, headers=headers
+    )
