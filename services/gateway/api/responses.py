@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
-from services.gateway.api.errors import bad_request, error_response, json_response, server_error
+from services.gateway.api.errors import bad_request, json_response, server_error
 from services.gateway.api.parts import Parts
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
@@ -101,17 +101,21 @@ def stored_events(found: ResponsesProjection) -> list[ClientEvent]:
 
 
 async def _final(stream: Stream, *, wait: bool) -> Response:
-    """The Response object, at its end if `wait`; a failed response is an HTTP error (DESIGN 9)."""
+    """The Response object, at its end if `wait`. Raises ApiError 500 if it failed (DESIGN 9)."""
     while wait and not stream.ended:
         await stream.change()
     terminal = stream.projection.fold.terminal
     if isinstance(terminal, Failed):
-        return error_response(server_error(terminal.message))
+        raise server_error(terminal.message)
     return json_response(stream.projection.response())
 
 
 async def _stream(cursor: Cursor, lag_limit_s: float, send: Send) -> None:
-    """Write events until the response ends, or its reader lags past the limit: then the connection just ends."""
+    """Write events until the response ends.
+
+    A reader that lags past the limit, or a log that gives no more, breaks the connection off: the last chunk is
+    never sent, so that no client takes a part for the whole.
+    """
     await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
     try:
         while events := await cursor.batch():
@@ -121,11 +125,11 @@ async def _stream(cursor: Cursor, lag_limit_s: float, send: Send) -> None:
             if cursor.lag_s() > lag_limit_s:
                 raise TimeoutError
     except TimeoutError:
-        log.warning("%s: an SSE client lagged by more than %g s and was left", cursor.stream.id.text, lag_limit_s)
-        raise ConnectionAbortedError("the client reads too slowly") from None
+        log.warning("%s: a client reads more than %g s behind; left", cursor.stream.id.text, lag_limit_s)
+        return
     except (LogError, StreamLostError) as error:
         log.error("%s: the stream breaks off: %s", cursor.stream.id.text, error)
-        raise ConnectionAbortedError("the stream cannot be continued here") from error
+        return
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

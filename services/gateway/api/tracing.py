@@ -29,6 +29,7 @@ def server_span(connection: HTTPConnection, method: str, route: str) -> Iterator
     ) as span:
         try:
             yield span
+            span.set_attribute(names.HTTP_STATUS, 200)
         except ApiError as error:
             span.set_attribute(names.HTTP_STATUS, error.status)
             if error.status >= 500:

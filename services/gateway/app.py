@@ -1,0 +1,190 @@
+"""The whole service, wired in one place."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+
+from services.gateway.admission import Admission
+from services.gateway.api.errors import SERVER_ERROR, ApiError, error_response
+from services.gateway.api.health import healthz, readyz
+from services.gateway.api.middleware import ReplyHeaders
+from services.gateway.api.models import list_models, retrieve_model
+from services.gateway.api.parts import Parts
+from services.gateway.api.realtime import connect
+from services.gateway.api.responses import Endpoint, create, retrieve
+from services.gateway.auth import load_authenticator
+from services.gateway.fanout import Fanout
+from services.gateway.ingress import Ingress
+from services.gateway.lookup import Lookup
+from services.gateway.presence import JournalPresence
+from services.gateway.replies import Replies
+from services.gateway.server import Server, bind
+from services.gateway.settings import GatewaySettings
+from shared.chat import load_chat_tokenizer
+from shared.errors import BrokerUnavailableError, RecordError
+from shared.heartbeats import ClusterWatcher, Heart
+from shared.ids import ResponseId, new_id
+from shared.log import (
+    Appended,
+    LogWriter,
+    RawRecord,
+    Replay,
+    Replayer,
+    Tail,
+    dead_letter,
+    ensure_topics,
+    wait_for_broker,
+)
+from shared.runtime import first_end
+from shared.telemetry import start_telemetry
+from shared.topics import EVENTS, Service
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
+    authenticator = load_authenticator(settings.api_keys, settings.host)
+    gateway_id = settings.service_id or new_id("gateway")
+    async with AsyncExitStack() as running:
+        bound = running.enter_context(bind(settings))
+        running.callback(start_telemetry(Service.GATEWAY, gateway_id))
+        await wait_for_broker(settings, settings.start_timeout_s)
+        await ensure_topics(settings)
+        heart = Heart(settings, Service.GATEWAY, gateway_id)
+        heart.start()
+        running.push_async_callback(asyncio.to_thread, heart.stop)
+
+        heart.update(detail="loading the tokenizer")
+        tokenizer = await asyncio.to_thread(load_chat_tokenizer, settings.model)
+        heart.update(detail="connecting to the log")
+        writer = LogWriter(settings, Service.GATEWAY, gateway_id)
+        replayer = Replayer(settings, Service.GATEWAY)
+        replies = Replies(settings, gateway_id)
+        watcher = ClusterWatcher(settings, Service.GATEWAY)
+        for part in (writer, replayer, replies, watcher):
+            running.push_async_callback(part.stop)
+            await part.start()
+        presence = JournalPresence(writer, gateway_id)
+        fanout = _fanout(settings, gateway_id, replayer, presence, writer)
+        running.push_async_callback(fanout.stop)
+        await fanout.rehome(())
+        heart.update(partitions=sorted(fanout.home))
+
+        parts = Parts(
+            settings=settings,
+            authenticator=authenticator,
+            admission=Admission(settings.max_in_flight),
+            ingress=Ingress(settings, tokenizer, watcher.cluster, fanout, writer, replies, presence),
+            lookup=Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s),
+            fanout=fanout,
+            cluster=watcher.cluster,
+            tokenizer=tokenizer,
+        )
+        server = Server(make_app(parts), settings, bound)
+        http = asyncio.create_task(server.run_until_exit(), name="http")
+        others = [
+            watcher.task,
+            asyncio.create_task(replies.run(), name="replies"),
+            asyncio.create_task(fanout.failed(), name="fanout"),
+            asyncio.create_task(_keep_home(fanout, watcher, heart), name="homes"),
+        ]
+        heart.update(state="ready", detail="", model=tokenizer.model_id, revision=tokenizer.revision)
+        log.info("listens on %s:%d", *bound.getsockname()[:2])
+        try:
+            await first_end(stop, http, *others)
+        finally:
+            heart.update(state="draining")
+            server.should_exit = True
+            await asyncio.gather(http, return_exceptions=True)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+
+def make_app(parts: Parts) -> Starlette:
+    """The routes over `parts`."""
+    app = Starlette(
+        routes=[
+            Route("/v1/responses", Endpoint(create), methods=["POST"]),
+            Route("/v1/responses/{response_id}", Endpoint(retrieve), methods=["GET"]),
+            WebSocketRoute("/v1/responses", connect),
+            Route("/v1/models", list_models),
+            Route("/v1/models/{model:path}", retrieve_model),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ],
+        middleware=[Middleware(ReplyHeaders)],
+        exception_handlers={ApiError: _api_error, HTTPException: _http_exception, Exception: _unexpected},
+    )
+    app.state.parts = parts
+    return app
+
+
+def _fanout(
+    settings: GatewaySettings, gateway_id: str, replayer: Replayer, presence: JournalPresence, writer: LogWriter
+) -> Fanout:
+    async def replay(response_id: ResponseId) -> Replay:
+        return await replayer.replay(EVENTS, response_id)
+
+    return Fanout(
+        gateway_id,
+        settings.partitions,
+        make_tail=lambda: Tail(settings, Service.GATEWAY, EVENTS),
+        replay=replay,
+        presence=presence,
+        put_aside=lambda record, error: _put_aside(writer, record, error),
+        buffer_bytes=settings.buffer_bytes,
+    )
+
+
+def _put_aside(writer: LogWriter, record: RawRecord, error: RecordError) -> None:
+    log.error("unreadable event at %d/%d: %s", record.partition, record.offset, error)
+    dead_letter(writer, Service.GATEWAY, EVENTS, record, error).add_done_callback(_report_lost_letter)
+
+
+def _report_lost_letter(done: "asyncio.Future[Appended]") -> None:
+    error = None if done.cancelled() else done.exception()
+    if error is not None:
+        log.error("a dead letter is lost: %s", error)
+
+
+async def _keep_home(fanout: Fanout, watcher: ClusterWatcher, heart: Heart) -> None:
+    """Move home whenever gateways come or go."""
+    changed = asyncio.Event()
+    watcher.on_change(lambda _: changed.set())
+    while True:
+        await changed.wait()
+        changed.clear()
+        gateways = [member.beat.id for member in watcher.cluster.alive(Service.GATEWAY, ready=True)]
+        try:
+            if await fanout.rehome(gateways):
+                heart.update(partitions=sorted(fanout.home))
+        except BrokerUnavailableError as error:
+            # The old home serves on; the next change of the cluster comes when the broker is back.
+            log.warning("cannot move home now: %s", error)
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """No such route (404), not this method (405)."""
+    assert isinstance(error, HTTPException)
+    message = f"Invalid request: {request.method} {request.url.path[:200]} is not served here ({error.detail})."
+    return error_response(ApiError(error.status_code, message, headers=error.headers))
+
+
+async def _unexpected(_: Request, __: Exception) -> Response:
+    """A bug: uvicorn logs it, the client learns nothing of its inside."""
+    message = "The server had an error while processing your request."
+    return error_response(ApiError(500, message, code=SERVER_ERROR, error_type=SERVER_ERROR))
