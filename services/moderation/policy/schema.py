@@ -1,0 +1,85 @@
+"""The policy file as it is written (YAML), before its patterns are compiled. Lengths count code points.
+
+Defaults here are part of every policy that omits them, and of its digest: never change one, add a new key.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+InputAction = Literal["refuse", "flag", "off"]
+OutputAction = Literal["cut", "mask", "flag", "off"]
+FlagName = Literal["ignorecase", "multiline", "dotall", "ascii"]
+
+_FLAGS: dict[str, re.RegexFlag] = {
+    "ignorecase": re.IGNORECASE,
+    "multiline": re.MULTILINE,
+    "dotall": re.DOTALL,
+    "ascii": re.ASCII,
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PatternSpec(_Section):
+    """One regular expression; a plain string in the file means the default flags."""
+
+    regex: str = Field(min_length=1)
+    flags: tuple[FlagName, ...] = Field(default=("ignorecase",), strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"regex": value} if isinstance(value, str) else value
+
+    @property
+    def re_flags(self) -> re.RegexFlag:
+        combined = re.NOFLAG
+        for flag in self.flags:
+            combined |= _FLAGS[flag]
+        return combined
+
+
+class CategorySpec(_Section):
+    """What is looked for, and what is done about it in the input and in the output. Without patterns, a category
+    speaks of what a model finds."""
+
+    patterns: tuple[PatternSpec, ...] = Field(default=(), strict=False)
+    input: InputAction = "off"
+    output: OutputAction = "off"
+    mask: str = Field(default="[removed]", min_length=1, max_length=200)
+
+    @field_validator("input", "output", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # YAML 1.1 reads a bare `off` as the boolean false.
+        return "off" if value is False else value
+
+
+class Streaming(_Section):
+    """How output is cut into windows: one every `stride`, each seeing the last `lookback` code points; the newest
+    `hold_back` stay unpublished, so that a violation is seen whole before its first letter is public."""
+
+    stride: int = Field(default=16, ge=1, le=4_096)
+    lookback: int = Field(default=512, ge=2, le=16_384)
+    hold_back: int = Field(default=96, ge=0, le=8_192)
+
+    @model_validator(mode="after")
+    def _sees_what_it_holds(self) -> "Streaming":
+        if self.lookback < self.hold_back + self.stride:
+            raise ValueError(
+                f"lookback is {self.lookback}, but must be at least hold_back + stride = "
+                f"{self.hold_back + self.stride}: a window must see whole what the one before it held back"
+            )
+        return self
+
+
+class PolicySpec(_Section):
+    """The whole file. The order of the categories decides which one a tie is reported under."""
+
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    streaming: Streaming = Streaming()
+    categories: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_/-]{0,63}$")], CategorySpec]

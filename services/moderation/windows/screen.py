@@ -1,0 +1,229 @@
+"""Screening of a text that is still being written: which part of it may be public, and when.
+
+Sans-I/O. Raw text goes in, windows come out; their findings go in, releases come out. Where the windows lie,
+and so every release, mask and cut, is a function of the raw text and the policy alone, never of how the text
+arrived or how many windows were classified at once (DESIGN 6.3): two owners decide alike.
+
+With S = stride, L = lookback, H = hold_back:
+
+* Windows end at S, 2S, 3S, … as the text passes them, and once more, finally, at the end of the text. Each sees
+  the L code points before its end.
+* A finding that could change with more text (`open`) is not judged yet, but nothing from its start on is
+  released. It is judged when it closes, at the latest by the last window that sees its start: the hold is bounded.
+* After the window that ends at e, text up to e - H is public, less what is held. Without patterns longer than H,
+  no letter of a match is public before the match is judged: up to the window that sees a match end, e - H lies at
+  or before its start, and as L >= H + S the next window still sees it whole. Longer ones lose only their tail.
+* A cut ends the text where the earliest match begins (or, if that is public already, where the public text
+  ends). A mask replaces its match as one piece, which is never published in part.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from services.moderation.policy import Policy
+from services.moderation.windows.masks import MaskList
+from services.moderation.windows.values import DecidedAction, Decision, Finding, Outcome, Release, Window
+
+
+class ScreenError(RuntimeError):
+    """The caller broke the order of the protocol: a programming error, never the text's fault."""
+
+
+class TextScreen:
+    """Screens one response's output: `feed` text, classify the windows, `resolve` them in order.
+
+    `resume_at`: a position up to which releases were published before (by an owner that is gone). Feed the text
+    from its beginning all the same; what lies below the position is judged again, alike, but not returned.
+    """
+
+    def __init__(self, policy: Policy, resume_at: int = 0) -> None:
+        self._policy = policy
+        self._stride = policy.streaming.stride
+        self._lookback = policy.streaming.lookback
+        self._hold_back = policy.streaming.hold_back
+        self._resume_at = resume_at
+        # The raw text from position `_base` on: no more of it than can still be looked at or released.
+        self._tail = ""
+        self._base = 0
+        self._finished = False
+        self._handed_out = 0
+        self._resolved = 0
+        self._released = 0
+        self._released_by = 0
+        self._emitted = 0
+        self._masks = MaskList(self._lookback)
+        self._recent: list[Decision] = []
+        self._texts: list[str] = []
+        self._done = False
+
+    @property
+    def done(self) -> bool:
+        """Nothing more will come: the text was cut, or its final window is resolved."""
+        return self._done
+
+    @property
+    def position(self) -> int:
+        """Where the public text ends, in the raw text."""
+        return self._released
+
+    @property
+    def fed(self) -> int:
+        """How much raw text there is so far."""
+        return self._base + len(self._tail)
+
+    @property
+    def text_released(self) -> str:
+        """The whole public text so far, masks in place, that below `resume_at` included."""
+        return "".join(self._texts)
+
+    def feed(self, text: str, *, final: bool = False) -> list[Window]:
+        """Take the next piece of raw text (any length, "" too); `final` says that it was the last.
+
+        Returns the windows that it completed, in order, to be classified and handed to `resolve`; several calls
+        may run ahead of it. After a cut, text is ignored. Raises ScreenError after the final piece.
+        """
+        if self._finished:
+            raise ScreenError("text was fed after the final piece")
+        if self._done:
+            return []
+        self._finished = final
+        self._tail += text
+        complete = self.fed // self._stride
+        windows = [self._window(index, (index + 1) * self._stride) for index in range(self._handed_out, complete)]
+        if final:
+            windows.append(self._window(complete, self.fed, final=True))
+        self._handed_out += len(windows)
+        return windows
+
+    def _window(self, index: int, end: int, *, final: bool = False) -> Window:
+        return Window(index, max(0, end - self._lookback), end, final, self._tail, self._base)
+
+    def resolve(self, windows: Sequence[Window], findings: Iterable[Sequence[Finding]]) -> Outcome:
+        """Judge the next windows, of any number, by their findings (one sequence each, in any order).
+
+        Returns what may be published now. Raises ScreenError if the windows are not the next ones.
+        """
+        releases: list[Release] = []
+        decisions: list[Decision] = []
+        for window, found in zip(windows, findings, strict=True):
+            if self._done:
+                break
+            if window.index != self._resolved or window.index >= self._handed_out:
+                raise ScreenError(f"window {window.index} was resolved, but {self._resolved} is next")
+            if any(not window.start <= finding.start < finding.end <= window.end for finding in found):
+                raise ScreenError(f"a finding lies outside its window [{window.start}, {window.end}): {found}")
+            self._resolved += 1
+            self._step(window, found, decisions)
+            if self._masks:
+                self._emit(releases)
+        self._emit(releases)
+        self._forget()
+        return Outcome(self._unpublished(releases), decisions)
+
+    def _step(self, window: Window, found: Sequence[Finding], decisions: list[Decision]) -> None:
+        """Judge one window and move the end of the public text."""
+        limit = window.end if window.final else window.end - self._hold_back
+        cut: Finding | None = None
+        if found:
+            cut, held_from = self._judge(window, found, decisions)
+            limit = min(cut.start, held_from) if cut else min(limit, held_from)
+        limit = self._masks.start_of_piece_at(limit)
+        if limit > self._released:
+            self._released, self._released_by = limit, window.index
+        if cut:
+            self._masks.drop_from(self._released)
+            decisions.append(_decision("cut", cut, window.index, cut_at=self._released))
+        self._done = window.final or cut is not None
+
+    def _judge(self, window: Window, found: Sequence[Finding], decisions: list[Decision]) -> tuple[Finding | None, int]:
+        """Mask and flag what is certain. Returns the earliest cut, if any, and where text that is still open begins."""
+        held_from = window.end
+        for finding in sorted(found, key=self._severity):
+            action = self._policy.output_action(finding.category)
+            if action == "off":
+                continue
+            if self._is_open(finding, window):
+                held_from = held_from if action == "flag" else min(held_from, finding.start)
+            elif action == "cut":
+                return finding, held_from
+            else:
+                self._mark(finding, window.index, decisions, mask=action == "mask")
+        return None, held_from
+
+    def _severity(self, finding: Finding) -> tuple[int, bool, int, int]:
+        """Order of judgement: by place; at one place cuts first, then as the policy ranks, then the longest."""
+        category = self._policy.categories.get(finding.category)
+        rank = 0 if category is None else category.rank
+        return finding.start, self._policy.output_action(finding.category) != "cut", rank, -finding.end
+
+    def _is_open(self, finding: Finding, window: Window) -> bool:
+        next_window_start = window.end + self._stride - self._lookback
+        return finding.open and not window.final and finding.start >= next_window_start
+
+    def _mark(self, finding: Finding, window: int, decisions: list[Decision], *, mask: bool) -> None:
+        """Flag or mask a finding; windows overlap, so the same one comes up again and is reported once."""
+        reachable = mask and finding.end > self._released
+        if reachable:
+            text = self._policy.categories[finding.category].mask
+            self._masks.add(max(finding.start, self._released), finding.end, text)
+        if not any(_is_same(finding, earlier) for earlier in self._recent):
+            # What is public already cannot be masked any more: that is then a flag, and said so.
+            decision = _decision("mask" if reachable else "flag", finding, window)
+            self._recent.append(decision)
+            decisions.append(decision)
+
+    def _emit(self, releases: list[Release]) -> None:
+        """Turn the raw text that became public since the last time into pieces, masks in place."""
+        for mask in self._masks.take_until(self._released):
+            self._emit_plain(mask.start, releases)
+            self._append(Release(mask.start, mask.end, mask.text, self._released_by, masked=True), releases)
+        self._emit_plain(self._released, releases)
+
+    def _emit_plain(self, end: int, releases: list[Release]) -> None:
+        start = self._emitted
+        if start == end:
+            return
+        text = self._tail[start - self._base : end - self._base]
+        if releases and not releases[-1].masked:
+            before = releases.pop()
+            self._texts.pop()
+            start, text = before.start, before.text + text
+        self._append(Release(start, end, text, self._released_by), releases)
+
+    def _append(self, release: Release, releases: list[Release]) -> None:
+        releases.append(release)
+        self._texts.append(release.text)
+        self._emitted = release.end
+
+    def _forget(self) -> None:
+        """Drop the text and the decisions that no later window can see; one code point stays, as context for \\b."""
+        next_end = (self._resolved + 1) * self._stride
+        keep_from = min(self._emitted, max(0, next_end - self._lookback - 1))
+        if keep_from > self._base:
+            self._tail = self._tail[keep_from - self._base :]
+            self._base = keep_from
+            self._recent = [decision for decision in self._recent if decision.end > keep_from]
+
+    def _unpublished(self, releases: list[Release]) -> list[Release]:
+        """The releases beyond `resume_at`. Raises ScreenError if it lies inside a mask: nobody released that."""
+        if not releases or releases[0].start >= self._resume_at:
+            return releases
+        return [_from_position(release, self._resume_at) for release in releases if release.end > self._resume_at]
+
+
+def _decision(action: DecidedAction, finding: Finding, window: int, cut_at: int | None = None) -> Decision:
+    return Decision(action, finding.category, finding.start, finding.end, finding.score, window, cut_at)
+
+
+def _is_same(finding: Finding, earlier: Decision) -> bool:
+    return finding.category == earlier.category and finding.start < earlier.end and earlier.start < finding.end
+
+
+def _from_position(release: Release, position: int) -> Release:
+    if release.start >= position:
+        return release
+    if release.masked:
+        raise ScreenError(
+            f"cannot resume at {position}, inside the mask [{release.start}, {release.end}): "
+            "it was published under another policy"
+        )
+    return Release(position, release.end, release.text[position - release.start :], release.window)

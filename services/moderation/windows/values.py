@@ -1,0 +1,78 @@
+"""What goes into and comes out of screening. All positions count code points of the raw text (DESIGN 6.2)."""
+
+from typing import Literal
+
+import msgspec
+
+Stage = Literal["input", "output"]
+DecidedAction = Literal["flag", "mask", "cut"]
+
+
+class Window(msgspec.Struct, frozen=True, gc=False):
+    """A stretch of text to classify: `[start, end)` of the whole text.
+
+    `text` holds the whole text from position `base` on (it may reach beyond the window, which must not be looked
+    at: the windows of one batch share it). `final`: nothing follows `end`, ever.
+    """
+
+    index: int
+    start: int
+    end: int
+    final: bool
+    text: str
+    base: int = 0
+    stage: Stage = "output"
+
+    @property
+    def excerpt(self) -> str:
+        """The text of the window: what a model reads."""
+        return self.text[self.start - self.base : self.end - self.base]
+
+
+class Finding(msgspec.Struct, frozen=True, gc=False):
+    """Something of `category` at `[start, end)`. `open`: it reaches the window's edge, and more text may still make
+    it longer or make it vanish, so it only holds the text back until the next window."""
+
+    category: str
+    start: int
+    end: int
+    score: float = 1.0
+    open: bool = False
+
+
+class Release(msgspec.Struct, frozen=True, gc=False):
+    """Text that may be published in place of the raw `[start, end)`. A masked one is atomic. `window` is the index
+    of the window that released its end."""
+
+    start: int
+    end: int
+    text: str
+    window: int
+    masked: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """What was done about the finding at `[start, end)`, for the verdict. `cut_at` (cuts only): where the public
+    text ends for good."""
+
+    action: DecidedAction
+    category: str
+    start: int
+    end: int
+    score: float
+    window: int
+    cut_at: int | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What some windows came to: publish `releases`, then, if there is a `cut`, end the response. `decisions` has
+    each flag, mask and cut once, the cut last."""
+
+    releases: list[Release] = []
+    decisions: list[Decision] = []
+
+    @property
+    def cut(self) -> Decision | None:
+        """The decision that ends the response, if one does."""
+        last = self.decisions[-1] if self.decisions else None
+        return last if last is not None and last.action == "cut" else None
