@@ -1,5 +1,8 @@
 """Bytes from a client to a JSON object that the schema may look at; every refusal is a clear 4xx."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -7,22 +10,40 @@ from starlette.requests import ClientDisconnect, Request
 
 from services.gateway.api.errors import ApiError, bad_request
 
+# How much of a body that is too large is read and thrown away: a connection that closes over unread bytes is reset,
+# and the client then never sees the 413.
+_DISCARD_BYTES = 16 * 1024 * 1024
+_DISCARD_S = 10.0
+
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The request's body. Raises ApiError 413 as soon as more than `limit_bytes` came: no more is ever held."""
-    if int(request.headers.get("content-length", "0")) > limit_bytes:
+    """The request's body. Raises ApiError 413 if it is larger than `limit_bytes`; no more is ever held."""
+    if int(request.headers.get("content-length", "0")) > limit_bytes + _DISCARD_BYTES:
         raise _too_large(limit_bytes)
     chunks: list[bytes] = []
+    stream = request.stream()
     size = 0
     try:
-        async for chunk in request.stream():
+        async for chunk in stream:
             size += len(chunk)
             if size > limit_bytes:
+                await _discard(stream)
                 raise _too_large(limit_bytes)
             chunks.append(chunk)
     except ClientDisconnect as error:
         raise bad_request("The connection closed before the request body was complete.") from error
     return b"".join(chunks)
+
+
+async def _discard(stream: AsyncIterator[bytes]) -> None:
+    """Read on until the end, within bounds."""
+    size = 0
+    with contextlib.suppress(TimeoutError):  # a slow sender is answered now, and perhaps does not see it
+        async with asyncio.timeout(_DISCARD_S):
+            async for chunk in stream:
+                size += len(chunk)
+                if size > _DISCARD_BYTES:
+                    return
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
@@ -61,7 +82,7 @@ def _too_large(limit_bytes: int) -> ApiError:
         413,
         f"The request body is larger than {limit_bytes:,} bytes.",
         code="request_too_large",
-        # The rest of the body is still on its way: this connection cannot be used again.
+        # Some of the body may still be on its way: this connection cannot be used again.
         headers={"connection": "close"},
     )
 
