@@ -117,7 +117,7 @@ def _node_ways(code: Any, argument: Any, lookback: int) -> int:
     if code in (op.MAX_REPEAT, op.MIN_REPEAT):
         # The exponent is capped: anything beyond is far above MAX_WAYS already.
         lowest, highest = min(argument[0], lookback), min(argument[1], lookback)
-        return int(highest - lowest + 1) * inner[0] ** min(highest, 64)
+        return int((highest - lowest + 1) * inner[0] ** min(highest, 64))
     if code is op.SUBPATTERN:
         return inner[0]
     return 1  # a single character, an assertion, or a group that never gives back
