@@ -1,0 +1,168 @@
+"""A whole gateway over a mesh in memory, on a real socket: what clients see, without a broker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from openai import AsyncOpenAI
+
+from services.gateway.admission import Admission
+from services.gateway.api.parts import Parts
+from services.gateway.app import make_app
+from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
+from services.gateway.fanout import Fanout
+from services.gateway.ingress import Ingress
+from services.gateway.lookup import Lookup
+from services.gateway.replies import Replies
+from services.gateway.server import Server, bind
+from services.gateway.settings import GatewaySettings
+from shared.heartbeats import Cluster
+from shared.ids import parse_response_id
+from shared.records import Completed, ContextRequested, GetResponse, Heartbeat, Requested
+from shared.topics import Topic
+from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeWriter
+from tests.unit.gateway.logs import Log
+
+MODEL = "m"
+PARTITIONS = 4
+Script = Callable[["Mesh", Requested], list[Any]]
+
+
+class FakeTokenizer:
+    """Counts words."""
+
+    model_id = MODEL
+    context_window = 64
+
+    def count(self, messages: Any, /) -> int:
+        return sum(len(message["content"].split()) for message in messages)
+
+
+class FakeReplayer:
+    def __init__(self, log: FakeLog) -> None:
+        self._log = log
+
+    async def replay(self, _: Topic, response_id: Any) -> Any:
+        return await self._log.replay(response_id)
+
+
+def log_of(request: Requested) -> Log:
+    return Log(parse_response_id(request.response_id), request.tenant)
+
+
+def accept(request: Requested) -> Any:
+    """The `accepted` that moderation would write."""
+    accepted = log_of(request).accepted()
+    return type(accepted)(
+        **{name: getattr(accepted, name) for name in accepted.__struct_fields__ if name != "spec"}, spec=request.spec
+    )
+
+
+def say(*pieces: str, kind: type[Any] = Completed, **fields: Any) -> Script:
+    """A moderation and a model that answer at once."""
+
+    def script(_: "Mesh", request: Requested) -> list[Any]:
+        log, position, records = log_of(request), 0, [accept(request)]
+        for piece in pieces:
+            records.append(log.delta(position, piece))
+            position += len(piece)
+        return [*records, log.terminal(kind, "".join(pieces), **fields)]
+
+    return script
+
+
+def only_accept(_: "Mesh", request: Requested) -> list[Any]:
+    return [accept(request)]
+
+
+@dataclass
+class Mesh:
+    """What stands behind the gateway: `script` says which events follow a request."""
+
+    script: Script = field(default_factory=lambda: say("Hello", " world"))
+    log: FakeLog = field(default_factory=FakeLog)
+    writer: FakeWriter = field(default_factory=FakeWriter)
+    presence: FakePresence = field(default_factory=FakePresence)
+    on_query: Callable[[GetResponse], Any] = lambda query: None
+    url: str = ""
+    replies: Any = None
+    server: Any = None
+
+    def appended(self, _: Topic, record: Any) -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(record, ContextRequested):
+            record = record.request
+        if isinstance(record, Requested):
+            loop.call_soon(self.publish, self.script(self, record))
+        if isinstance(record, GetResponse) and (reply := self.on_query(record)) is not None:
+            loop.call_soon(self.replies.deliver, reply)
+
+    def publish(self, records: list[Any]) -> None:
+        for record in records:
+            self.log.append(parse_response_id(record.response_id).partition, record)
+
+    def client(self, key: str = "sk-a") -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=10)
+
+    @property
+    def requests(self) -> list[Requested]:
+        return [*self.writer.of(Requested), *(c.request for c in self.writer.of(ContextRequested))]
+
+
+def cluster() -> Cluster:
+    """One worker and one owner of everything."""
+    made = Cluster(1000)
+    made.apply(Heartbeat(service="inference", id="i", state="ready", seq=1, model=MODEL, context_window=64), 1000)
+    made.apply(Heartbeat(service="moderation", id="o", state="ready", seq=1, partitions=list(range(PARTITIONS))), 1000)
+    return made
+
+
+@asynccontextmanager
+async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIterator[Mesh]:
+    """Serve on a free port."""
+    options = GatewaySettings(PORT=0, partitions=PARTITIONS, shutdown_s=2, **settings)
+    authenticator: Authenticator = LoopbackOnly()
+    if keys:
+        authenticator = ApiKeys({"sk-a": KeyEntry(tenant="acme"), "sk-b": KeyEntry(tenant="beta")})
+    fanout = Fanout(
+        "gateway-1",
+        PARTITIONS,
+        make_tail=mesh.log.tail,
+        replay=mesh.log.replay,
+        presence=mesh.presence,
+        put_aside=lambda record, error: None,
+        buffer_bytes=options.buffer_bytes,
+    )
+    await fanout.rehome(())
+    mesh.replies = Replies(options, "gateway-1")
+    mesh.writer.on_append = mesh.appended
+    replayer: Any = FakeReplayer(mesh.log)
+    writer: Any = mesh.writer
+    tokenizer: Any = FakeTokenizer()
+    presence: Any = mesh.presence
+    seen = cluster()
+    parts = Parts(
+        settings=options,
+        authenticator=authenticator,
+        admission=Admission(options.max_in_flight),
+        ingress=Ingress(options, tokenizer, seen, fanout, writer, mesh.replies, presence),
+        lookup=Lookup(options, fanout, replayer, writer, mesh.replies, options.query_timeout_s),
+        fanout=fanout,
+        cluster=seen,
+        tokenizer=tokenizer,
+    )
+    with bind(options) as bound:
+        mesh.server = Server(make_app(parts), options, bound)
+        mesh.url = f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        serving = asyncio.create_task(mesh.server.run_until_exit())
+        async with asyncio.timeout(5):
+            while not mesh.server.started:
+                await asyncio.sleep(0.005)
+        try:
+            yield mesh
+        finally:
+            mesh.server.should_exit = True
+            await serving
+            await fanout.stop()
