@@ -3,33 +3,49 @@
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shared.heartbeats import Member
 
 
-class Slots:
-    """Free slots per worker as the heartbeats tell them, less what was sent there and is not named yet.
+@dataclass(slots=True)
+class _Reservation:
+    """A slot that the worker's beats do not show as taken yet."""
 
-    Heartbeats are up to `heartbeat_ms` old; without the reservations a burst would all go to one worker.
+    until_ms: int
+    claimed_ms: int | None = None
+
+    def counts(self, member: Member, now_ms: int) -> bool:
+        """Unclaimed: until it lapses. Claimed: until a beat younger than the claim, which has counted it."""
+        return self.until_ms >= now_ms if self.claimed_ms is None else member.last_ms <= self.claimed_ms
+
+
+class Slots:
+    """Free slots per worker as the heartbeats tell them, less what was sent there and does not show in them yet.
+
+    Heartbeats are up to `heartbeat_ms` old; without the reservations a burst would all go to one worker, and a
+    full worker would be sent job after job until its next beat, each costing its response an attempt.
     """
 
     def __init__(self) -> None:
-        self._reserved: dict[str, dict[str, int]] = {}
+        self._reserved: dict[str, dict[str, _Reservation]] = {}
 
     def reserve(self, worker: str, response_id: str, until_ms: int) -> None:
         """A job was sent to `worker`; if no claim shows up, the reservation lapses at `until_ms`."""
-        self._reserved.setdefault(worker, {})[response_id] = until_ms
+        self._reserved.setdefault(worker, {})[response_id] = _Reservation(until_ms)
 
-    def settle(self, worker: str, response_id: str) -> None:
-        """The claim arrived, or the job went elsewhere."""
-        self._reserved.get(worker, {}).pop(response_id, None)
+    def claimed(self, worker: str, response_id: str, claimed_ms: int) -> None:
+        """The claim arrived: from its next beat on, the worker counts the slot itself."""
+        reservation = self._reserved.get(worker, {}).get(response_id)
+        if reservation is not None:
+            reservation.claimed_ms = claimed_ms
 
     def free(self, member: Member, now_ms: int) -> int:
         """Slots of the worker that nothing is on its way to."""
         reserved = self._reserved.get(member.beat.id)
         if not reserved:
             return member.beat.slots_free
-        for response_id in [r for r, until_ms in reserved.items() if until_ms < now_ms]:
+        for response_id in [r for r, reservation in reserved.items() if not reservation.counts(member, now_ms)]:
             del reserved[response_id]
         return member.beat.slots_free - len(reserved)
 
@@ -38,9 +54,10 @@ def choose_worker(
     workers: Sequence[Member], slots: Slots, now_ms: int, model: str, affinity: str | None, rng: random.Random
 ) -> Member | None:
     """A ready worker of `model` with a free slot and a mailbox, or None: then the job waits."""
-    free = {m.beat.id: m for m in workers if m.beat.model == model and m.beat.partitions and slots.free(m, now_ms) > 0}
-    if affinity is not None and workers:
-        favourite = max(workers, key=lambda m: _weight(affinity, m.beat.id))
+    able = [m for m in workers if m.beat.model == model and m.beat.partitions]
+    free = {m.beat.id: m for m in able if slots.free(m, now_ms) > 0}
+    if affinity is not None and able:
+        favourite = max(able, key=lambda m: _weight(affinity, m.beat.id))
         if favourite.beat.id in free:
             return favourite
     if not free:

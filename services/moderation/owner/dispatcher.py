@@ -40,9 +40,9 @@ class Dispatcher:
         self._waiting.pop(owned.id, None)
 
     def claimed(self, owned: Owned) -> None:
-        """A worker took the job: its slot shows in the heartbeats from now on."""
+        """A worker took the job at `owned.times.claimed_ms`: its next heartbeat counts the slot."""
         if owned.fold.owner is not None:
-            self._slots.settle(owned.fold.owner.worker, owned.id)
+            self._slots.claimed(owned.fold.owner.worker, owned.id, owned.times.claimed_ms)
 
     def dispatch_where_needed(self, responses: list[Owned]) -> None:
         """Start an attempt for each response that needs one, while workers have free slots."""
@@ -51,11 +51,17 @@ class Dispatcher:
                 reason = needs_attempt(owned.fold, owned.times, self._cluster, self._limits)
                 if reason is not None:
                     self._consider(owned, reason)
+        self._dispatch_waiting()
+
+    def _dispatch_waiting(self) -> None:
+        """By priority, then by age; a model without free slots holds up no other model."""
+        full: set[str] = set()
         for owned in sorted(self._waiting.values(), key=lambda r: (-r.requested.priority, r.requested.created_ms)):
+            model = owned.requested.spec.model
             if owned.closed or owned.ending or owned.fold.decision is not None:
                 self.forget(owned)
-            elif not self._dispatch(owned):
-                break
+            elif model not in full and not self._dispatch(owned):
+                full.add(model)
 
     def _consider(self, owned: Owned, reason: Reason) -> None:
         if reason is not Reason.FIRST:
