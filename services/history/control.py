@@ -5,13 +5,13 @@ the topic registry. What is set here, and why:
 
 * `AckPolicy.MANUAL`: its other policies commit before handling, or commit every position of the consumer with each
   ack (ag2ai/faststream#2618), so that a failed record is skipped. `Intake` commits behind the oldest unfinished one.
-* a parser of our own: the default one raises on a header that is not UTF-8, and a batch whose parsing raises is lost.
+* a parser of our own: the default one raises on a header that is not UTF-8, and a record whose parsing raises is lost.
+* no batches: `Intake` makes its own concurrency, and the batch subscriber sleeps after each empty poll.
 * no telemetry middleware: one span per request is made by the handler.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -26,13 +26,12 @@ from services.history.ports import Outbox, Ports
 from services.history.settings import HistorySettings
 from shared.errors import BrokerUnavailableError
 from shared.log.clients import MAX_REQUEST_BYTES, client_options, group_name, topic_name
-from shared.log.tail import raw
+from shared.log.tail import RawRecord, raw
 from shared.topics import CONTEXT, HISTORY_QUERIES, Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
 
 TOPICS = (CONTEXT, HISTORY_QUERIES)
-_BATCH_TIMEOUT_MS = 5  # an empty poll sleeps as long again
 
 
 class ControlPlane:
@@ -73,8 +72,6 @@ class ControlPlane:
         name = topic_name(self._settings, topic)
         subscriber = self._broker.subscriber(
             name,
-            batch=True,
-            batch_timeout_ms=_BATCH_TIMEOUT_MS,
             ack_policy=AckPolicy.MANUAL,
             group_id=group_name(self._settings, f"history.{topic.name}"),
             auto_offset_reset="earliest",
@@ -101,12 +98,12 @@ def _faststream_log() -> logging.Logger:
     return logger
 
 
-async def _parse(batch: tuple[ConsumerRecord[Any, Any], ...]) -> KafkaMessage:
-    return KafkaMessage(body=b"", raw_message=batch, consumer=FAKE_CONSUMER)
+async def _parse(record: ConsumerRecord[Any, Any]) -> KafkaMessage:
+    return KafkaMessage(body=b"", raw_message=record, consumer=FAKE_CONSUMER)
 
 
-async def _decode(message: KafkaMessage) -> Sequence[Any]:
-    return [raw(record) for record in message.raw_message]
+async def _decode(message: KafkaMessage) -> RawRecord:
+    return raw(message.raw_message)
 
 
 async def _commit(consumer: Any, where: TopicPartition, next_offset: int) -> None:

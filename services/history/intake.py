@@ -6,7 +6,7 @@ One request may wait seconds for its parent's end; the others must not wait with
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -90,16 +90,15 @@ class Intake:
         self._closed = False
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def take(self, records: Sequence[RawRecord]) -> None:
-        """Start on the records, in order; returns when the last has begun. Once closed, takes none of them."""
-        for raw in records:
-            await self._slots.acquire()
-            if self._closed:
-                self._slots.release()
-                return
-            task = asyncio.create_task(self._run(raw, self._watermark(raw)), name=f"handle {_place(raw)}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    async def take(self, raw: RawRecord) -> None:
+        """Return once the record's handler has begun, which may wait for a slot. Once closed, takes nothing."""
+        await self._slots.acquire()
+        if self._closed:
+            self._slots.release()
+            return
+        task = asyncio.create_task(self._run(raw, self._watermark(raw)), name=f"handle {_place(raw)}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self, timeout_s: float) -> None:
         """Take nothing more and let what runs end; what has not after `timeout_s` is left to another replica."""

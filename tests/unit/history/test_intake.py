@@ -64,10 +64,15 @@ def place(partition: int, offset: int, key: str = "k") -> RawRecord:
     return RawRecord(partition, offset, 0, key, b"", ())
 
 
+async def take(intake: Intake, *records: RawRecord) -> None:
+    for record in records:
+        await intake.take(record)
+
+
 async def test_a_slow_record_holds_back_its_partitions_commit_and_nothing_else() -> None:
     slow, commits = Slow(), Commits()
     intake = Intake(slow, commits, max_in_flight=10)
-    await intake.take([place(0, 5), place(0, 6), place(0, 9), place(1, 2)])
+    await take(intake, place(0, 5), place(0, 6), place(0, 9), place(1, 2))
     await slow.finish(0, 6)
     await slow.finish(1, 2)
     assert commits.made == [(1, 3)]
@@ -80,7 +85,7 @@ async def test_a_slow_record_holds_back_its_partitions_commit_and_nothing_else()
 async def test_what_does_not_fit_waits_in_the_log() -> None:
     slow = Slow()
     intake = Intake(slow, Commits(), max_in_flight=2)
-    taking = asyncio.create_task(intake.take([place(0, n) for n in range(3)]))
+    taking = asyncio.create_task(take(intake, *(place(0, n) for n in range(3))))
     await slow.finish(9, 9)
     assert not taking.done()
     assert len(slow.started) == 2
@@ -93,9 +98,9 @@ async def test_what_does_not_fit_waits_in_the_log() -> None:
 async def test_a_rewound_partition_is_committed_by_its_new_run_only() -> None:
     slow, commits = Slow(), Commits()
     intake = Intake(slow, commits, max_in_flight=10)
-    await intake.take([place(0, 5), place(0, 6)])
+    await take(intake, place(0, 5), place(0, 6))
     await slow.finish(0, 6)
-    await intake.take([place(0, 5, "again"), place(0, 6, "again")])
+    await take(intake, place(0, 5, "again"), place(0, 6, "again"))
     await slow.finish(0, 5)
     assert commits.made == []
     await slow.finish(0, 5, "again")
@@ -106,10 +111,10 @@ async def test_a_rewound_partition_is_committed_by_its_new_run_only() -> None:
 async def test_closing_leaves_what_is_late_uncommitted() -> None:
     slow, commits = Slow(), Commits()
     intake = Intake(slow, commits, max_in_flight=10)
-    await intake.take([place(0, 0), place(0, 1)])
+    await take(intake, place(0, 0), place(0, 1))
     await slow.finish(0, 0)
     await intake.close(timeout_s=0.01)
-    await intake.take([place(0, 2)])
+    await take(intake, place(0, 2))
     assert commits.made == [(0, 1)]
     assert slow.started == [(0, 0), (0, 1)]
 
@@ -120,7 +125,7 @@ async def test_an_unusable_store_reaches_whoever_watches() -> None:
 
     commits = Commits()
     intake = Intake(fail, commits, max_in_flight=2)
-    await intake.take([place(0, 0), place(0, 1)])
+    await take(intake, place(0, 0), place(0, 1))
     with pytest.raises(StoreError):
         await asyncio.wait_for(asyncio.shield(intake.failure), 1)
     assert commits.made == []
