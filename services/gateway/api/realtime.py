@@ -28,6 +28,7 @@ GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
+_CLOSE_S = 10.0
 
 
 class _Close(Exception):
@@ -53,10 +54,16 @@ async def connect(websocket: WebSocket) -> None:
     try:
         await session.run(resume)
     except _Close as close:
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the peer may have closed meanwhile
-            await websocket.close(close.code, close.reason)
+        await _close(websocket, close)
     except WebSocketDisconnect:
         pass  # the usual end: what the connection held is released by now
+
+
+async def _close(websocket: WebSocket, close: _Close) -> None:
+    """Say why, if the peer reads it within `_CLOSE_S`: uvicorn holds a close back behind what a peer has not read."""
+    with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):  # the peer may have closed meanwhile
+        async with asyncio.timeout(_CLOSE_S):
+            await websocket.close(close.code, close.reason)
 
 
 class Session:

@@ -166,3 +166,4 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
             mesh.server.should_exit = True
             await serving
             await fanout.stop()
+            await mesh.replies.stop()

@@ -360,11 +360,26 @@ async def test_shutdown_closes_websockets_with_1012() -> None:
         await seen(mesh, "detached")
 
 
-async def test_a_peer_that_does_not_read_is_left_and_stalls_nobody() -> None:
-    def flood(_: Mesh, request: Requested) -> list[Any]:
-        log, piece = log_of(request), "x" * 100_000
-        return [accept(request), *(log.delta(n * len(piece), piece) for n in range(200))]
+def flood(_: Mesh, request: Requested) -> list[Any]:
+    """20 MB in 200 deltas, more than any socket holds."""
+    log, piece = log_of(request), "x" * 100_000
+    return [accept(request), *(log.delta(n * len(piece), piece) for n in range(200))]
 
+
+async def test_a_websocket_that_does_not_read_is_told_to_come_again_later() -> None:
+    async with gateway(Mesh(flood), lag_limit_s=0.3) as mesh, websockets.connect(ws_url(mesh)) as ws:
+        await ws.send(json.dumps({"type": "response.create", **ASK}))
+        await seen(mesh, "detached")
+        with pytest.raises(websockets.ConnectionClosed) as caught:
+            async with asyncio.timeout(5):
+                while True:
+                    await ws.recv()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1013
+        assert "resume" in caught.value.rcvd.reason
+
+
+async def test_a_peer_that_does_not_read_is_left_and_stalls_nobody() -> None:
     async with gateway(Mesh(flood), lag_limit_s=0.3) as mesh:
         port = int(mesh.url.split(":")[2].split("/")[0])
         body = json.dumps({**ASK, "stream": True}).encode()
