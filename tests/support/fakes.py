@@ -27,12 +27,11 @@ from shared.records.codec import encode_headers, encode_value
 from shared.topics import DEAD_LETTERS, REGISTRY, Partitioning, Service, Topic, assert_may_consume, assert_may_produce
 
 START_MS = 1_790_000_000_000
-_TURNS = 50
 
 
-async def settle() -> None:
-    """Let every task and callback run that can run without a clock."""
-    for _ in range(_TURNS):
+async def settle(turns: int = 50) -> None:
+    """Let every task and callback run that can run without a clock, for so many turns of the event loop."""
+    for _ in range(turns):
         await asyncio.sleep(0)
 
 

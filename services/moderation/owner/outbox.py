@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
@@ -71,12 +71,12 @@ class Outbox:
 
     def put_aside(self, record: RawRecord, error: Exception) -> None:
         """A journal record that cannot be handled."""
-        self._watch(record.partition, dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error))
+        self._attempt(record.partition, lambda: dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error))
 
     def put_job_aside(self, owned: Owned, job: Job, error: str) -> None:
         """A job that no worker could finish."""
-        letter = dead_work(self._writer, Service.MODERATION, JOBS, job, error, owned.fold.attempt)
-        self._watch(owned.partition, letter)
+        attempts = owned.fold.attempt
+        self._attempt(owned.partition, lambda: dead_work(self._writer, Service.MODERATION, JOBS, job, error, attempts))
 
     def _send(
         self,
@@ -87,10 +87,19 @@ class Outbox:
         partition: int | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> asyncio.Future[Appended]:
-        future = self._writer.enqueue(topic, record, partition=partition, trace=trace)
-        return self._watch(owner_partition, future)
+        return self._attempt(
+            owner_partition, lambda: self._writer.enqueue(topic, record, partition=partition, trace=trace)
+        )
 
-    def _watch(self, owner_partition: int, future: asyncio.Future[Appended]) -> asyncio.Future[Appended]:
+    def _attempt(
+        self, owner_partition: int, enqueue: Callable[[], asyncio.Future[Appended]]
+    ) -> asyncio.Future[Appended]:
+        """Append; what the writer refuses at once, because it is full, has failed like any other append."""
+        try:
+            future = enqueue()
+        except AppendError as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
         future.add_done_callback(lambda done: self._check(owner_partition, done))
         return future
 

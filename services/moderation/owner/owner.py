@@ -14,9 +14,10 @@ from services.moderation.owner.partition import Partition
 from services.moderation.owner.response import Owned
 from services.moderation.owner.screening import Screener
 from services.moderation.settings import ModerationSettings
-from shared.errors import LogError, RecordError
+from shared.errors import InvalidIdError, LogError, MalformedRecordError, RecordError
 from shared.folds import Claim, Effect, EventFold, JournalFold
 from shared.heartbeats import Cluster
+from shared.ids import parse_response_id
 from shared.log import RawRecord, Replayer, decode
 from shared.records import Cancel, Claimed, Cut, Journal, Requested, Screening, Tokens
 from shared.records.codec import Envelope
@@ -90,7 +91,7 @@ class Owner:
         return {
             p.number: p.low_watermark
             for p in self._partitions.values()
-            if p.live and p.number not in self._outbox.broken and p.low_watermark != p.committed
+            if self._acts_on(p) and p.low_watermark != p.committed
         }
 
     async def restart_offset(self, number: int) -> int | None:
@@ -104,9 +105,16 @@ class Owner:
         if number in self._partitions:
             self._partitions[number].committed = offset
 
+    def _acts_on(self, partition: Partition) -> bool:
+        """Where an append failed, nobody knows what is public: we only fold until the partition is taken over anew."""
+        return partition.live and partition.number not in self._outbox.broken
+
     async def _go_live_where_caught_up(self) -> None:
+        if not self._cluster.now_ms:
+            return  # nobody was heard yet: without a clock, the first heartbeat would look like ages of silence
         for partition in list(self._partitions.values()):
-            if not partition.live and partition.next_offset >= partition.live_at:
+            waits = not partition.live and partition.number not in self._outbox.broken
+            if waits and partition.next_offset >= partition.live_at:
                 try:
                     await self._go_live(partition)
                 except LogError as error:
@@ -168,14 +176,14 @@ class Owner:
                     continue
                 owned = self._fold(partition, record)
                 partition.next_offset = record.offset + 1
-                if owned is not None and partition.live:
+                if owned is not None and self._acts_on(partition):
                     touched[owned.id] = owned
             await self._go_live_where_caught_up()
             await self._advance(list(touched.values()))
 
     def _fold(self, partition: Partition, record: RawRecord) -> Owned | None:
         try:
-            envelope: Envelope[Journal] = decode(JOURNAL, record)
+            envelope = _decode(record)
         except RecordError as error:
             log.error("journal %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
             self._outbox.put_aside(record, error)
@@ -186,7 +194,7 @@ class Owner:
         before = owned.fold.owner
         effect = owned.fold.apply(envelope.record)
         self._note(owned, effect, envelope.timestamp_ms)
-        if partition.live:
+        if self._acts_on(partition):
             self._stop_superseded(owned, envelope.record, effect, before)
         return owned
 
@@ -229,8 +237,9 @@ class Owner:
         """Judge what time alone decides. Returns the partitions that must be taken over anew."""
         async with self._lock:
             self._cluster.forget_silent()
+            await self._go_live_where_caught_up()
             for partition in self._partitions.values():
-                if partition.live:
+                if self._acts_on(partition):
                     partition.forget_closed()
                     self._judge(list(partition.responses.values()))
             return sorted(self._outbox.broken.intersection(self._partitions))
@@ -263,3 +272,15 @@ class Owner:
     async def _advance(self, responses: list[Owned]) -> None:
         await self._screener.screen(responses)
         self._dispatcher.dispatch_where_needed(responses)
+
+
+def _decode(record: RawRecord) -> Envelope[Journal]:
+    """Raises RecordError, also where the id names another partition: nobody could publish for it from here."""
+    envelope: Envelope[Journal] = decode(JOURNAL, record)
+    try:
+        home = parse_response_id(envelope.record.response_id).partition
+    except InvalidIdError as error:
+        raise MalformedRecordError(str(error)) from error
+    if home != record.partition:
+        raise MalformedRecordError(f"{envelope.record.response_id} belongs into partition {home}")
+    return envelope

@@ -55,7 +55,8 @@ class Screener:
     # -- input -----------------------------------------------------------------------------------------------
 
     async def _screen_input(self, owned: Owned) -> None:
-        if owned.fold.decision is not None:
+        # A finish does not end it: the worker was done before an `accepted` that was lost could be sent again.
+        if isinstance(owned.fold.decision, Cancel | Cut):
             self._end_unaccepted(owned)
             return
         with tracer.start_as_current_span(
