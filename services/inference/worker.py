@@ -92,7 +92,7 @@ class Worker:
         )
         claimed = self._writer.enqueue(JOURNAL, record)
         if self._draining or len(self._held) >= self._engine.info.slots or not self._engine.alive:
-            self._release_record(job, claim, "no free slot")
+            self._release_record(job, claim, "no free slot", full=True)
             return claimed
         generation = self._hold(envelope, claim)
         if job.attempt == 1:
@@ -240,8 +240,10 @@ class Worker:
             generation.span.set_status(Status(StatusCode.ERROR, reason))
             self._abandon(generation)
 
-    def _release_record(self, job: Job, claim: str, reason: str) -> None:
-        record = Released(response_id=job.response_id, claim=claim, attempt=job.attempt, worker=self._id, reason=reason)
+    def _release_record(self, job: Job, claim: str, reason: str, *, full: bool = False) -> None:
+        record = Released(
+            response_id=job.response_id, claim=claim, attempt=job.attempt, worker=self._id, reason=reason, full=full
+        )
         sent = self._writer.enqueue(JOURNAL, record)
         sent.add_done_callback(_ignore_loss)
 

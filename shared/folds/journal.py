@@ -10,7 +10,7 @@ Rules, by the numbers of DESIGN 5:
 4. Readers drop by position what arrives a second time; a gap (a lost append) voids the claim: nothing is
    buffered over it.
 6. The first terminal decision wins: finish, cancel or cut. Nothing counts after it.
-7. Three attempts without progress, or ten in all, are exhausted.
+7. Three attempts without progress, or ten in all, are exhausted; a worker without a free slot made no attempt.
 """
 
 from dataclasses import dataclass, field
@@ -68,6 +68,7 @@ class JournalFold:
 
     requested: Requested | None = None
     attempt: int = 0
+    attempts_counted: int = 0
     attempts_without_progress: int = 0
     claims: dict[str, Claim] = field(default_factory=dict)
     owner: Claim | None = None
@@ -89,7 +90,9 @@ class JournalFold:
     @property
     def exhausted(self) -> bool:
         """No further attempt may start (rule 7)."""
-        return self.attempt >= MAX_ATTEMPTS or self.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS
+        return (
+            self.attempts_counted >= MAX_ATTEMPTS or self.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS
+        )
 
     def apply(self, record: Journal) -> Effect:
         """Fold the next record of this response in; records of other responses are the caller's mistake."""
@@ -131,6 +134,7 @@ class JournalFold:
         return Effect.DISPATCHED
 
     def _start_attempt(self, attempt: int) -> None:
+        self.attempts_counted += attempt - self.attempt
         self.attempts_without_progress += attempt - self.attempt
         self.attempt = attempt
 
@@ -175,4 +179,7 @@ class JournalFold:
         if claim is None or not claim.live:
             return Effect.IGNORED
         claim.live = False
+        if record.full:
+            self.attempts_counted -= 1
+            self.attempts_without_progress -= 1
         return Effect.RELEASED if claim is self.owner else Effect.IGNORED

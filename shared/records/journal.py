@@ -98,12 +98,16 @@ class Tokens(JournalRecord, frozen=True, kw_only=True, tag="tokens"):
 
 
 class Released(JournalRecord, frozen=True, kw_only=True, tag="released"):
-    """The worker gives the claim up (shutdown, engine death, failed append): the owner dispatches anew."""
+    """The worker gives the claim up (shutdown, engine death, failed append): the owner dispatches anew.
+
+    `full`: it had no free slot. That is back-pressure, not a failure, and does not count as an attempt.
+    """
 
     claim: str
     attempt: int
     worker: str
     reason: str
+    full: bool = False
 
     @property
     def uid(self) -> str:

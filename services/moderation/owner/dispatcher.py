@@ -64,11 +64,14 @@ class Dispatcher:
                 full.add(model)
 
     def _consider(self, owned: Owned, reason: Reason) -> None:
+        if owned.id in self._waiting:
+            return
         if reason is not Reason.FIRST:
-            log.warning("%s: attempt %d gets a successor: %s", owned.id, owned.times.attempt, reason.value)
+            level = logging.INFO if reason is Reason.RELEASED else logging.WARNING
+            log.log(level, "%s: attempt %d gets a successor: %s", owned.id, owned.times.attempt, reason.value)
         if owned.fold.exhausted:
             self._give_up(owned, reason)
-        elif owned.id not in self._waiting:
+        else:
             self._waiting[owned.id] = owned
 
     def _give_up(self, owned: Owned, reason: Reason) -> None:

@@ -128,6 +128,18 @@ def test_three_attempts_without_progress_are_exhausted() -> None:
     assert not progress.exhausted
 
 
+def test_a_worker_without_a_free_slot_made_no_attempt() -> None:
+    state = fold(requested())
+    for attempt in range(1, 21):
+        state.apply(Dispatched(response_id=R, attempt=attempt, worker="w", mailbox=0))
+        state.apply(claimed(f"c{attempt}", attempt))
+        full = Released(response_id=R, claim=f"c{attempt}", attempt=attempt, worker="w", reason="full", full=True)
+        assert state.apply(full) is Effect.RELEASED
+        assert state.apply(full) is Effect.IGNORED
+    assert not state.exhausted
+    assert state.attempt == 20
+
+
 def test_ten_attempts_are_exhausted_even_with_progress() -> None:
     state = fold(requested())
     for attempt in range(1, 11):
