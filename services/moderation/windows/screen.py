@@ -196,8 +196,9 @@ class TextScreen:
 
     def _forget(self) -> None:
         """Drop the text and the decisions that no later window can see; one code point stays, as context for \\b."""
-        next_end = (self._resolved + 1) * self._stride
-        keep_from = min(self._emitted, max(0, next_end - self._lookback - 1))
+        # The final window may end anywhere behind the last one, so it may begin up to a stride earlier than others.
+        earliest_end = self._resolved * self._stride
+        keep_from = min(self._emitted, max(0, earliest_end - self._lookback - 1))
         if keep_from > self._base:
             self._tail = self._tail[keep_from - self._base :]
             self._base = keep_from

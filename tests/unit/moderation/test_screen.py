@@ -1,0 +1,332 @@
+"""TextScreen against a naive reference: whatever the pieces and batches, the same text is public.
+
+The texts are small and made of few letters, so that matches start, grow, overlap and vanish at every window edge.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.moderation.classifiers import PatternClassifier
+from services.moderation.policy import Policy, parse_policy
+from services.moderation.windows import Decision, Finding, Release, ScreenError, TextScreen, Window
+
+PATTERNS = ["ab", "bb", "aab?", r"\bab\b", "a+", "cab", "c{2,4}", r"a.b", r"b\Z", "ab|abc*b", r"a[bc]{1,3}+c", "é"]
+
+
+def policy_of(stride: int, lookback: int, hold_back: int, *categories: tuple[str, str]) -> Policy:
+    """A policy whose categories are pairs of an output action and a pattern."""
+    listed = "".join(
+        f"\n  c{rank}: {{output: {action}, mask: '<{rank}>', patterns: ['{pattern}']}}"
+        for rank, (action, pattern) in enumerate(categories)
+    )
+    streaming = f"{{stride: {stride}, lookback: {lookback}, hold_back: {hold_back}}}"
+    return parse_policy(f"version: test\nstreaming: {streaming}\ncategories:{listed}\n")
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    stride = draw(st.integers(1, 5))
+    hold_back = draw(st.integers(0, 6))
+    lookback = draw(st.integers(max(3, stride + hold_back), 14))
+    actions = st.sampled_from(["cut", "mask", "mask", "flag"])
+    categories = draw(st.lists(st.tuples(actions, st.sampled_from(PATTERNS)), min_size=1, max_size=3))
+    return policy_of(stride, lookback, hold_back, *categories)
+
+
+texts = st.text(alphabet="aabbc é", max_size=40)
+
+
+@dataclass
+class Public:
+    """What a reader of the log has in the end."""
+
+    releases: list[Release] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def pieces(self) -> list[tuple[int, int, str, bool]]:
+        """Masks as they are, plain text joined: how plain text was cut into deltas says nothing."""
+        joined: list[tuple[int, int, str, bool]] = []
+        for release in self.releases:
+            if joined and not release.masked and not joined[-1][3]:
+                start, _, text, _ = joined.pop()
+                joined.append((start, release.end, text + release.text, False))
+            else:
+                joined.append((release.start, release.end, release.text, release.masked))
+        return joined
+
+    @property
+    def cut_at(self) -> int | None:
+        return self.decisions[-1].cut_at if self.decisions else None
+
+
+def naive_findings(policy: Policy, text: str, window: Window) -> list[Finding]:
+    """Every match in the window, found in the whole text."""
+    return [
+        Finding(c.name, m.start(), m.end(), open=m.end() == window.end and not window.final)
+        for c in policy.categories.values()
+        for pattern in c.patterns
+        for m in pattern.regex.finditer(text, window.start, window.end)
+    ]
+
+
+def naive(policy: Policy, text: str) -> Public:
+    """The rules of the module's docstring, literally: whole text, one window at a time, a letter at a time."""
+    s = policy.streaming
+    ends = [*((end, False) for end in range(s.stride, len(text) + 1, s.stride)), (len(text), True)]
+    public, released = Public(), 0
+    for index, (end, final) in enumerate(ends):
+        window = Window(index, max(0, end - s.lookback), end, final, text)
+        certain, held = [], []
+        for finding in naive_findings(policy, text, window):
+            is_open = finding.open and finding.start >= end + s.stride - s.lookback
+            (held if is_open else certain).append(finding)
+        cuts = [f.start for f in certain if policy.output_action(f.category) == "cut"]
+        holds = [f.start for f in held if policy.output_action(f.category) != "flag"]
+        limit = min([*cuts, *holds] if cuts else [end if final else end - s.hold_back, *holds])
+        if not any(policy.output_action(f.category) == "mask" for f in certain) and limit > released:
+            public.releases.append(Release(released, limit, text[released:limit], index))
+            released = limit
+        elif limit > released:
+            raise AssertionError("the naive reference is for policies that mask nothing")
+        if cuts:
+            public.decisions.append(Decision("cut", "", 0, 0, 1.0, index, released))
+            break
+    return public
+
+
+async def run(
+    policy: Policy, pieces: Sequence[str], *, batches: Sequence[int] = (), resume_at: int = 0
+) -> tuple[Public, TextScreen]:
+    """Feed the pieces; classify and resolve the windows in runs of the given sizes (then all that is there)."""
+    screen, classifier, public = TextScreen(policy, resume_at), PatternClassifier(policy), Public()
+    waiting: list[Window] = []
+    sizes = iter(batches)
+    for number, piece in enumerate(pieces, start=1):
+        waiting += screen.feed(piece, final=number == len(pieces))
+        size = next(sizes, len(waiting))
+        await _resolve(screen, classifier, waiting[:size], public)
+        del waiting[:size]
+    await _resolve(screen, classifier, waiting, public)
+    return public, screen
+
+
+async def _resolve(screen: TextScreen, classifier: PatternClassifier, windows: list[Window], public: Public) -> None:
+    outcome = screen.resolve(windows, await classifier.classify(windows))
+    public.releases += outcome.releases
+    public.decisions += outcome.decisions
+
+
+def split(text: str, at: list[int]) -> list[str]:
+    edges = sorted({0, len(text), *(place % (len(text) + 1) for place in at)})
+    return [text[start:end] for start, end in itertools.pairwise(edges)] or [""]
+
+
+splits = st.lists(st.integers(0, 60), max_size=12)
+batch_sizes = st.lists(st.integers(0, 6), max_size=12)
+
+
+@settings(max_examples=400, deadline=None)
+@given(policies(), texts, splits, batch_sizes)
+async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: list[int], sizes: list[int]) -> None:
+    letters, one_by_one = await run(policy, list(text) or [""], batches=[1] * 200)
+    split_up, screen = await run(policy, split(text, at), batches=sizes)
+    assert split_up.pieces == letters.pieces
+    assert split_up.decisions == letters.decisions
+    assert screen.text_released == one_by_one.text_released == "".join(r.text for r in letters.releases)
+    assert screen.done and one_by_one.done
+
+
+@settings(max_examples=400, deadline=None)
+@given(policies(), texts, splits)
+async def test_equals_the_rules_read_literally(policy: Policy, text: str, at: list[int]) -> None:
+    if any(category.output == "mask" for category in policy.categories.values()):
+        policy = policy_of(*policy.streaming.model_dump().values(), ("cut", "ab"), ("flag", "a+"), ("cut", r"\bbb\b"))
+    public, _ = await run(policy, split(text, at))
+    expected = naive(policy, text)
+    assert public.pieces == expected.pieces
+    assert public.cut_at == expected.cut_at or expected.cut_at is None
+
+
+@settings(max_examples=400, deadline=None)
+@given(policies(), texts, splits, st.data())
+async def test_resuming_at_any_release_continues_exactly(
+    policy: Policy, text: str, at: list[int], data: st.DataObject
+) -> None:
+    whole, first = await run(policy, split(text, at))
+    boundary = data.draw(st.sampled_from([0, *(release.end for release in whole.releases)]))
+    again, second = await run(policy, split(text, data.draw(splits)), resume_at=boundary)
+    before = [release for release in whole.releases if release.end <= boundary]
+    assert Public(before + again.releases).pieces == whole.pieces
+    assert again.decisions == whole.decisions
+    assert second.text_released == first.text_released
+    assert all(release.start >= boundary for release in again.releases)
+
+
+@settings(max_examples=400, deadline=None)
+@given(policies(), texts, splits)
+async def test_releases_are_contiguous_and_end_where_they_must(policy: Policy, text: str, at: list[int]) -> None:
+    public, screen = await run(policy, split(text, at))
+    position = 0
+    for release in public.releases:
+        assert release.start == position < release.end
+        assert release.masked or release.text == text[release.start : release.end]
+        position = release.end
+    assert position == screen.position
+    assert position == (len(text) if public.cut_at is None else public.cut_at)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(1, 7), st.sampled_from(["ab", "cab", "c{2,4}", r"\bab\b", "a.b", "aab?"]), texts, splits)
+async def test_held_back_matches_are_never_public(stride: int, pattern: str, text: str, at: list[int]) -> None:
+    """With hold_back as long as the longest match, not even its first letter is public, whatever edge it lies on."""
+    policy = policy_of(stride, stride + 4, 4, ("cut", pattern))
+    assert not policy.warnings
+    public, screen = await run(policy, split(text, at))
+    regex = policy.categories["c0"].patterns[0].regex
+    first = regex.search(text)
+    if first is None:
+        assert screen.text_released == text
+    else:
+        assert public.cut_at is not None and public.cut_at <= first.start()
+        assert regex.search(text, 0, public.cut_at) is None or pattern == r"\bab\b"
+        assert screen.text_released == text[: public.cut_at]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(1, 7), st.sampled_from(["ab", "cab", r"\bab\b", "a.b"]), texts, splits)
+async def test_masks_replace_all_that_matches(stride: int, pattern: str, text: str, at: list[int]) -> None:
+    policy = policy_of(stride, stride + 3, 3, ("mask", pattern))
+    _, screen = await run(policy, split(text, at))
+    public = screen.text_released
+    regex = policy.categories["c0"].patterns[0].regex
+    assert (regex.search(text) is None) == ("<0>" not in public)
+    for stretch in public.split("<0>"):
+        assert pattern == r"\bab\b" or regex.search(stretch) is None
+
+
+@pytest.mark.parametrize("offset", range(12))
+@pytest.mark.parametrize("stride", [1, 3, 4])
+async def test_a_violation_on_any_edge_is_cut_whole(offset: int, stride: int) -> None:
+    policy = policy_of(stride, stride + 6, 6, ("cut", "danger"))
+    public, screen = await run(policy, list("x" * offset + "danger and more"))
+    assert (screen.text_released, public.cut_at) == ("x" * offset, offset)
+
+
+async def test_without_hold_back_each_letter_is_public_at_once_and_only_the_tail_is_lost() -> None:
+    policy = policy_of(1, 10, 0, ("cut", "bomb"))
+    assert "only 0 are held back" in policy.warnings[0]
+    public, _ = await run(policy, list("a bomb!"))
+    assert [release.text for release in public.releases] == ["a", " ", "b", "o", "m"]
+    assert public.cut_at == 5
+
+
+async def test_a_match_that_never_ends_is_judged_while_its_start_is_in_sight() -> None:
+    policy = policy_of(4, 16, 4, ("cut", "a+"))
+    screen, classifier = TextScreen(policy), PatternClassifier(policy)
+    released, cut = "", None
+    for _ in range(40):
+        windows = screen.feed("a")
+        outcome = screen.resolve(windows, await classifier.classify(windows))
+        released += "".join(release.text for release in outcome.releases)
+        cut = cut or outcome.cut
+    assert released == "" and cut is not None and cut.cut_at == 0 and cut.end <= 16
+
+
+async def test_memory_stays_bounded_under_an_endless_mask() -> None:
+    policy = policy_of(4, 32, 8, ("mask", r"\S{3,}"))
+    screen, classifier = TextScreen(policy), PatternClassifier(policy)
+    for _ in range(400):
+        windows = screen.feed("abcdefgh")
+        screen.resolve(windows, await classifier.classify(windows))
+        assert screen.fed - screen.position <= 2 * 32 + 8 + 4
+    assert set(screen.text_released.split("<0>")) == {""}
+
+
+async def test_a_word_that_grows_harmless_is_released() -> None:
+    policy = policy_of(2, 20, 8, ("cut", r"\bass\b"))
+    public, screen = await run(policy, list("the assembly passed"))
+    assert screen.text_released == "the assembly passed" and public.cut_at is None
+
+
+async def test_the_same_finding_in_many_windows_is_one_decision() -> None:
+    policy = policy_of(1, 20, 4, ("flag", "abc"), ("mask", "ab"))
+    public, _ = await run(policy, list("xx abc yy"))
+    assert [(d.action, d.category, d.start, d.end) for d in public.decisions] == [
+        ("mask", "c1", 3, 5),
+        ("flag", "c0", 3, 6),
+    ]
+
+
+async def test_a_mask_that_a_cut_would_split_is_not_published_in_part() -> None:
+    policy = policy_of(8, 32, 8, ("mask", "abcd"), ("cut", "cdef"))
+    public, screen = await run(policy, ["xx abcdef yy zz tail"])
+    assert screen.text_released == "xx " and public.cut_at == 3
+
+
+def test_a_finding_in_public_text_is_a_flag_and_a_late_cut_ends_at_the_public_end() -> None:
+    """A model may find something late, when its text is public already."""
+    screen = TextScreen(policy_of(4, 16, 0, ("mask", "zzz"), ("cut", "zzz")))
+    first, second, third = screen.feed("abcdefghijkl")
+    screen.resolve([first], [[]])
+    late = screen.resolve([second], [[Finding("c0", 0, 3, 0.7)]])
+    assert [(d.action, d.start, d.end, d.score) for d in late.decisions] == [("flag", 0, 3, 0.7)]
+    cut = screen.resolve([third], [[Finding("c1", 1, 6)]])
+    assert cut.cut is not None and cut.cut.cut_at == 8 and not cut.releases and screen.done
+
+
+def test_unknown_and_switched_off_categories_do_nothing() -> None:
+    screen = TextScreen(policy_of(4, 16, 0, ("off", "abc")))
+    windows = screen.feed("abcd", final=True)
+    outcome = screen.resolve(windows, [[Finding("c0", 0, 3), Finding("nobody", 0, 3)], []])
+    assert "".join(r.text for r in outcome.releases) == "abcd" and not outcome.decisions
+
+
+def test_windows_stay_at_fixed_places() -> None:
+    screen = TextScreen(policy_of(4, 8, 2, ("cut", "zzz")))
+    windows = [*screen.feed("ab"), *screen.feed("cdefghijk"), *screen.feed("lm", final=True)]
+    assert [(w.index, w.start, w.end, w.final) for w in windows] == [
+        (0, 0, 4, False),
+        (1, 0, 8, False),
+        (2, 4, 12, False),
+        (3, 5, 13, True),
+    ]
+    assert [w.excerpt for w in windows] == ["abcd", "abcdefgh", "efghijkl", "fghijklm"]
+
+
+def test_an_empty_output_has_one_final_window() -> None:
+    screen = TextScreen(policy_of(4, 8, 2, ("cut", "zzz")))
+    windows = screen.feed("", final=True)
+    assert [(w.start, w.end, w.final) for w in windows] == [(0, 0, True)]
+    assert screen.resolve(windows, [[]]).releases == [] and screen.done
+
+
+class TestMisuse:
+    def test_windows_out_of_order(self) -> None:
+        screen = TextScreen(policy_of(2, 8, 0, ("cut", "zzz")))
+        first, second = screen.feed("abcd")
+        with pytest.raises(ScreenError, match="window 1 was resolved, but 0 is next"):
+            screen.resolve([second], [[]])
+        screen.resolve([first], [[]])
+        with pytest.raises(ScreenError, match="window 0 was resolved, but 1 is next"):
+            screen.resolve([first], [[]])
+
+    def test_text_after_the_end(self) -> None:
+        screen = TextScreen(policy_of(2, 8, 0, ("cut", "zzz")))
+        screen.feed("a", final=True)
+        with pytest.raises(ScreenError, match="after the final piece"):
+            screen.feed("b")
+
+    def test_a_finding_outside_its_window(self) -> None:
+        screen = TextScreen(policy_of(4, 8, 0, ("mask", "zzz")))
+        with pytest.raises(ScreenError, match="outside its window"):
+            screen.resolve(screen.feed("abcd"), [[Finding("c0", 2, 5)]])
+
+    async def test_resuming_inside_a_mask(self) -> None:
+        with pytest.raises(ScreenError, match="published under another policy"):
+            await run(policy_of(4, 8, 2, ("mask", "abc")), ["xabcx"], resume_at=2)
