@@ -54,7 +54,9 @@ async def _measured(system: System, arguments: argparse.Namespace, salt: int) ->
             samples = [sample for prompt in asked for sample in await system.measure([prompt])]
         else:
             samples = await system.measure(asked)
-        levels.append(summary(streams, samples, meter.seconds()))
+        cpu_s = meter.seconds()
+        stages = await system.stages(samples) if system.stages is not None and streams == 1 else {}
+        levels.append(summary(streams, samples, cpu_s, stages))
         print(f"  {system.name}, {streams} streams: {levels[-1].tokens_per_s:.1f} tokens/s", file=sys.stderr)
     return levels
 

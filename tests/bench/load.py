@@ -18,10 +18,11 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one event brought; `tokens` is the answer's whole length, on the event that tells it."""
+    """What one event brought; `tokens` is the answer's whole length, on the event that tells it, `id` the answer's."""
 
     text: str = ""
     tokens: int | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def responses_api(model: str) -> Dialect:
         if event["type"] == "response.output_text.delta":
             return Said(event["delta"])
         if event["type"] in ("response.completed", "response.incomplete"):
-            return Said(tokens=event["response"]["usage"]["output_tokens"])
+            return Said(tokens=event["response"]["usage"]["output_tokens"], id=event["response"]["id"])
         if event["type"] in ("response.failed", "error"):
             raise BenchError(f"the mesh failed: {event}")
         return Said()
@@ -92,9 +93,9 @@ class HttpLoad:
         return list(await asyncio.gather(*(self._one(prompt) for prompt in prompts)))
 
     async def _one(self, prompt: str) -> Sample:
-        sent_s = time.perf_counter()
+        sent_s, sent_unix_s = time.perf_counter(), time.time()
         times: list[float] = []
-        characters, tokens = 0, 0
+        characters, tokens, identity = 0, 0, ""
         request = self._client.stream("POST", self._dialect.path, json=self._dialect.body(prompt, self._max_tokens))
         async with request as answer:
             if answer.status_code != 200:
@@ -105,9 +106,10 @@ class HttpLoad:
                     times.append(arrived_s)
                     characters += len(said.text)
                 tokens = said.tokens or tokens
+                identity = said.id or identity
         if not times or not tokens:
             raise BenchError(f"a stream without text or without usage: {len(times)} pieces, {tokens} tokens")
-        return Sample(sent_s, times[0], times[-1], tokens, len(times), characters)
+        return Sample(sent_s, times[0], times[-1], tokens, len(times), characters, identity, sent_unix_s)
 
 
 async def _events(answer: httpx.Response) -> AsyncIterator[tuple[float, dict[str, Any]]]:

@@ -28,16 +28,20 @@ def medians(rounds: Sequence[Round]) -> Round:
 
 def _median(levels: Sequence[Level]) -> Level:
     fields = [asdict(level) for level in levels]
-    cpu = {name: median(f["cpu_ms"][name] for f in fields) for name in fields[0]["cpu_ms"]}
-    plain: dict[str, Any] = {
-        name: median(f[name] for f in fields) for name in fields[0] if name not in ("cpu_ms", "streams", "tokens")
+    nested: dict[str, Any] = {
+        part: {name: median(f[part][name] for f in fields) for name in fields[0][part]}
+        for part in ("cpu_ms", "stages_ms")
     }
-    return Level(streams=levels[0].streams, tokens=levels[0].tokens, cpu_ms=cpu, **plain)
+    plain: dict[str, Any] = {
+        name: median(f[name] for f in fields) for name in fields[0] if name not in (*nested, "streams", "tokens")
+    }
+    return Level(streams=levels[0].streams, tokens=levels[0].tokens, **nested, **plain)
 
 
 def table(middle: Round, hold_backs: Sequence[HoldBack]) -> str:
     """Markdown: latency, throughput, CPU."""
-    return "\n\n".join([_latency(middle), _throughput(middle), _cpu(middle), _held(hold_backs)])
+    parts = [_latency(middle), _stages(middle), _throughput(middle), _cpu(middle), _held(hold_backs)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _latency(middle: Round) -> str:
@@ -50,6 +54,19 @@ def _latency(middle: Round) -> str:
         first, each = mesh.first_token_ms - engine.first_token_ms, mesh.token_ms - engine.token_ms
         rows.append(f"| **mesh − engine** (to reach: ≤ 20, ≤ 6) | **{first:+.1f}** | **{each:+.1f}** |")
     return "\n".join(rows)
+
+
+def _stages(middle: Round) -> str:
+    stages = middle["mesh"][0].stages_ms if "mesh" in middle else {}
+    if not stages:
+        return ""
+    return "\n".join(
+        [
+            "| one stream through the mesh, up to | ms |",
+            "|---|---|",
+            *(f"| {n} | {ms:.1f} |" for n, ms in stages.items()),
+        ]
+    )
 
 
 def _throughput(middle: Round) -> str:

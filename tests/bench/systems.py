@@ -10,14 +10,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from deploy.brokers import Broker
 from deploy.brokers.local_process import LocalProcessBroker
 from deploy.process import ChildProcess
+from shared.records.codec import Envelope
+from shared.topics import EVENTS, JOURNAL
 from tests.bench.load import BenchError, HttpLoad, chat_completions_api, responses_api
+from tests.bench.stages import median_stages, stages_ms
 from tests.bench.workload import Sample
+from tests.support.logs import sub_log
 from tests.support.mesh import Mesh, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,11 +58,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class System:
-    """A running system: `measure` runs prompts at once; `pids` are what its CPU time is counted by."""
+    """A running system: `measure` runs prompts at once; `pids` are what its CPU time is counted by.
+
+    `stages` tells where a first token's time went, where the system has a log that knows.
+    """
 
     name: str
     measure: Callable[[Sequence[str]], Awaitable[list[Sample]]]
     pids: Mapping[str, int] = field(default_factory=dict)
+    stages: Callable[[Sequence[Sample]], Awaitable[dict[str, float]]] | None = None
 
 
 @asynccontextmanager
@@ -111,10 +120,18 @@ async def whole_mesh(
             pids = {replica.service.value: replica.process.pid for replica in mesh.replicas}
             if isinstance(broker, LocalProcessBroker):
                 pids["broker"] = broker.pid
+
+            async def stages(samples: Sequence[Sample]) -> dict[str, float]:
+                return median_stages([stages_ms(s, await _records(mesh, s.id)) for s in samples])
+
             try:
-                yield System("mesh", load.measure, pids)
+                yield System("mesh", load.measure, pids, stages)
             finally:
                 await load.close()
+
+
+async def _records(mesh: Mesh, response_id: str) -> list[Envelope[Any]]:
+    return await sub_log(mesh, JOURNAL, response_id) + await sub_log(mesh, EVENTS, response_id)
 
 
 @asynccontextmanager

@@ -2,18 +2,23 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.moderation.policy import parse_policy
-from tests.bench.load import chat_completions_api, responses_api
+from shared.ids import new_response_id
+from shared.records import Accepted, Claimed, Delta, Dispatched, Requested, ResponseSpec, Tokens
+from shared.records.codec import Envelope
+from tests.bench.load import Said, chat_completions_api, responses_api
 from tests.bench.report import HoldBack, medians, table
+from tests.bench.stages import CLIENT, PACE, median_stages, stages_ms
 from tests.bench.systems import POLICY
 from tests.bench.workload import Level, Sample, prompts, summary
 
 
 def a_level(token_ms: float, tokens_per_s: float, streams: int = 1) -> Level:
-    return Level(streams, 10 * token_ms, token_ms, tokens_per_s, 64, 1.0, 4.5, {"engine": token_ms / 2})
+    return Level(streams, 10 * token_ms, token_ms, tokens_per_s, 64, 1.0, 4.5, {"engine": token_ms / 2}, {})
 
 
 def test_a_level_is_the_median_of_its_answers_and_the_sum_of_its_tokens() -> None:
@@ -62,7 +67,30 @@ def test_the_benchs_policy_is_valid(hold_back: int, tmp_path: Path) -> None:
 def test_both_dialects_read_text_and_length() -> None:
     responses, chat = responses_api("m"), chat_completions_api("m")
     assert responses.read({"type": "response.output_text.delta", "delta": "a"}).text == "a"
-    usage = {"output_tokens": 7}
-    assert responses.read({"type": "response.incomplete", "response": {"usage": usage}}).tokens == 7
+    response = {"id": "resp_1", "usage": {"output_tokens": 7}}
+    assert responses.read({"type": "response.incomplete", "response": response}) == Said("", 7, "resp_1")
     assert chat.read({"choices": [{"delta": {"content": "a"}}]}).text == "a"
     assert chat.read({"choices": [{"delta": {}}], "usage": {"completion_tokens": 7}}).tokens == 7
+
+
+def test_the_stages_of_a_first_token_add_up_to_it() -> None:
+    response_id = new_response_id(1).text
+    spec = ResponseSpec(model="m", input=[])
+    base: dict[str, Any] = {"response_id": response_id}
+    life: dict[str, Any] = {"tenant": "t", "spec": spec, "created_ms": 0, "deadline_ms": 0, "input_tokens": 1}
+    logged = [
+        (1_003, Requested(**base, **life)),
+        (1_007, Accepted(**base, **life, policy="p")),
+        (1_008, Dispatched(**base, attempt=1, worker="w", mailbox=0)),
+        (1_012, Claimed(**base, claim="c", attempt=1, worker="w", mailbox=0)),
+        (1_030, Tokens(**base, claim="c", position=0, ids=[1], pieces=["a"])),
+        (1_050, Tokens(**base, claim="c", position=1, ids=[2], pieces=["b"])),
+        (1_033, Delta(**base, start=0, end=1, text="a", policy="p", window=0)),
+    ]
+    envelopes = [Envelope(record, "t", 1, offset, ms) for offset, (ms, record) in enumerate(logged)]
+    sample = Sample(5.0, 5.035, 6.0, 2, 2, 2, response_id, sent_unix_s=1.0)
+    stages = stages_ms(sample, envelopes)
+    assert stages[PACE] == 20
+    assert stages[CLIENT] == pytest.approx(2)
+    assert sum(stages.values()) - stages[PACE] == pytest.approx(sample.first_token_ms)
+    assert median_stages([stages, stages]) == stages

@@ -20,7 +20,10 @@ def prompts(count: int, salt: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One streamed answer; times in seconds on any one monotonic clock."""
+    """One streamed answer; times in seconds on any one monotonic clock, but for `sent_unix_s`.
+
+    `id` is the response's, where the server names it.
+    """
 
     sent_s: float
     first_s: float
@@ -28,6 +31,8 @@ class Sample:
     tokens: int
     pieces: int
     characters: int
+    id: str = ""
+    sent_unix_s: float = 0.0
 
     @property
     def first_token_ms(self) -> float:
@@ -41,7 +46,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What `streams` simultaneous streams came to; `cpu_ms` per output token, by process."""
+    """What `streams` simultaneous streams came to; `cpu_ms` per output token, by process.
+
+    `stages_ms`: see tests.bench.stages; of single streams only.
+    """
 
     streams: int
     first_token_ms: float
@@ -51,9 +59,12 @@ class Level:
     pieces_per_token: float
     characters_per_token: float
     cpu_ms: dict[str, float]
+    stages_ms: dict[str, float]
 
 
-def summary(streams: int, samples: Sequence[Sample], cpu_s: dict[str, float]) -> Level:
+def summary(
+    streams: int, samples: Sequence[Sample], cpu_s: dict[str, float], stages_ms: dict[str, float] | None = None
+) -> Level:
     """One level's figures: medians over its answers, and the throughput from the first request to the last token.
 
     Single streams follow one another, so their throughput leaves out the pauses between them.
@@ -72,4 +83,5 @@ def summary(streams: int, samples: Sequence[Sample], cpu_s: dict[str, float]) ->
         pieces_per_token=sum(sample.pieces for sample in samples) / tokens,
         characters_per_token=sum(sample.characters for sample in samples) / tokens,
         cpu_ms={name: seconds * 1000 / tokens for name, seconds in cpu_s.items()},
+        stages_ms=stages_ms or {},
     )
