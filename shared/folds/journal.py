@@ -90,9 +90,7 @@ class JournalFold:
     @property
     def exhausted(self) -> bool:
         """No further attempt may start (rule 7)."""
-        return (
-            self.attempts_counted >= MAX_ATTEMPTS or self.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS
-        )
+        return self.attempts_counted >= MAX_ATTEMPTS or self.attempts_without_progress >= MAX_ATTEMPTS_WITHOUT_PROGRESS
 
     def apply(self, record: Journal) -> Effect:
         """Fold the next record of this response in; records of other responses are the caller's mistake."""
