@@ -107,6 +107,8 @@ def main() -> int:
     except (BenchError, BrokerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     middle = medians(rounds)
     hold_backs = _hold_backs(middle, arguments.hold_back)
     context = {

@@ -1,13 +1,17 @@
-"""CPU time of processes and what they started."""
+"""CPU time of processes."""
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import psutil
 
 
 class CpuMeter:
-    """CPU seconds that each process took since the meter was made; the bench's own are `client`."""
+    """CPU seconds that each process took since the meter was made.
+
+    The bench's own are `client`; `others` is what the rest of the machine took: a bench on a busy one says so.
+    """
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._processes = {name: psutil.Process(pid) for name, pid in {**pids, "client": os.getpid()}.items()}
@@ -19,11 +23,9 @@ class CpuMeter:
         return {name: now[name] - self._before[name] for name in now}
 
     def _now(self) -> dict[str, float]:
-        return {name: _of(process) for name, process in self._processes.items()}
+        own = {name: _busy(process.cpu_times()) for name, process in self._processes.items()}
+        return {**own, "others": _busy(psutil.cpu_times()) - sum(own.values())}
 
 
-def _of(process: psutil.Process) -> float:
-    """User and system time; children that ended are counted by the kernel, those that live are not ours to count
-    twice: no process of a system has any."""
-    times = process.cpu_times()
+def _busy(times: Any) -> float:
     return float(times.user + times.system)
