@@ -63,11 +63,13 @@ async def serve(settings: InferenceSettings, stop: asyncio.Event) -> None:
         heart.update(state="ready", detail="", slots_free=info.slots)
         log.info("serves %s (window %d tokens, %d slots)", info.id, info.context_window, info.slots)
         mail = asyncio.create_task(take_mail(), name="mailbox")
+        engine_watch = asyncio.create_task(worker.keep_engine_alive(), name="engine watch")
         try:
-            await first_end(stop, mail)
+            await first_end(stop, mail, engine_watch)
         finally:
             heart.update(state="draining")
             worker.release_all("the worker shuts down")
             mail.cancel()
-            await asyncio.gather(mail, return_exceptions=True)
+            engine_watch.cancel()
+            await asyncio.gather(mail, engine_watch, return_exceptions=True)
             await worker.settle()

@@ -7,6 +7,7 @@ attempt. The mailbox is never paused: what the engine cannot hold is claimed and
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -14,12 +15,19 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from services.inference.claims import Seam, limit_of, said_before, seam_at
 from services.inference.engines.port import Engine, EngineError, StepOutput
 from services.inference.generation import Generation
-from shared.chat import ChatTokenizer
-from shared.errors import AppendError, ChatmeshError, LogError, RecordError
+from shared.chat import ChatTemplateError, ChatTokenizer
+from shared.errors import (
+    AppendError,
+    ChatmeshError,
+    InvalidIdError,
+    LogError,
+    MalformedRecordError,
+    RecordError,
+)
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms, parse_response_id
 from shared.log import Appended, GroupConsumer, LogWriter, RawRecord, Replayer, dead_letter, decode
-from shared.records import Claimed, Job, Released, Stop, Tokens
+from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
 from shared.topics import JOBS, JOURNAL, Service
@@ -48,7 +56,7 @@ class Worker:
         self._heart = heart
         self._held: dict[str, Generation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._restarting: asyncio.Task[None] | None = None
+        self._engine_died = asyncio.Event()
         self._draining = False
 
     # -- the mailbox -----------------------------------------------------------------------------------------
@@ -58,7 +66,7 @@ class Worker:
         claims: list[asyncio.Future[Appended]] = []
         for record in batch:
             try:
-                envelope = decode(JOBS, record)
+                envelope = _decode(record)
             except RecordError as error:
                 log.error("job %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
                 claims.append(dead_letter(self._writer, Service.INFERENCE, JOBS, record, error))
@@ -90,11 +98,17 @@ class Worker:
             model=self._engine.info.id,
             revision=self._engine.info.revision,
         )
-        claimed = self._writer.enqueue(JOURNAL, record)
+        claimed = self._send(record)
+        if not self._engine.alive:
+            self._revive()
         if self._draining or len(self._held) >= self._engine.info.slots or not self._engine.alive:
             self._release_record(job, claim, "no free slot", full=True)
             return claimed
-        generation = self._hold(envelope, claim)
+        try:
+            generation = self._hold(envelope, claim)
+        except ChatTemplateError as error:
+            self._release_record(job, claim, str(error))
+            return claimed
         if job.attempt == 1:
             # Nothing can have been said before: the engine starts while the claim is still on its way. The
             # writer keeps the order, so no token can stand in the journal before the claim.
@@ -109,7 +123,9 @@ class Worker:
         return any(g.job.response_id == job.response_id and g.job.attempt == job.attempt for g in self._held.values())
 
     def _hold(self, envelope: Envelope[Job], claim: str) -> Generation:
+        """Raises ChatTemplateError if the model's template refuses the prompt."""
         job = envelope.record
+        prompt_ids = tuple(self._tokenizer.encode([{"role": m.role, "content": m.text} for m in job.prompt]))
         span = tracer.start_span(names.chat(job.model), context=extract(envelope.trace), kind=SpanKind.CONSUMER)
         span.set_attributes(
             {
@@ -124,8 +140,6 @@ class Worker:
                 names.CLAIM: claim,
             }
         )
-        messages = [{"role": m.role, "content": m.text} for m in job.prompt]
-        prompt_ids = tuple(self._tokenizer.encode(messages))
         generation = Generation(job, claim, envelope.partition, prompt_ids, self._tokenizer, span)
         self._held[claim] = generation
         self._tell()
@@ -169,7 +183,6 @@ class Worker:
 
     def _finish_only(self, generation: Generation, seam: Seam) -> None:
         self._append(generation, generation.finish_only(seam))
-        self._let_go(generation, "finished")
 
     # -- the engine ------------------------------------------------------------------------------------------
 
@@ -185,36 +198,53 @@ class Worker:
             record = generation.tokens(output)
             if record is not None:
                 self._append(generation, record)
-            if output.finish is not None:
+            if output.finish == "cancelled":
                 self._let_go(generation, output.finish)
-        if not self._engine.alive and not self._draining:
+        if not self._engine.alive:
             self._revive()
 
     def _append(self, generation: Generation, record: Tokens) -> None:
-        try:
-            sent = self._writer.enqueue(JOURNAL, record)
-        except AppendError as error:
-            self._release(generation, str(error))
-            return
-        sent.add_done_callback(lambda done: self._check(generation, done))
+        self._send(record).add_done_callback(lambda done: self._check(generation, record, done))
 
-    def _check(self, generation: Generation, done: asyncio.Future[Appended]) -> None:
-        """Rule 5.4: a worker whose append failed releases and stops; what follows would leave a gap."""
+    def _check(self, generation: Generation, record: Tokens, done: asyncio.Future[Appended]) -> None:
+        """Rule 5.4: a worker whose append failed releases and stops; what follows would leave a gap.
+
+        So a generation is held until its finish stands in the log.
+        """
         error = None if done.cancelled() else done.exception()
         if isinstance(error, AppendError):
             self._release(generation, str(error))
         elif error is not None:
             raise error
+        elif record.finish is not None:
+            self._let_go(generation, record.finish.reason)
+
+    def _send(self, record: Journal) -> asyncio.Future[Appended]:
+        """Append to the journal; what the writer refuses at once, because it is full, has failed like any other."""
+        try:
+            return self._writer.enqueue(JOURNAL, record)
+        except AppendError as error:
+            failed: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
 
     def _revive(self) -> None:
-        if self._restarting is None or self._restarting.done():
-            log.error("the engine's loop died: restarting it")
-            self._restarting = asyncio.create_task(self._engine.restart(), name="restart engine")
+        if not self._draining:
+            self._engine_died.set()
+            self._tell()
 
-    @property
-    def restarting(self) -> "asyncio.Task[None] | None":
-        """The restart under way, if any: its failure ends the service."""
-        return self._restarting
+    async def keep_engine_alive(self) -> None:
+        """Restart the engine whenever its loop died, until cancelled.
+
+        Raises EngineError if it cannot be revived: the service must end, for it can answer nobody.
+        """
+        while True:
+            await self._engine_died.wait()
+            self._engine_died.clear()
+            if not self._engine.alive:
+                log.error("the engine's loop died: restarting it")
+                await self._engine.restart()
+                self._tell()
 
     # -- ends ------------------------------------------------------------------------------------------------
 
@@ -244,8 +274,7 @@ class Worker:
         record = Released(
             response_id=job.response_id, claim=claim, attempt=job.attempt, worker=self._id, reason=reason, full=full
         )
-        sent = self._writer.enqueue(JOURNAL, record)
-        sent.add_done_callback(_ignore_loss)
+        self._send(record).add_done_callback(_ignore_loss)
 
     def _abandon(self, generation: Generation) -> None:
         """Free the slot; the engine's last output for it finds nobody."""
@@ -267,12 +296,24 @@ class Worker:
         self._tell()
 
     def _tell(self) -> None:
+        # A dead engine offers nothing: what it released would come right back and lose an attempt each time.
         slots = self._engine.info.slots
-        self._heart.update(slots_total=slots, slots_free=slots - len(self._held), claims=list(self._held))
+        free = slots - len(self._held) if self._engine.alive else 0
+        self._heart.update(slots_total=slots, slots_free=free, claims=list(self._held))
 
     def on_assigned(self, mailboxes: Iterable[int]) -> None:
         """The group gave us these mailboxes."""
         self._heart.update(partitions=sorted(mailboxes))
+
+
+def _decode(record: RawRecord) -> Envelope[Any]:
+    """Raises RecordError, also where there is no response that could be claimed."""
+    envelope = decode(JOBS, record)
+    try:
+        parse_response_id(envelope.record.response_id)
+    except InvalidIdError as error:
+        raise MalformedRecordError(str(error)) from error
+    return envelope
 
 
 def _ignore_loss(done: "asyncio.Future[Appended]") -> None:

@@ -207,6 +207,7 @@ class FakeEngine:
         self.submitted: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.restarts = 0
+        self.restart_error: Exception | None = None
         self.may_restart = asyncio.Event()
         self.may_restart.set()
         self._on_outputs: OnOutputs | None = None
@@ -218,6 +219,8 @@ class FakeEngine:
     async def restart(self) -> None:
         self.restarts += 1
         await self.may_restart.wait()
+        if self.restart_error is not None:
+            raise self.restart_error
         self.alive = True
 
     async def close(self) -> None:

@@ -1,0 +1,294 @@
+"""DESIGN 4.3, 5.4 and 5.5: tokens, ends, stops, failures, deaths."""
+
+import asyncio
+
+import pytest
+
+from services.inference.engines.port import EngineDeadError, StepOutput
+from shared.chat import ChatTemplateError, ChatTokenizer
+from shared.folds import JournalFold
+from shared.records import Claimed, Record, Released, Sampling, Stop, Tokens
+from shared.topics import JOBS, JOURNAL, Topic
+from tests.support.fakes import settle
+from tests.support.owner_bench import response_id
+from tests.unit.inference.worker.bench import MAILBOX, PROMPT, WorkerBench, by_another, job
+
+R = response_id(1)
+
+
+def text_of(bench: WorkerBench) -> str:
+    """What any reader folds out of the journal."""
+    fold = JournalFold()
+    for record in bench.log.of(JOURNAL):
+        fold.apply(record)
+    return fold.text
+
+
+# -- tokens --------------------------------------------------------------------------------------------------------
+
+
+async def test_only_whole_characters_are_written_and_the_end_of_turn_is_silent(bench: WorkerBench) -> None:
+    text = "Grüße, 🦜 und 漢字!"
+    bench.past()
+    await bench.mail(job())
+    ids = bench.tokenizer.encode_text(text)
+    for token in ids:
+        await bench.say(bench.claim, [token])
+        assert "\ufffd" not in text_of(bench)
+        assert text.startswith(text_of(bench))
+    await bench.say(bench.claim, [min(bench.tokenizer.eos_ids)], "stop", cached_tokens=4)
+    assert text_of(bench) == text
+    records = bench.written(Tokens)
+    assert [r.position for r in records] == list(range(len(ids) + 1))
+    assert any(r.pieces == [""] for r in records[:-1]), "a piece is empty until its character is whole"
+    assert records[-1].pieces == [""]
+    assert (records[-1].finish.reason, records[-1].finish.cached_tokens) == ("stop", 4)
+
+
+async def test_the_finish_rides_on_the_last_tokens_with_what_the_decoder_held_back(bench: WorkerBench) -> None:
+    bench.past()
+    ids = bench.tokenizer.encode_text("A 🦜")[:-1]
+    await bench.mail(job(max_output_tokens=len(ids)))
+    await bench.say(bench.claim, ids, "length")
+    (record,) = bench.written(Tokens)
+    assert (record.finish.reason, len(record.pieces)) == ("length", len(ids) + 1)
+    assert text_of(bench) == bench.tokenizer.decode(ids)
+    assert bench.free == 2
+
+
+async def test_a_takeover_inside_a_character_completes_it(bench: WorkerBench) -> None:
+    ids = bench.tokenizer.encode_text("A 🦜!")
+    cut = next(n for n in range(1, len(ids)) if bench.tokenizer.decode(ids[:n]).endswith("\ufffd"))
+    bench.past(*by_another(bench.tokenizer, ids[:cut]))
+    await bench.mail(job(attempt=2))
+    await bench.say(bench.claim, [*ids[cut:], min(bench.tokenizer.eos_ids)], "stop")
+    assert text_of(bench) == "A 🦜!"
+
+
+async def test_outputs_for_claims_that_are_not_held_are_nobodys(bench: WorkerBench) -> None:
+    await bench.say("claim_unknown", [1, 2], "stop")
+    assert bench.log.of(JOURNAL) == []
+
+
+# -- stops ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_stop_frees_the_slot_at_once_and_nothing_more_is_said(bench: WorkerBench, named: bool) -> None:
+    await bench.mail(job())
+    claim = bench.claim
+    await bench.mail(Stop(response_id=R, claim=claim if named else None))
+    assert bench.engine.cancelled == [claim]
+    assert (bench.free, bench.heart.says["claims"]) == (2, [])
+    bench.worker.on_outputs([StepOutput(claim, (1, 2)), StepOutput(claim, finish="cancelled")])
+    assert (bench.written(Tokens), bench.released) == ([], [])
+    assert bench.mailbox.commits[-1] == (MAILBOX, 2)
+
+
+async def test_a_stop_for_another_claim_or_response_stops_nothing(bench: WorkerBench) -> None:
+    await bench.mail(job(), Stop(response_id=R, claim="claim_old"), Stop(response_id=response_id(2)))
+    assert (bench.engine.cancelled, bench.free) == ([], 1)
+
+
+# -- failed appends ------------------------------------------------------------------------------------------------
+
+
+def fails_tokens(topic: Topic, record: Record) -> bool:
+    return topic is JOURNAL and isinstance(record, Tokens)
+
+
+async def test_a_failed_append_releases_the_claim_once_and_frees_the_slot(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    claim = bench.claim
+    bench.writer.fails = fails_tokens
+    bench.engine.say(claim, [1])
+    bench.engine.say(claim, [2])
+    await settle()
+    assert [released.claim for released in bench.released] == [claim]
+    assert (bench.engine.cancelled, bench.free) == ([claim], 2)
+    bench.writer.fails = lambda _topic, _record: False
+    bench.worker.on_outputs([StepOutput(claim, (3,))])
+    assert bench.written(Tokens) == [], "what follows a lost record would leave a gap"
+
+
+async def test_the_loss_of_the_last_record_releases_the_claim_too(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    bench.writer.fails = fails_tokens
+    await bench.say(bench.claim, [1, min(bench.tokenizer.eos_ids)], "stop")
+    assert [released.claim for released in bench.released] == [bench.claim]
+    assert bench.free == 2
+
+
+async def test_the_loss_of_a_takeovers_finish_releases_the_claim_too(bench: WorkerBench) -> None:
+    bench.past(*by_another(bench.tokenizer, [10, min(bench.tokenizer.eos_ids)]))
+    bench.writer.fails = fails_tokens
+    await bench.mail(job(attempt=2))
+    assert [released.attempt for released in bench.released] == [2]
+    assert bench.free == 2
+
+
+async def test_a_claim_is_named_until_its_end_stands_in_the_log(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    bench.writer.slow = True
+    await bench.say(bench.claim, [min(bench.tokenizer.eos_ids)], "stop")
+    assert bench.heart.says["claims"] == [bench.claim]
+    bench.writer.acknowledge()
+    await settle()
+    assert (bench.heart.says["claims"], bench.released) == ([], [])
+
+
+async def test_a_lost_claim_is_given_up_silently(bench: WorkerBench) -> None:
+    """Nobody knows of it: the owner's watch sends the job anew."""
+    bench.writer.fails = lambda _topic, record: isinstance(record, Claimed)
+    await bench.mail(job())
+    assert (bench.engine.running, bench.free, bench.released) == ({}, 2, [])
+    assert bench.mailbox.commits == [(MAILBOX, 1)]
+
+
+async def test_a_writer_that_takes_nothing_more_stops_the_generation_but_not_the_worker(bench: WorkerBench) -> None:
+    await bench.mail(job(1))
+    claim = bench.claim
+    bench.writer.full = True
+    await bench.say(claim, [1])
+    await bench.mail(job(2))
+    assert (bench.engine.running, bench.free) == ({}, 2)
+    bench.writer.full = False
+    await bench.mail(job(3))
+    assert len(bench.written(Claimed, 3)) == 1
+
+
+# -- the engine fails ----------------------------------------------------------------------------------------------
+
+
+async def test_a_request_that_fails_is_released_and_the_others_go_on(bench: WorkerBench) -> None:
+    await bench.mail(job(1), job(2))
+    first, second = bench.engine.running
+    bench.engine.fail(first, "out of cache")
+    await settle()
+    assert [(r.claim, r.reason) for r in bench.released] == [(first, "out of cache")]
+    assert (list(bench.engine.running), bench.free, bench.engine.restarts) == ([second], 1, 0)
+
+
+async def test_the_engines_death_releases_everything_and_restarts_it(bench: WorkerBench) -> None:
+    await bench.mail(job(1), job(2))
+    claims = set(bench.engine.running)
+    bench.engine.die()
+    await settle()
+    assert {released.claim for released in bench.released} == claims
+    assert (bench.engine.restarts, bench.engine.alive) == (1, True)
+    await bench.mail(job(3))
+    assert len(bench.engine.running) == 1
+
+
+async def test_a_dead_engine_offers_no_slots_until_it_lives_again(bench: WorkerBench) -> None:
+    """Else the owner would send the released jobs right back, and burn their attempts."""
+    await bench.mail(job(1))
+    bench.engine.may_restart.clear()
+    bench.engine.die()
+    await settle()
+    assert bench.free == 0
+    bench.engine.may_restart.set()
+    await settle()
+    assert bench.free == 2
+
+
+async def test_a_death_that_nobody_heard_of_shows_with_the_next_job(bench: WorkerBench) -> None:
+    bench.engine.die()
+    await bench.mail(job())
+    assert [released.response_id for released in bench.released] == [R]
+    assert (bench.engine.restarts, bench.engine.alive, bench.free) == (1, True, 2)
+
+
+async def test_an_engine_that_cannot_be_revived_ends_the_service(bench: WorkerBench) -> None:
+    bench.engine.restart_error = EngineDeadError("out of memory")
+    bench.engine.die()
+    await bench.mail(job())
+    with pytest.raises(EngineDeadError):
+        await bench.watch
+    assert bench.free == 0
+
+
+# -- shutdown ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_drain_releases_everything_and_takes_nothing_new(bench: WorkerBench) -> None:
+    await bench.mail(job(1), job(2))
+    claims = set(bench.engine.running)
+    bench.worker.release_all("the worker shuts down")
+    assert {(r.claim, r.reason) for r in bench.released} == {(claim, "the worker shuts down") for claim in claims}
+    assert (bench.engine.running, bench.free) == ({}, 2)
+    await bench.mail(job(3))
+    assert [r.response_id for r in bench.released][2:] == [response_id(3)]
+    bench.engine.die()
+    await settle()
+    assert bench.engine.restarts == 0
+
+
+# -- what cannot be handled ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"{oops}",
+        b'{"type":"dance","response_id":"x"}',
+        b'{"type":"job","response_id":"x"}',
+        b'{"type":"job","response_id":"resp_x","attempt":1,"prompt":[],"sampling":{},"deadline_ms":9999999999999,'
+        b'"model":"m","journal_offset":0}',
+    ],
+)
+async def test_unreadable_mail_goes_to_the_dead_letters_and_the_next_job_is_claimed(
+    bench: WorkerBench, value: bytes
+) -> None:
+    bench.log.append_raw(JOBS, MAILBOX, "x", value)
+    await bench.mail(job())
+    (letter,) = bench.log.dead_letters(JOBS)
+    assert (letter.origin_partition, letter.origin_offset, letter.value) == (MAILBOX, 0, value.decode())
+    assert len(bench.written(Claimed)) == 1
+    assert bench.mailbox.commits == [(MAILBOX, 2)]
+
+
+async def test_a_prompt_that_the_template_refuses_is_released_and_the_next_job_is_claimed(
+    bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = ChatTokenizer.encode
+
+    def strict(self: ChatTokenizer, messages: list[dict[str, str]], **options: bool) -> list[int]:
+        if messages[0]["role"] == "assistant":
+            raise ChatTemplateError("conversation roles must alternate")
+        return encode(self, messages, **options)
+
+    monkeypatch.setattr(ChatTokenizer, "encode", strict)
+    refused = [type(PROMPT[0])(role="assistant", parts=["Hi"])]
+    await bench.mail(job(1, prompt=refused), job(2))
+    assert [(r.response_id, "alternate" in r.reason) for r in bench.released] == [(R, True)]
+    assert len(bench.written(Claimed, 2)) == 1
+    assert (len(bench.engine.running), bench.free) == (1, 1)
+
+
+async def test_what_the_engine_refuses_is_released(bench: WorkerBench) -> None:
+    await bench.mail(job(sampling=Sampling(temperature=-1.0)))
+    assert len(bench.released) == 1
+    assert "temperature" in bench.released[0].reason
+    assert bench.free == 2
+
+
+async def test_released_says_which_attempt_of_whom(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    bench.worker.release_all("drain")
+    (released,) = bench.log.of(JOURNAL, Released)
+    assert (released.response_id, released.attempt, released.worker) == (R, 1, "worker_1")
+
+
+async def test_settling_waits_for_claims_that_are_on_their_way(bench: WorkerBench) -> None:
+    bench.past(*by_another(bench.tokenizer, [10, 11]))
+    bench.writer.slow = True
+    bench.log.append(JOBS, job(attempt=2), MAILBOX)
+    delivering = asyncio.ensure_future(bench.deliver())
+    await settle()
+    settling = asyncio.ensure_future(bench.worker.settle())
+    await settle()
+    assert not settling.done()
+    bench.writer.acknowledge()
+    await settling
+    await delivering
