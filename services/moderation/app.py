@@ -95,19 +95,22 @@ async def _watch(owner: Owner, journal: GroupConsumer, heart: Heart, settings: M
         broken = await owner.tick()
         heart.update(partitions=owner.live_partitions, waiting=owner.waiting)
         for number in broken:
-            await _heal(owner, journal, number)
+            await heal(owner, journal, number)
         if loop.time() >= commit_at:
             await _commit(owner, journal)
             commit_at = loop.time() + settings.commit_every_s
         await asyncio.sleep(settings.tick_ms / 1000)
 
 
-async def _heal(owner: Owner, journal: GroupConsumer, number: int) -> None:
+async def heal(owner: Owner, journal: GroupConsumer, number: int) -> None:
     """What is public there is unknown since an append failed: fold the partition again from the low watermark."""
+    end = await journal.end_offset(number)
     start = await owner.restart_offset(number)
     if start is not None:
+        # Nothing may be awaited between these two: what is read again must find the fresh fold, and a batch from
+        # before the seek must not (it waits for the owner already, and comes first).
         journal.seek(number, start)
-        await owner.take_over({number: (start, await journal.end_offset(number))})
+        await owner.take_over({number: (start, end)})
 
 
 async def _commit(owner: Owner, journal: GroupConsumer) -> None:
