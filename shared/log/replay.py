@@ -13,7 +13,7 @@ from shared.errors import BrokerUnavailableError, ReplayGoneError
 from shared.ids import ResponseId
 from shared.log.clients import make_consumer, topic_name
 from shared.log.tail import decode, raw
-from shared.records import Accepted, Requested
+from shared.records import Accepted, Requested, Screening
 from shared.records.codec import Envelope
 from shared.settings import MeshSettings
 from shared.topics import Service, Topic, assert_may_consume
@@ -97,19 +97,23 @@ class Replayer:
     async def _search(
         self, topic: Topic, partition: TopicPartition, begin: int, end: int, limit: int, response_id: ResponseId
     ) -> Replay:
-        """Seek by time less the skew margin; unless the first record is a first kind, step back, doubling."""
+        """Seek by time less the skew margin; unless the first record is a first kind, step back, doubling.
+
+        `screening` does not count: an owner marks its epoch even if nothing was accepted before it took over.
+        """
         back_ms = int(self._settings.skew_margin_s * 1000)
         while True:
             start = await self._offset_at(partition, response_id.created_ms - back_ms, begin, end)
             records, reached = await self._scan(topic, partition, start, end, limit, {response_id.text.encode()})
-            if records and isinstance(records[0].record, _FIRST_KINDS):
+            first = next((e.record for e in records if not isinstance(e.record, Screening)), None)
+            if isinstance(first, _FIRST_KINDS):
                 return Replay(records, reached)
             if start <= begin:
                 break
             back_ms = max(1000, back_ms) * 2
-        if records or (begin > 0 and await self._older_than_log(partition, response_id, begin, end)):
+        if first is not None or (begin > 0 and await self._older_than_log(partition, response_id, begin, end)):
             raise ReplayGoneError(f"{topic.name} no longer holds the beginning of {response_id.text}")
-        return Replay([], reached)
+        return Replay(records, reached)
 
     async def _offset_at(self, partition: TopicPartition, unix_ms: int, begin: int, end: int) -> int:
         found = (await self._consumer.offsets_for_times({partition: max(0, unix_ms)})).get(partition)

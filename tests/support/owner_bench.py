@@ -1,6 +1,6 @@
 """One partition's owner on a broker in memory, with its own writings coming back to it through the journal.
 
-The bench plays the parts that the consumer in `services.moderation.app` and the other services play: it hands new journal records
+The bench plays the parts of the other services and of the consumer in `services.moderation.app`: it hands new records
 to the owner, lets the living services beat, moves the one clock, ticks, and takes a broken partition over anew.
 """
 

@@ -1,0 +1,116 @@
+"""Finding a response's beginning: what counts as one, on a consumer in memory."""
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from aiokafka import TopicPartition
+
+from shared.errors import ReplayGoneError
+from shared.ids import new_response_id
+from shared.log import Replayer
+from shared.records import Accepted, Delta, Events, ResponseSpec, Screening
+from shared.records.codec import encode_headers, encode_value
+from shared.settings import MeshSettings
+from shared.topics import EVENTS, Service
+
+CREATED_MS = 1_790_000_000_000
+ID = new_response_id(0, unix_ms=CREATED_MS)
+R = ID.text
+
+
+class MemoryConsumer:
+    """As much of aiokafka's consumer as a replay uses; `begin` is where retention has got to."""
+
+    def __init__(self, records: list[tuple[int, Events]], begin: int = 0) -> None:
+        self.begin = begin
+        self.messages = [
+            SimpleNamespace(
+                partition=0,
+                offset=offset,
+                timestamp=CREATED_MS + delay_ms,
+                key=record.subject.encode(),
+                value=encode_value(record),
+                headers=encode_headers(record, "test"),
+            )
+            for offset, (delay_ms, record) in enumerate(records)
+        ]
+        self.at = 0
+
+    def assign(self, _partitions: list[TopicPartition]) -> None:
+        pass
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partitions[0]: self.begin}
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {partitions[0]: len(self.messages)}
+
+    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        ((partition, since_ms),) = times.items()
+        return {partition: next((m for m in self.messages[self.begin :] if m.timestamp >= since_ms), None)}
+
+    def seek(self, _partition: TopicPartition, offset: int) -> None:
+        self.at = offset
+
+    async def position(self, _partition: TopicPartition) -> int:
+        return self.at
+
+    async def getmany(self, partition: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        start, self.at = self.at, len(self.messages)
+        return {partition: self.messages[start:]}
+
+    def highwater(self, _partition: TopicPartition) -> int:
+        return len(self.messages)
+
+
+async def replayed(records: list[tuple[int, Events]], begin: int = 0) -> list[Events]:
+    with patch("shared.log.replay.make_consumer", lambda _settings: MemoryConsumer(records, begin)):
+        replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    return [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records]
+
+
+def accepted(response_id: str = R) -> Accepted:
+    return Accepted(
+        response_id=response_id,
+        tenant="t",
+        spec=ResponseSpec(model="m", input=[]),
+        policy="p",
+        created_ms=CREATED_MS,
+        deadline_ms=CREATED_MS + 1,
+        input_tokens=1,
+    )
+
+
+DELTA = Delta(response_id=R, start=0, end=1, text="x", policy="p", window=0)
+MARK = Screening(response_id=R, epoch=1, owner="moderation_2")
+OTHER = accepted(new_response_id(0, unix_ms=CREATED_MS).text)
+
+
+async def test_a_response_is_found_by_its_id_alone() -> None:
+    assert await replayed([(-60_000, OTHER), (10, accepted()), (20, OTHER), (30, DELTA)]) == [accepted(), DELTA]
+
+
+async def test_a_clock_that_is_off_by_more_than_the_margin_costs_only_steps_back() -> None:
+    log = [(-90_000, OTHER), (-60_000, accepted()), (30, DELTA)]
+    assert await replayed(log) == [accepted(), DELTA]
+
+
+async def test_an_owner_may_mark_its_epoch_before_anything_was_accepted() -> None:
+    """The first owner died between `requested` and `accepted`; the successor fences, then accepts (DESIGN 6.1)."""
+    assert await replayed([(-60_000, OTHER), (10, MARK), (20, accepted()), (30, DELTA)]) == [MARK, accepted(), DELTA]
+
+
+async def test_a_response_that_a_successor_refused_was_never_there() -> None:
+    assert [r for r in await replayed([(-60_000, OTHER), (10, MARK)]) if not isinstance(r, Screening)] == []
+
+
+async def test_nothing_in_a_log_that_covers_its_time_means_that_it_does_not_exist() -> None:
+    assert await replayed([(-60_000, OTHER), (10, OTHER)]) == []
+
+
+@pytest.mark.parametrize("rest", [[(30, DELTA)], [(30, MARK), (40, DELTA)], []])
+async def test_what_retention_has_cut_is_gone(rest: list[tuple[int, Events]]) -> None:
+    with pytest.raises(ReplayGoneError):
+        await replayed([(10, accepted()), *rest, (50, OTHER)], begin=1)
