@@ -19,6 +19,11 @@ class InferenceSettings(MeshSettings):
     cache_tokens: int = Field(32_768, ge=256, description="size of the KV cache over all sequences")
     torch_threads: int | None = Field(None, ge=1, description="CPU threads of torch; empty: its own default")
     device: str = Field("auto", description="cpu, cuda or auto")
+    cache_dir: str = Field(
+        "",
+        description="where the unpacked weights of .gguf models are kept, 2 bytes a parameter (270 MB for the default "
+        "model); empty: $XDG_CACHE_HOME/chatmesh/models, or ~/.cache/chatmesh/models",
+    )
     script_text: str | None = Field(
         None, description="what the scripted engine says; empty: words drawn from the prompt"
     )
@@ -43,4 +48,5 @@ class InferenceSettings(MeshSettings):
             cache_tokens=self.cache_tokens,
             threads=self.torch_threads,
             device=self.device,
+            cache_dir=self.cache_dir,
         )

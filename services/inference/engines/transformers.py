@@ -31,7 +31,7 @@ class TransformersSettings:
 
     `threads`: of torch, None for its default. `device`: "auto" takes an accelerator if there is one.
     A sequence can be as long as the window only if `cache_tokens` holds it; a cache that runs full costs time (the
-    youngest requests are read again later), not correctness.
+    youngest requests are read again later), not correctness. `cache_dir`: of weights, see `load_weights`.
     """
 
     model: str = ""
@@ -41,6 +41,7 @@ class TransformersSettings:
     step_tokens: int = 512
     threads: int | None = None
     device: str = "auto"
+    cache_dir: str = ""
 
 
 class TransformersEngine:
@@ -112,7 +113,8 @@ class TransformersEngine:
 
         if self._settings.threads is not None:
             torch.set_num_threads(self._settings.threads)
-        return load_weights(locate_model(self._settings.model), device=self._settings.device)
+        source = locate_model(self._settings.model)
+        return load_weights(source, device=self._settings.device, cache_dir=self._settings.cache_dir)
 
     def _begin(self) -> None:
         from services.inference.engines.batching import BatchLimits, BatchLoop
