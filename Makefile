@@ -36,7 +36,7 @@ test: $(ENVIRONMENT) ## every suite: unit, then integration on the embedded brok
 	@$(TIMED) --report
 
 unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, under a minute
-	@$(PYTEST) tests/unit -q $(ARGS)
+	@$(PYTEST) tests/unit -q -m "not weights" $(ARGS)
 
 integration: $(ENVIRONMENT) ## the tests with a broker: make integration ARGS="--broker=kafka"
 	@$(PYTEST) tests --ignore=tests/unit $(ARGS)

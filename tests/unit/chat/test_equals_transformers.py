@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from shared.chat import ChatTokenizer
 
+pytestmark = pytest.mark.weights  # transformers reads the whole file for its tokenizer
+
 CORPUS = [
     "",
     " ",

@@ -113,7 +113,13 @@ def transformers_rig(tokenizer: ChatTokenizer) -> Rig:
     return Rig(engine, tokenizer, lambda: engine.model.register_forward_pre_hook(fail).remove)
 
 
-@pytest_asyncio.fixture(scope="session", params=[scripted_rig, transformers_rig], ids=["scripted", "transformers"])
+@pytest_asyncio.fixture(
+    scope="session",
+    params=[
+        pytest.param(scripted_rig, id="scripted"),
+        pytest.param(transformers_rig, id="transformers", marks=pytest.mark.weights),
+    ],
+)
 async def started(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     rig = request.param(load_chat_tokenizer(""))
     progress: list[str] = []

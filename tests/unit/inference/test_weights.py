@@ -15,6 +15,8 @@ from services.inference.engines.weights import load_weights
 from services.inference.settings import InferenceSettings
 from shared.chat import ModelSource, load_chat_tokenizer, locate_model
 
+pytestmark = pytest.mark.weights
+
 NEW_TOKENS = 16
 
 
