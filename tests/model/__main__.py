@@ -1,0 +1,49 @@
+"""`python -m tests.model [--states N] [--walks N] [--seed N]`: the long form of the exploration, with figures.
+
+Every set of at most two faults breadth first up to `--states`, then `--walks` random walks with all faults at once.
+Prints counterexamples; leaves with 1 if there is one. Pairs with a pause run into the known gaps
+(`test_known_gaps.py`).
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+
+from tests.model.explorer import Explorer, Result, Scenario
+from tests.model.world import Faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.model", description="Explore the model, long form.")
+    parser.add_argument("--states", type=int, default=400_000, help="at most so many states per set of faults")
+    parser.add_argument("--walks", type=int, default=20_000, help="random walks per text")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    sound = True
+    for violates in (False, True):
+        for faults in _sets_of_faults():
+            scenario = Scenario(faults, violates)
+            sound &= _report(scenario, partial(Explorer(scenario).exhaust, options.states))
+        scenario = Scenario(Faults(1, 1, 1, 1, 1), violates)
+        sound &= _report(scenario, partial(Explorer(scenario).wander, options.seed, options.walks))
+    return 0 if sound else 1
+
+
+def _sets_of_faults() -> list[Faults]:
+    return [Faults(**dict.fromkeys(names, 1)) for size in range(3) for names in combinations(Faults._fields, size)]
+
+
+def _report(scenario: Scenario, explore: Callable[[], Result]) -> bool:
+    started_s = time.perf_counter()
+    result = explore()
+    names = "+".join(name for name, count in scenario.faults._asdict().items() if count) or "no fault"
+    text = "violates" if scenario.violates else "finishes"
+    print(f"{names}, {text}, {time.perf_counter() - started_s:.1f} s: {result}", flush=True)
+    return result.broken is None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
