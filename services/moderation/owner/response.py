@@ -79,16 +79,14 @@ class Owned:
         )
 
 
+def failed_by(cut: Cut, owned: Owned, *, text: str, finished_ms: int) -> Failed:
+    """The end of a response that the owner gave up, with its whole public text."""
+    return Failed(**_common(owned, text, finished_ms), code=cut.code, message=cut.message)
+
+
 def terminal_of(owned: Owned, *, text: str, violated: bool, finished_ms: int) -> AnyTerminal:
     """The response's one end, with its whole public text. A violation outranks the decision: the text came first."""
-    common: dict[str, Any] = {
-        "response_id": owned.id,
-        "epoch": owned.epoch,
-        "tenant": owned.requested.tenant,
-        "text": text,
-        "usage": owned.usage(),
-        "finished_ms": finished_ms,
-    }
+    common = _common(owned, text, finished_ms)
     decision = owned.fold.decision
     if violated:
         return Incomplete(**common, reason="content_filter")
@@ -102,6 +100,17 @@ def terminal_of(owned: Owned, *, text: str, violated: bool, finished_ms: int) ->
         case Cut(reason="policy"):
             return Incomplete(**common, reason="content_filter")
         case Cut():
-            return Failed(**common, code=decision.code, message=decision.message)
+            return failed_by(decision, owned, text=text, finished_ms=finished_ms)
         case None:
             raise AssertionError(f"{owned.id} has no decision yet")
+
+
+def _common(owned: Owned, text: str, finished_ms: int) -> dict[str, Any]:
+    return {
+        "response_id": owned.id,
+        "epoch": owned.epoch,
+        "tenant": owned.requested.tenant,
+        "text": text,
+        "usage": owned.usage(),
+        "finished_ms": finished_ms,
+    }

@@ -9,17 +9,23 @@ from opentelemetry.trace import SpanKind
 from services.moderation.classifiers import Classifier, InputVerdict, screen_input
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
-from services.moderation.owner.response import Owned, terminal_of
+from services.moderation.owner.response import Owned, failed_by, terminal_of
 from services.moderation.policy import Policy
 from services.moderation.verdicts import input_verdict, output_verdicts, passed_verdict
 from services.moderation.windows import Decision, Finding, Outcome, TextScreen, Window
 from shared.folds import EventFold
 from shared.ids import now_ms
-from shared.records import Accepted, Cancel, Cut, Delta, Finish
+from shared.records import Accepted, AnyTerminal, Cancel, Cut, Delta, Finish
 from shared.telemetry import extract, inject, names
 from shared.topics import JOURNAL
 
 tracer = trace.get_tracer("chatmesh.moderation")
+
+# What the asking gateway is told about a response that ended before it was accepted: HTTP status and error type.
+_UNACCEPTED = {
+    "cancelled": (400, "invalid_request_error"),
+    "rate_limit_exceeded": (429, "rate_limit_error"),
+}
 
 
 class Screener:
@@ -39,6 +45,19 @@ class Screener:
         owned.accepted = True
         owned.screen = TextScreen(self._policy, resume_at=events.position)
         self._open_span(owned)
+        if events.accepted is not None and events.accepted.policy != self._policy.name:
+            self._end_under_another_policy(owned, events)
+
+    def _end_under_another_policy(self, owned: Owned, events: EventFold) -> None:
+        """Two policies may decide differently about the same text, so that what is public cannot be continued."""
+        assert events.accepted is not None, "a response that nobody accepted has no policy yet"
+        message = (
+            f"The moderation policy changed from {events.accepted.policy} to {self._policy.name} while the response "
+            "was being generated."
+        )
+        cut = Cut(response_id=owned.id, reason="failed", message=message)
+        self._outbox.append(owned, cut)
+        self._close(owned, failed_by(cut, owned, text=events.text, finished_ms=now_ms()))
 
     def let_go(self, owned: Owned) -> None:
         """Another owner goes on with the response."""
@@ -112,7 +131,7 @@ class Screener:
         self._outbox.reject(
             owned, status=429, code="rate_limit_exceeded", message=message, error_type="rate_limit_error"
         )
-        cut = Cut(response_id=owned.id, reason="failed", stage="input", message=message)
+        cut = Cut(response_id=owned.id, reason="failed", stage="input", code="rate_limit_exceeded", message=message)
         owned.closing = self._outbox.append(owned, cut)
 
     def _end_unaccepted(self, owned: Owned) -> None:
@@ -123,11 +142,8 @@ class Screener:
             self._refuse(owned, decision.category)
             return
         message = decision.message if isinstance(decision, Cut) else "The request was cancelled."
-        status, code, kind = (
-            (400, "cancelled", "invalid_request_error")
-            if isinstance(decision, Cancel)
-            else (500, "server_error", "server_error")
-        )
+        code = decision.code if isinstance(decision, Cut) else "cancelled"
+        status, kind = _UNACCEPTED.get(code, (500, "server_error"))
         self._outbox.reject(owned, status=status, code=code, message=message, error_type=kind)
         owned.closing = self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", stage="input"))
 
@@ -177,6 +193,9 @@ class Screener:
         if violation is not None and owned.fold.decision is None:
             self._outbox.append(owned, Cut(response_id=owned.id, reason="policy", category=violation.category))
         terminal = terminal_of(owned, text=screen.text_released, violated=violation is not None, finished_ms=now_ms())
+        self._close(owned, terminal)
+
+    def _close(self, owned: Owned, terminal: AnyTerminal) -> None:
         owned.closing = self._outbox.publish(owned, terminal, inject(owned.span))
         self._dispatcher.forget(owned)
         self._stop_worker(owned)

@@ -14,6 +14,7 @@ from shared.records import (
     Cut,
     Delta,
     Dispatched,
+    Failed,
     Incomplete,
     Record,
     Rejected,
@@ -33,7 +34,7 @@ from tests.support.owner_bench import (
     tokens,
     worker_beat,
 )
-from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE
+from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE, TEST_POLICY
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen."
 
@@ -65,6 +66,21 @@ def public(bench: OwnerBench, number: int = 1) -> EventFold:
 
 
 # -- taking over ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_successor_with_another_policy_ends_the_response_with_what_is_public() -> None:
+    log = await past(requested(), claimed(), tokens(TEXT, 0))
+    stood = EventFold()
+    for event in log.of(EVENTS):
+        stood.apply(event)
+    bench = OwnerBench(log, service_id="moderation_2", policy=TEST_POLICY.replace("test-1", "test-2"))
+    bench.hear(gateway_beat(), worker_beat(claims=["claim_a"]))
+    await bench.start()
+    fold = public(bench)
+    assert isinstance(fold.terminal, Failed)
+    assert "test-2" in fold.terminal.message
+    assert fold.terminal.text == stood.text == fold.text != ""
+    assert [stop.claim for stop in bench.stops] == ["claim_a"]
 
 
 @pytest.mark.parametrize("upto", range(1, 6))
