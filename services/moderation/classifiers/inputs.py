@@ -42,12 +42,16 @@ async def screen_input(policy: Policy, classifier: Classifier, texts: Sequence[s
     found = await classifier.classify([window for _, window in placed])
     findings = [
         InputFinding(number, finding, policy.input_action(finding.category))
-        for (number, _), window_findings in zip(placed, found, strict=True)
+        for (number, window), window_findings in zip(placed, found, strict=True)
         for finding in window_findings
-        # The next window starts `lookback` before this one's end: it sees what is still open here more fully.
-        if not finding.open and policy.input_action(finding.category) != "off"
+        if policy.input_action(finding.category) != "off" and not _is_seen_again(finding, window, policy)
     ]
     return _judge(findings)
+
+
+def _is_seen_again(finding: Finding, window: Window, policy: Policy) -> bool:
+    """Whether it is open here but lies whole in the next window, which judges it better."""
+    return finding.open and finding.start >= window.end - policy.streaming.lookback
 
 
 def _cover(text: str, policy: Policy) -> Iterator[Window]:
@@ -59,9 +63,8 @@ def _cover(text: str, policy: Policy) -> Iterator[Window]:
 
 
 def _judge(findings: Sequence[InputFinding]) -> InputVerdict:
-    ordered = sorted(findings, key=lambda item: (item.text, item.finding.start, item.finding.end))
     # Neighbouring windows overlap and may both see a finding: equal ones count once.
-    unique = [item for at, item in enumerate(ordered) if item not in ordered[max(0, at - 8) : at]]
+    unique = list(dict.fromkeys(sorted(findings, key=lambda item: (item.text, item.finding.start, item.finding.end))))
     refused = next((item for item in unique if item.action == "refuse"), None)
     deciding = refused or (unique[0] if unique else None)
     action: InputOutcome = "refuse" if refused else "flag" if deciding else "pass"

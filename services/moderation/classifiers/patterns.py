@@ -16,8 +16,11 @@ from services.moderation.windows import Finding, Stage, Window
 
 _Armed = tuple[str, CompiledPattern]
 
-SCANS_PER_TURN = 256
-"""Pattern scans between two yields to the event loop: about a millisecond of windows that look harmful."""
+RUN_SPAN = 16_384
+"""Windows whose ends lie in one such stretch of a text (code points) are asked about together."""
+
+WORK_PER_TURN = 65_536
+"""Code points scanned between two yields to the event loop: about a millisecond."""
 
 
 class PatternClassifier:
@@ -32,15 +35,15 @@ class PatternClassifier:
     async def classify(self, batch: Sequence[Window]) -> list[list[Finding]]:
         """Findings of every window, in order; score is always 1."""
         results: list[list[Finding]] = []
-        scans = 0
+        work = 0
         for _, run in groupby(batch, key=_run_key):
             windows = list(run)
             suspects = self._suspects(windows)
             for window in windows:
                 results.append([finding for suspect in suspects for finding in _scan(suspect, window)])
-                scans += len(suspects)
-                if scans >= SCANS_PER_TURN:
-                    scans = 0
+                work += (window.end - window.start) * (1 + len(suspects))
+                if work >= WORK_PER_TURN:
+                    work = 0
                     await asyncio.sleep(0)
         return results
 
@@ -60,9 +63,9 @@ def _arm(categories: Iterable[Category]) -> tuple[_Armed, ...]:
     return tuple((category.name, pattern) for category in categories for pattern in category.patterns)
 
 
-def _run_key(window: Window) -> tuple[int, Stage]:
+def _run_key(window: Window) -> tuple[int, Stage, int]:
     # Windows of one `feed` share the very same string; equal texts of different responses need not be told apart.
-    return id(window.text), window.stage
+    return id(window.text), window.stage, window.end // RUN_SPAN
 
 
 def _scan(armed: _Armed, window: Window) -> list[Finding]:

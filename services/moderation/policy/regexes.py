@@ -36,18 +36,18 @@ class PatternError(ValueError):
 class CompiledPattern:
     """A pattern ready to scan. Widths are code points; `max_width` None means "no limit".
 
-    `literals`: lower-case ASCII strings of which every match within ASCII text contains one, whatever the case;
-    None if no such set is known.
+    `required`: sets of lower-case ASCII strings; every match within ASCII text contains, whatever the case, one
+    string of each set. Empty if nothing is known.
     """
 
     regex: re.Pattern[str]
     min_width: int
     max_width: int | None
-    literals: frozenset[str] | None
+    required: tuple[frozenset[str], ...]
 
     def may_match(self, lowered: str) -> bool:
         """False only if no part of the ASCII text, of which `lowered` is `str.lower()`, can match."""
-        return self.literals is None or any(literal in lowered for literal in self.literals)
+        return all(any(literal in lowered for literal in literals) for literals in self.required)
 
 
 def compile_pattern(source: str, flags: re.RegexFlag, lookback: int) -> CompiledPattern:
@@ -66,7 +66,7 @@ def compile_pattern(source: str, flags: re.RegexFlag, lookback: int) -> Compiled
     _ways(tree, lookback)
     # The parser counts "without limit" as a large number that differs between versions of Python.
     bounded = max_width < op.MAXREPEAT and not _is_unbounded(tree)
-    return CompiledPattern(regex, min_width, int(max_width) if bounded else None, _required_literals(tree))
+    return CompiledPattern(regex, min_width, int(max_width) if bounded else None, _required(tree))
 
 
 def _children(code: Any, argument: Any) -> list[Any]:
@@ -129,27 +129,32 @@ def _starts_differ(branches: list[Any]) -> bool:
     return len(firsts) == len(branches)
 
 
-def _required_literals(tree: Any) -> frozenset[str] | None:
-    """The best set of literals of which each match holds one: the one whose shortest member is longest."""
-    candidates: list[frozenset[str]] = []
+def _required(tree: Any) -> tuple[frozenset[str], ...]:
+    """The sets of literals of which each match holds one of each; those that most texts lack come first."""
+    found: list[frozenset[str]] = []
     run = ""
     for code, argument in tree:
         # Beyond ASCII, letters of other scripts fold onto ASCII ones (the Kelvin sign is a k): no literal.
         if code is op.LITERAL and argument < 128:
             run += chr(argument).lower()
-            candidates.append(frozenset((run,)))
             continue
+        found += [frozenset((run,))] if run else []
         run = ""
-        found = _literals_within(code, argument)
-        if found:
-            candidates.append(found)
-    return max(candidates, key=lambda literals: min(map(len, literals)), default=None)
+        found += _required_within(code, argument)
+    found += [frozenset((run,))] if run else []
+    return tuple(sorted(set(found), key=lambda literals: (-_rarity(literals), sorted(literals))))
 
 
-def _literals_within(code: Any, argument: Any) -> frozenset[str] | None:
+def _rarity(literals: frozenset[str]) -> int:
+    """How unlikely a text is to hold one of the literals: the length of the shortest."""
+    return min(map(len, literals))
+
+
+def _required_within(code: Any, argument: Any) -> tuple[frozenset[str], ...]:
+    """What one node requires: all that its child does or, of several branches, the rarest set of each, united."""
     if code in _REPEATS and argument[0] == 0:
-        return None
-    found = [_required_literals(child) for child in _children(code, argument)]
-    if not found or any(literals is None for literals in found):
-        return None
-    return frozenset().union(*(literals for literals in found if literals is not None))
+        return ()
+    children = [_required(child) for child in _children(code, argument)]
+    if not children or not all(children):
+        return ()
+    return children[0] if len(children) == 1 else (frozenset().union(*(sets[0] for sets in children)),)

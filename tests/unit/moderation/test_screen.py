@@ -29,10 +29,10 @@ def policy_of(stride: int, lookback: int, hold_back: int, *categories: tuple[str
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> Policy:
+def policies(draw: st.DrawFn, long_memory: bool = False) -> Policy:
     stride = draw(st.integers(1, 5))
     hold_back = draw(st.integers(0, 6))
-    lookback = draw(st.integers(max(3, stride + hold_back), 14))
+    lookback = 64 if long_memory else draw(st.integers(max(3, stride + hold_back), 14))
     actions = st.sampled_from(["cut", "mask", "mask", "flag"])
     categories = draw(st.lists(st.tuples(actions, st.sampled_from(PATTERNS)), min_size=1, max_size=3))
     return policy_of(stride, lookback, hold_back, *categories)
@@ -75,29 +75,49 @@ def naive_findings(policy: Policy, text: str, window: Window) -> list[Finding]:
     ]
 
 
-def naive(policy: Policy, text: str) -> Public:
-    """The rules of the module's docstring, literally: whole text, one window at a time, a letter at a time."""
+def naive(policy: Policy, text: str) -> tuple[list[tuple[int, int, str, bool]], int | None]:
+    """The rules of the module's docstring, literally: whole text, one window at a time, nothing forgotten.
+
+    Returns the public pieces and where the text was cut. Masks join without the bound on their width, so the
+    lookback must be longer than the text.
+    """
     s = policy.streaming
     ends = [*((end, False) for end in range(s.stride, len(text) + 1, s.stride)), (len(text), True)]
-    public, released = Public(), 0
+    masks: list[tuple[int, int, str]] = []
+    released = 0
     for index, (end, final) in enumerate(ends):
-        window = Window(index, max(0, end - s.lookback), end, final, text)
-        certain, held = [], []
-        for finding in naive_findings(policy, text, window):
-            is_open = finding.open and finding.start >= end + s.stride - s.lookback
-            (held if is_open else certain).append(finding)
-        cuts = [f.start for f in certain if policy.output_action(f.category) == "cut"]
-        holds = [f.start for f in held if policy.output_action(f.category) != "flag"]
-        limit = min([*cuts, *holds] if cuts else [end if final else end - s.hold_back, *holds])
-        if not any(policy.output_action(f.category) == "mask" for f in certain) and limit > released:
-            public.releases.append(Release(released, limit, text[released:limit], index))
-            released = limit
-        elif limit > released:
-            raise AssertionError("the naive reference is for policies that mask nothing")
-        if cuts:
-            public.decisions.append(Decision("cut", "", 0, 0, 1.0, index, released))
-            break
-    return public
+        found = naive_findings(policy, text, Window(index, max(0, end - s.lookback), end, final, text))
+        certain = [f for f in found if not f.open]
+        held = [f.start for f in found if f.open and policy.output_action(f.category) != "flag"]
+        cut = min((f.start for f in certain if policy.output_action(f.category) == "cut"), default=None)
+        for finding in sorted(certain, key=lambda f: (f.start, f.category, -f.end)):
+            if policy.output_action(finding.category) == "mask" and (cut is None or finding.start < cut):
+                masks = join(masks, max(finding.start, released), finding.end, policy.categories[finding.category].mask)
+        limit = min([*held, end if final else end - s.hold_back] if cut is None else [cut, *held])
+        limit = next((m[0] for m in masks if m[0] < limit < m[1]), limit)
+        released = max(released, limit)
+        if cut is not None:
+            return pieces_of(text, masks, released), released
+    return pieces_of(text, masks, released), None
+
+
+def join(masks: list[tuple[int, int, str]], start: int, end: int, mask: str) -> list[tuple[int, int, str]]:
+    if start >= end:
+        return masks
+    touched = sorted(m for m in masks if m[0] < end and start < m[1])
+    apart = [m for m in masks if m not in touched]
+    first_text = touched[0][2] if touched and touched[0][0] <= start else mask
+    return sorted([*apart, (min([start, *(m[0] for m in touched)]), max([end, *(m[1] for m in touched)]), first_text)])
+
+
+def pieces_of(text: str, masks: list[tuple[int, int, str]], released: int) -> list[tuple[int, int, str, bool]]:
+    pieces, position = [], 0
+    for start, end, mask in masks:
+        if end <= released:
+            pieces += [(position, start, text[position:start], False), (start, end, mask, True)]
+            position = end
+    pieces.append((position, released, text[position:released], False))
+    return [piece for piece in pieces if piece[0] < piece[1]]
 
 
 async def run(
@@ -131,7 +151,7 @@ splits = st.lists(st.integers(0, 60), max_size=12)
 batch_sizes = st.lists(st.integers(0, 6), max_size=12)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(policies(), texts, splits, batch_sizes)
 async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: list[int], sizes: list[int]) -> None:
     letters, one_by_one = await run(policy, list(text) or [""], batches=[1] * 200)
@@ -142,18 +162,16 @@ async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: 
     assert screen.done and one_by_one.done
 
 
-@settings(max_examples=400, deadline=None)
-@given(policies(), texts, splits)
+@settings(max_examples=200, deadline=None)
+@given(policies(long_memory=True), texts, splits)
 async def test_equals_the_rules_read_literally(policy: Policy, text: str, at: list[int]) -> None:
-    if any(category.output == "mask" for category in policy.categories.values()):
-        policy = policy_of(*policy.streaming.model_dump().values(), ("cut", "ab"), ("flag", "a+"), ("cut", r"\bbb\b"))
     public, _ = await run(policy, split(text, at))
-    expected = naive(policy, text)
-    assert public.pieces == expected.pieces
-    assert public.cut_at == expected.cut_at or expected.cut_at is None
+    pieces, cut_at = naive(policy, text)
+    assert public.pieces == pieces
+    assert public.cut_at == cut_at
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(policies(), texts, splits, st.data())
 async def test_resuming_at_any_release_continues_exactly(
     policy: Policy, text: str, at: list[int], data: st.DataObject
@@ -168,7 +186,7 @@ async def test_resuming_at_any_release_continues_exactly(
     assert all(release.start >= boundary for release in again.releases)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(policies(), texts, splits)
 async def test_releases_are_contiguous_and_end_where_they_must(policy: Policy, text: str, at: list[int]) -> None:
     public, screen = await run(policy, split(text, at))
@@ -181,7 +199,7 @@ async def test_releases_are_contiguous_and_end_where_they_must(policy: Policy, t
     assert position == (len(text) if public.cut_at is None else public.cut_at)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 7), st.sampled_from(["ab", "cab", "c{2,4}", r"\bab\b", "a.b", "aab?"]), texts, splits)
 async def test_held_back_matches_are_never_public(stride: int, pattern: str, text: str, at: list[int]) -> None:
     """With hold_back as long as the longest match, not even its first letter is public, whatever edge it lies on."""
@@ -198,7 +216,7 @@ async def test_held_back_matches_are_never_public(stride: int, pattern: str, tex
         assert screen.text_released == text[: public.cut_at]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 7), st.sampled_from(["ab", "cab", r"\bab\b", "a.b"]), texts, splits)
 async def test_masks_replace_all_that_matches(stride: int, pattern: str, text: str, at: list[int]) -> None:
     policy = policy_of(stride, stride + 3, 3, ("mask", pattern))
