@@ -20,7 +20,8 @@ class CpuMeter:
     def seconds(self) -> dict[str, float]:
         """By name."""
         now = self._now()
-        return {name: now[name] - self._before[name] for name in now}
+        # The kernel keeps the two clocks to different grains: "others" can come out a little below nothing.
+        return {name: max(0.0, now[name] - self._before[name]) for name in now}
 
     def _now(self) -> dict[str, float]:
         own = {name: _busy(process.cpu_times()) for name, process in self._processes.items()}
