@@ -30,7 +30,7 @@ class KafkaSettings(BaseSettings):
     partitions: int = Field(32, ge=1, le=4096, description="partitions of the response topics")
     replication_factor: int = Field(1, ge=1, le=9)
     min_insync_replicas: int = Field(1, ge=1, le=9)
-    fetch_max_wait_ms: int = Field(20, ge=1, le=1000, description="how long a fetch waits for records")
+    fetch_max_wait_ms: int = Field(100, ge=1, le=1000, description="how long a fetch waits when there are no records")
     request_timeout_ms: int = Field(5000, ge=500, description="a broker that is silent for so long has failed")
     session_timeout_ms: int = Field(6000, ge=500, description="a group member that is silent for so long is dead")
     heartbeat_interval_ms: int = Field(300, ge=50, description="group heartbeats")

@@ -22,6 +22,8 @@ class EmbeddedBroker(LocalProcessBroker):
         log_append_time=False,
         idempotence=False,
         session_timeout_ms=2000,
+        # A waiting fetch wakes at half of its time, not when records come.
+        fetch_max_wait_ms=20,
         creates_topics_unasked=True,
     )
 

@@ -19,6 +19,7 @@ class Capabilities:
     idempotence: producers with `enable_idempotence=True` work.
     creates_topics_unasked: a metadata request for an unknown topic creates it, with partitions of its own choice.
     session_timeout_ms: the shortest group session timeout that works well there.
+    fetch_max_wait_ms: how long a fetch may wait there: a broker that wakes it on new records may take its time.
     controllable: `kill()` and `restart()` work; a broker that others started is not ours to kill.
     """
 
@@ -26,6 +27,7 @@ class Capabilities:
     log_append_time: bool
     idempotence: bool
     session_timeout_ms: int
+    fetch_max_wait_ms: int = 100
     creates_topics_unasked: bool = False
     controllable: bool = True
 

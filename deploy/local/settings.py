@@ -42,6 +42,7 @@ def mesh_environment(settings: LocalSettings, broker: Broker) -> dict[str, str]:
     """Variables that all services of this run share; what the user has set wins, but for the broker's address."""
     defaults = {
         "CHATMESH_SESSION_TIMEOUT_MS": str(broker.capabilities.session_timeout_ms),
+        "CHATMESH_FETCH_MAX_WAIT_MS": str(broker.capabilities.fetch_max_wait_ms),
         "PYTHONUNBUFFERED": "1",
     }
     if not broker.capabilities.persistent:

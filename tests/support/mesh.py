@@ -55,6 +55,7 @@ class Mesh:
     partitions: int = 4
     namespace: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}.")
     replicas: list[Replica] = field(default_factory=list)
+    retired: list[Replica] = field(default_factory=list)
 
     @property
     def settings(self) -> MeshSettings:
@@ -92,8 +93,8 @@ class Mesh:
         await asyncio.to_thread(self.stop)
 
     def add(self, service: Service, **env: str) -> Replica:
-        """Start one more replica; `wait_ready` waits for it."""
-        number = len(self.of(service)) + 1
+        """Start one more replica under an id that was never used; `wait_ready` waits for it."""
+        number = sum(r.service is service for r in [*self.replicas, *self.retired]) + 1
         service_id = f"{service.value}-{number}"
         port = free_port() if service is Service.GATEWAY else None
         environment = {
@@ -104,6 +105,7 @@ class Mesh:
             "CHATMESH_SERVICE_ID": service_id,
             "CHATMESH_DATA_DIR": str(self.folder / "data"),
             "CHATMESH_SESSION_TIMEOUT_MS": str(self.broker.capabilities.session_timeout_ms),
+            "CHATMESH_FETCH_MAX_WAIT_MS": str(self.broker.capabilities.fetch_max_wait_ms),
             **({"PORT": str(port)} if port is not None else {}),
             **self.env,
             **env,
@@ -118,6 +120,11 @@ class Mesh:
         self.replicas.append(replica)
         process.start()
         return replica
+
+    def retire(self, replica: Replica) -> None:
+        """A replica that ended is expected no more."""
+        self.replicas.remove(replica)
+        self.retired.append(replica)
 
     async def wait_ready(self, timeout_s: float = READY_S) -> None:
         """Return once every replica beats `ready` and every gateway answers /readyz; raises with the logs else."""
