@@ -87,9 +87,10 @@ class Ingress:
     async def _introduce(self, stream: Stream, request: Requested) -> None:
         """Append the request, wait until it is accepted or refused."""
         with self.replies.expect(request.response_id) as reply:
-            await self._append(stream, request)
-            # From here on the journal counts us as a follower (its `reply_to`), until `detached`.
+            # Once appended, the journal counts us as a follower (its `reply_to`) until `detached`; a client may
+            # leave during the append, and an append that failed may be there all the same.
             stream.counted = not request.spec.background
+            await self._append(stream, request)
             try:
                 async with asyncio.timeout(self._deadline_s(request.spec)):
                     await _first_word(stream, reply)

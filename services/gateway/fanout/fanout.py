@@ -190,8 +190,13 @@ class Fanout:
         lease = self._lease(follower, stream)
         task = asyncio.create_task(self._catch_up(follower, stream), name=f"catch up {response_id.text}")
         self._catching_up[response_id.text] = task
-        task.add_done_callback(lambda _: self._catching_up.pop(response_id.text, None))
+        task.add_done_callback(lambda done: self._caught_up_with(response_id, done))
         return lease
+
+    def _caught_up_with(self, response_id: ResponseId, done: "asyncio.Task[None]") -> None:
+        # A later reader may have begun anew meanwhile: its task is not ours to forget.
+        if self._catching_up.get(response_id.text) is done:
+            del self._catching_up[response_id.text]
 
     async def _catch_up(self, follower: Follower, stream: Stream) -> None:
         """The log's end was read after the stream was registered: nothing falls between replay and live."""
