@@ -18,8 +18,9 @@ from services.gateway.api.middleware import ReplyHeaders
 from services.gateway.api.models import list_models, retrieve_model
 from services.gateway.api.parts import Parts
 from services.gateway.api.realtime import connect
-from services.gateway.api.responses import Endpoint, create, retrieve
+from services.gateway.api.responses import Endpoint, cancel, create, retrieve
 from services.gateway.auth import load_authenticator
+from services.gateway.cancellation import Cancellation
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
@@ -78,12 +79,14 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         await fanout.rehome(())
         heart.update(partitions=sorted(fanout.home))
 
+        lookup = Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s)
         parts = Parts(
             settings=settings,
             authenticator=authenticator,
             admission=Admission(settings.max_in_flight),
             ingress=Ingress(settings, tokenizer, watcher.cluster, fanout, writer, replies, presence),
-            lookup=Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s),
+            lookup=lookup,
+            cancellation=Cancellation(lookup, writer, settings.cancel_timeout_s),
             fanout=fanout,
             cluster=watcher.cluster,
             tokenizer=tokenizer,
@@ -115,6 +118,7 @@ def make_app(parts: Parts) -> Starlette:
         routes=[
             Route("/v1/responses", Endpoint(create), methods=["POST"]),
             Route("/v1/responses/{response_id}", Endpoint(retrieve), methods=["GET"]),
+            Route("/v1/responses/{response_id}/cancel", Endpoint(cancel), methods=["POST"]),
             WebSocketRoute("/v1/responses", connect),
             Route("/v1/models", list_models),
             Route("/v1/models/{model:path}", retrieve_model),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
+from services.gateway.cancellation import Cancellation
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
@@ -21,6 +22,7 @@ class Parts:
     admission: Admission
     ingress: Ingress
     lookup: Lookup
+    cancellation: Cancellation
     fanout: Fanout
     cluster: Cluster
     tokenizer: ChatTokenizer

@@ -83,6 +83,22 @@ async def retrieve(request: Request, send: Send) -> None:
             await _reply(Response(body, headers=_decoded(_SSE_HEADERS)), request, send)
 
 
+async def cancel(request: Request, send: Send) -> None:
+    """POST /v1/responses/{id}/cancel: any running response, where OpenAI cancels those in the background only.
+
+    It takes no slot of the admission: what ends work must not be refused for too much of it.
+    """
+    parts: Parts = request.app.state.parts
+    with server_span(request, "POST", "/v1/responses/{response_id}/cancel"):
+        caller = parts.authenticator.caller(request)
+
+        async def serve() -> None:
+            ended = await parts.cancellation.cancel(caller, request.path_params["response_id"])
+            await _reply(json_response(ended.response()), request, send)
+
+        await until_disconnect(request.receive, serve())
+
+
 def starting_after_of(text: str | None) -> int:
     """The sequence number in a query, -1 without one. Raises ApiError 400."""
     if text is None:

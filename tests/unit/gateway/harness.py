@@ -12,6 +12,7 @@ from services.gateway.admission import Admission
 from services.gateway.api.parts import Parts
 from services.gateway.app import make_app
 from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
+from services.gateway.cancellation import Cancellation
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
@@ -20,7 +21,7 @@ from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
-from shared.records import Completed, ContextRequested, GetResponse, Heartbeat, Requested
+from shared.records import Cancel, Completed, ContextRequested, GetResponse, Heartbeat, Requested
 from shared.topics import Topic
 from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeWriter
 from tests.unit.gateway.logs import Log
@@ -86,6 +87,7 @@ class Mesh:
     writer: FakeWriter = field(default_factory=FakeWriter)
     presence: FakePresence = field(default_factory=FakePresence)
     on_query: Callable[[GetResponse], Any] = lambda query: None
+    on_cancel: Callable[[Cancel], list[Any]] = lambda cancel: []
     url: str = ""
     replies: Any = None
     server: Any = None
@@ -94,6 +96,8 @@ class Mesh:
         loop = asyncio.get_running_loop()
         if isinstance(record, ContextRequested):
             record = record.request
+        if isinstance(record, Cancel):
+            loop.call_soon(self.publish, self.on_cancel(record))
         if isinstance(record, Requested):
             loop.call_soon(self.publish, self.script(self, record))
         if isinstance(record, GetResponse) and (reply := self.on_query(record)) is not None:
@@ -143,12 +147,14 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
     tokenizer: Any = FakeTokenizer()
     presence: Any = mesh.presence
     seen = cluster()
+    lookup = Lookup(options, fanout, replayer, writer, mesh.replies, options.query_timeout_s)
     parts = Parts(
         settings=options,
         authenticator=authenticator,
         admission=Admission(options.max_in_flight),
         ingress=Ingress(options, tokenizer, seen, fanout, writer, mesh.replies, presence),
-        lookup=Lookup(options, fanout, replayer, writer, mesh.replies, options.query_timeout_s),
+        lookup=lookup,
+        cancellation=Cancellation(lookup, writer, options.cancel_timeout_s),
         fanout=fanout,
         cluster=seen,
         tokenizer=tokenizer,

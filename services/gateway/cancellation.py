@@ -1,0 +1,64 @@
+"""`cancel`: put it into the response's journal, then answer from how the log says that it ended (DESIGN 5.6)."""
+
+import asyncio
+from dataclasses import dataclass
+
+from services.gateway.api.errors import ApiError, unavailable
+from services.gateway.auth import Caller
+from services.gateway.fanout import Lease, Stream
+from services.gateway.lookup import Lookup
+from services.gateway.projections import ResponsesProjection
+from shared.errors import AppendError
+from shared.ids import ResponseId
+from shared.log import LogWriter
+from shared.records import Cancel, Cancelled
+from shared.telemetry import inject
+from shared.topics import JOURNAL
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """Ends responses of the caller's tenant, from any gateway: the journal's order decides, not who asked where."""
+
+    lookup: Lookup
+    writer: LogWriter
+    timeout_s: float
+
+    async def cancel(self, caller: Caller, text: str) -> ResponsesProjection:
+        """The cancelled response, the same however often it is asked for.
+
+        Raises ApiError: 404 for an id that is not the caller's, 400 if the response ended otherwise before the cancel
+        counted, 503 if the log or the response's owner does not answer in time (asking again is safe).
+        """
+        followed = await self.lookup.follow(caller, text)
+        if not isinstance(followed, Lease):
+            return _cancelled(followed)
+        with followed as lease:
+            if not lease.stream.ended:
+                await self._end(lease.stream)
+            return _cancelled(lease.stream.projection)
+
+    async def _end(self, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._append(stream.id)
+                while not stream.ended:
+                    await stream.change()
+        except TimeoutError as error:
+            raise unavailable(f"The response has not ended within {self.timeout_s:g} s. Try again.") from error
+
+    async def _append(self, response_id: ResponseId) -> None:
+        try:
+            await self.writer.append(JOURNAL, Cancel(response_id=response_id.text), trace=inject())
+        except AppendError as error:
+            raise unavailable("The message log did not take the cancel. Try again.") from error
+
+
+def _cancelled(projection: ResponsesProjection) -> ResponsesProjection:
+    """Raises ApiError 400 unless the response's end is `cancelled`."""
+    terminal = projection.fold.terminal
+    if not isinstance(terminal, Cancelled):
+        ended = type(terminal).__name__.lower()
+        article = "an" if ended[0] in "aeiou" else "a"
+        raise ApiError(400, f"Cannot cancel {article} {ended} response.", param="response_id")
+    return projection
