@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,12 @@ async def test_a_batch_finds_what_each_window_alone_does(texts: list[str]) -> No
         batch += screen.feed("", final=True)
         expected += [findings_one_by_one(POLICY, text, window) for window in batch[len(expected) :]]
     assert await PatternClassifier(POLICY).classify(batch) == expected
+
+
+@pytest.mark.parametrize("text", ["a \u017fkull", "a s\u212aull"])
+async def test_letters_that_case_folds_onto_ascii_ones_hide_nothing(text: str) -> None:
+    (found,) = await PatternClassifier(POLICY).classify([Window(0, 0, len(text), True, text)])
+    assert [(f.start, f.end) for f in found if f.category == "bad"] == [(2, 7)]
 
 
 async def test_a_text_that_is_asked_about_in_several_runs_hides_nothing() -> None:

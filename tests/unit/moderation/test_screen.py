@@ -29,12 +29,16 @@ def policy_of(stride: int, lookback: int, hold_back: int, *categories: tuple[str
 
 
 @st.composite
-def policies(draw: st.DrawFn, long_memory: bool = False) -> Policy:
+def policies(
+    draw: st.DrawFn,
+    lookbacks: st.SearchStrategy[int] | None = None,
+    actions: Sequence[str] = ("cut", "mask", "mask", "flag"),
+) -> Policy:
     stride = draw(st.integers(1, 5))
     hold_back = draw(st.integers(0, 6))
-    lookback = 64 if long_memory else draw(st.integers(max(3, stride + hold_back), 14))
-    actions = st.sampled_from(["cut", "mask", "mask", "flag"])
-    categories = draw(st.lists(st.tuples(actions, st.sampled_from(PATTERNS)), min_size=1, max_size=3))
+    lookback = draw(st.integers(max(3, stride + hold_back), 14) if lookbacks is None else lookbacks)
+    entries = st.tuples(st.sampled_from(actions), st.sampled_from(PATTERNS))
+    categories = draw(st.lists(entries, min_size=1, max_size=3))
     return policy_of(stride, lookback, hold_back, *categories)
 
 
@@ -78,8 +82,8 @@ def naive_findings(policy: Policy, text: str, window: Window) -> list[Finding]:
 def naive(policy: Policy, text: str) -> tuple[list[tuple[int, int, str, bool]], int | None]:
     """The rules of the module's docstring, literally: whole text, one window at a time, nothing forgotten.
 
-    Returns the public pieces and where the text was cut. Masks join without the bound on their width, so the
-    lookback must be longer than the text.
+    Returns the public pieces and where the text was cut. Masks join without the bound on their width: where there
+    are any, the lookback must be longer than the text.
     """
     s = policy.streaming
     ends = [*((end, False) for end in range(s.stride, len(text) + 1, s.stride)), (len(text), True)]
@@ -87,8 +91,10 @@ def naive(policy: Policy, text: str) -> tuple[list[tuple[int, int, str, bool]], 
     released = 0
     for index, (end, final) in enumerate(ends):
         found = naive_findings(policy, text, Window(index, max(0, end - s.lookback), end, final, text))
-        certain = [f for f in found if not f.open]
-        held = [f.start for f in found if f.open and policy.output_action(f.category) != "flag"]
+        # What the next window will not see whole is judged by this one.
+        unclear = [f for f in found if f.open and f.start >= end + s.stride - s.lookback]
+        certain = [f for f in found if f not in unclear]
+        held = [f.start for f in unclear if policy.output_action(f.category) != "flag"]
         cut = min((f.start for f in certain if policy.output_action(f.category) == "cut"), default=None)
         for finding in sorted(certain, key=lambda f: (f.start, f.category, -f.end)):
             if policy.output_action(finding.category) == "mask" and (cut is None or finding.start < cut):
@@ -158,17 +164,47 @@ async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: 
     split_up, screen = await run(policy, split(text, at), batches=sizes)
     assert split_up.pieces == letters.pieces
     assert split_up.decisions == letters.decisions
+    assert [r for r in split_up.releases if r.masked] == [r for r in letters.releases if r.masked]
     assert screen.text_released == one_by_one.text_released == "".join(r.text for r in letters.releases)
     assert screen.done and one_by_one.done
 
 
-@settings(max_examples=200, deadline=None)
-@given(policies(long_memory=True), texts, splits)
-async def test_equals_the_rules_read_literally(policy: Policy, text: str, at: list[int]) -> None:
+async def assert_by_the_rules(policy: Policy, text: str, at: list[int]) -> None:
     public, _ = await run(policy, split(text, at))
     pieces, cut_at = naive(policy, text)
     assert public.pieces == pieces
     assert public.cut_at == cut_at
+
+
+@settings(max_examples=200, deadline=None)
+@given(policies(lookbacks=st.just(64)), texts, splits)
+async def test_equals_the_rules_read_literally(policy: Policy, text: str, at: list[int]) -> None:
+    await assert_by_the_rules(policy, text, at)
+
+
+@settings(max_examples=200, deadline=None)
+@given(policies(actions=("cut", "flag")), texts, splits)
+async def test_equals_the_rules_where_windows_forget(policy: Policy, text: str, at: list[int]) -> None:
+    """Text that no window sees any more is dropped; the letter before a window still counts for \\b."""
+    await assert_by_the_rules(policy, text, at)
+
+
+@pytest.mark.parametrize("length", range(9, 17))
+async def test_the_final_window_sees_a_whole_lookback(length: int) -> None:
+    """It may begin up to a stride earlier than the next full one would."""
+    policy = policy_of(4, 8, 0, ("flag", "x[ab]{6}y"))
+    text = ("ab" * 10)[: length - 8] + "xababab" + "y"
+    public, _ = await run(policy, list(text))
+    assert [(d.start, d.end) for d in public.decisions] == [(length - 8, length)]
+
+
+async def test_the_letter_before_a_window_is_seen() -> None:
+    policy = policy_of(1, 3, 0, ("flag", r"\bab\b"))
+    public, _ = await run(policy, [*"xxxxxab ab ", ""])
+    assert [(d.start, d.end) for d in public.decisions] == [(8, 10)]
+    # The final window of a text that ends where a full one does begins with the a: the x before it must be there.
+    public, _ = await run(policy, [*"xxxxxab ", ""])
+    assert public.decisions == []
 
 
 @settings(max_examples=200, deadline=None)
