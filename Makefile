@@ -19,7 +19,7 @@ ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
-.PHONY: help run test unit integration check bench kafka lock clean
+.PHONY: help run test unit integration check bench chaos kafka lock clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -48,6 +48,9 @@ check: $(ENVIRONMENT) ## lint (ruff), format (ruff format), strict types (mypy)
 
 bench: $(ENVIRONMENT) ## latency and throughput through the mesh against the bare engine, on Apache Kafka
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(ENVIRONMENT) ## kill every service again and again under 1,000 streams on Apache Kafka: ARGS="--kills 20"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints its address; KAFKA_PORT=9092
 	@exec $(BIN)/python -m deploy.brokers kafka $(KAFKA_PORT)

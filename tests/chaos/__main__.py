@@ -1,0 +1,51 @@
+"""`python -m tests.chaos`: kill everything, again and again, under streams on Apache Kafka, and count what broke."""
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from deploy.brokers.port import BrokerError
+from deploy.brokers.select import KAFKA, SUITES, broker_for_suite
+from tests.chaos.campaign import Plan, campaign
+from tests.chaos.faults import FAULTS
+from tests.chaos.report import as_json, table, violations
+
+BUILD = Path(__file__).resolve().parents[2] / "build"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--streams", type=int, default=1000, help="at least; they go on until the last fault healed")
+    parser.add_argument("--kills", type=int, default=200, help="faults in all, the kinds in turn")
+    parser.add_argument("--concurrent", type=int, default=24, help="streams at a time")
+    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="kinds of faults")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--broker", choices=SUITES, default=KAFKA)
+    parser.add_argument("--output", type=Path, default=BUILD / "chaos.json")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = _arguments()
+    faults = tuple(fault for fault in FAULTS if arguments.only is None or fault.name in arguments.only)
+    plan = Plan(arguments.streams, arguments.kills, concurrent=arguments.concurrent, seed=arguments.seed, faults=faults)
+    folder = arguments.output.parent / "chaos"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with broker_for_suite(arguments.broker) as broker:
+            result = asyncio.run(campaign(broker, folder, plan))
+    except BrokerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = violations(result)
+    print(table(result, found))
+    for violation in found[:20]:
+        print(f"* {violation}")
+    arguments.output.write_text(json.dumps(as_json(result, found), indent=1))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""A client as it ought to be: it reads a response as server-sent events and, when the connection breaks, goes on at
+another gateway behind the last event that it saw."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from tests.chaos.observations import (
+    CREATED,
+    DELTA,
+    LAST_TYPES,
+    Asked,
+    Broken,
+    Event,
+    GaveUp,
+    Notebook,
+    Opened,
+    Refused,
+    now,
+)
+
+RETRY_S = 0.05
+BUSY_RETRY_S = 0.5
+READ_TIMEOUT_S = 15.0
+"""A gateway that is silent for so long is left: longer than any takeover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One entrance to the mesh; `url` ends in /v1."""
+
+    id: str
+    url: str
+
+
+Gateways = Callable[[], Sequence[Gateway]]
+
+
+def http_client() -> httpx.AsyncClient:
+    """For any number of streams at once."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=2.0)
+    return httpx.AsyncClient(timeout=timeout, limits=limits)
+
+
+class StreamClient:
+    """Reads one response to its end, whatever happens to gateways."""
+
+    def __init__(self, stream: int, http: httpx.AsyncClient, gateways: Gateways, notebook: Notebook) -> None:
+        self._stream = stream
+        self._http = http
+        self._gateways = gateways
+        self._notebook = notebook
+        self._turn = stream
+        self._response_id: str | None = None
+        self._last_number = -1
+        self._ended = False
+
+    async def run(self, request: dict[str, Any], patience_s: float) -> None:
+        """Ask, read, resume. A request that broke before its id was known is asked anew."""
+        self._notebook.write(Asked(at=now(), stream=self._stream, prompt=request["input"]))
+        try:
+            async with asyncio.timeout(patience_s):
+                while not self._ended:
+                    await self._connection(request)
+        except TimeoutError:
+            self._notebook.write(GaveUp(at=now(), stream=self._stream))
+
+    async def _connection(self, request: dict[str, Any]) -> None:
+        gateway = self._next_gateway()
+        sent_at = now()
+        try:
+            async with self._send(gateway, request) as answer:
+                if answer.status_code == 200:
+                    opened = Opened(
+                        at=now(),
+                        stream=self._stream,
+                        gateway=gateway.id,
+                        sent_at=sent_at,
+                        starting_after=self._last_number,
+                    )
+                    self._notebook.write(opened)
+                    await self._read(answer)
+                else:
+                    await self._refused(gateway, answer)
+        except httpx.TransportError as error:
+            self._broken(gateway, f"{type(error).__name__} {error}")
+        else:
+            if not self._ended and answer.status_code == 200:
+                self._broken(gateway, "the body ended before the response did")
+        if not self._ended:
+            await asyncio.sleep(RETRY_S)
+
+    def _next_gateway(self) -> Gateway:
+        known = self._gateways()
+        self._turn += 1
+        return known[self._turn % len(known)]
+
+    def _send(self, gateway: Gateway, request: dict[str, Any]) -> AbstractAsyncContextManager[httpx.Response]:
+        if self._response_id is None:
+            return self._http.stream("POST", f"{gateway.url}/responses", json={**request, "stream": True})
+        query = {"stream": "true", "starting_after": str(self._last_number)}
+        return self._http.stream("GET", f"{gateway.url}/responses/{self._response_id}", params=query)
+
+    async def _read(self, answer: httpx.Response) -> None:
+        async for event in _events(answer):
+            self._see(event)
+
+    def _see(self, event: dict[str, Any]) -> None:
+        kind, text = event["type"], None
+        if kind == CREATED:
+            self._response_id = event["response"]["id"]
+        elif kind == DELTA:
+            text = event["delta"]
+        elif kind in LAST_TYPES:
+            text = output_text(event["response"])
+            self._ended = True
+        self._last_number = event["sequence_number"]
+        seen = Event(
+            at=now(),
+            stream=self._stream,
+            type=kind,
+            number=self._last_number,
+            response_id=self._response_id if kind == CREATED else None,
+            text=text,
+        )
+        self._notebook.write(seen)
+
+    async def _refused(self, gateway: Gateway, answer: httpx.Response) -> None:
+        body = (await answer.aread()).decode(errors="replace")[:500]
+        refused = Refused(
+            at=now(),
+            stream=self._stream,
+            gateway=gateway.id,
+            status=answer.status_code,
+            body=body,
+            resuming=self._response_id is not None,
+        )
+        self._notebook.write(refused)
+        await asyncio.sleep(BUSY_RETRY_S)
+
+    def _broken(self, gateway: Gateway, error: str) -> None:
+        self._notebook.write(Broken(at=now(), stream=self._stream, gateway=gateway.id, error=error))
+
+
+def output_text(response: dict[str, Any]) -> str:
+    """The text of a Response object."""
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in answer.aiter_lines():
+        if line.startswith("data: "):
+            yield msgspec.json.decode(line.removeprefix("data: "))

@@ -1,0 +1,158 @@
+"""Each invariant has a hand-made log that violates it; the whole log violates none."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from shared.records import (
+    Accepted,
+    Claimed,
+    Completed,
+    Delta,
+    Failed,
+    Finish,
+    Message,
+    Requested,
+    ResponseSpec,
+    Tokens,
+    Usage,
+)
+from shared.records.codec import Envelope
+from tests.chaos.checker import Evidence, Rule, check, references_of
+from tests.chaos.figures import pauses, silence_s
+from tests.chaos.observations import AnyClientLine, Asked, Event, GaveUp, Injected, Opened, Refused
+
+RESPONSE = "resp_019aa0000000700080000000000000aa"
+SPEC = ResponseSpec(model="m", input=[Message(role="user", parts=["p"])])
+DELTA, DONE = "response.output_text.delta", "response.incomplete"
+END: dict[str, Any] = {"response_id": RESPONSE, "tenant": "t", "usage": Usage(input_tokens=1, output_tokens=2)}
+
+
+def log(*records: Any) -> list[Envelope[Any]]:
+    return [Envelope(record, "topic", 0, offset, 1000 * (offset + 1)) for offset, record in enumerate(records)]
+
+
+def seen(number: int, kind: str, text: str | None = None) -> Event:
+    return Event(at=float(number), stream=0, type=kind, number=number, text=text)
+
+
+def delta(start: int, text: str, epoch: int = 0) -> Delta:
+    return Delta(response_id=RESPONSE, epoch=epoch, start=start, end=start + len(text), text=text, policy="p", window=0)
+
+
+def tokens(claim: str, position: int, piece: str, finish: Finish | None = None) -> Tokens:
+    return Tokens(response_id=RESPONSE, claim=claim, position=position, ids=[7], pieces=[piece], finish=finish)
+
+
+def claimed(claim: str, attempt: int, worker: str) -> Claimed:
+    return Claimed(response_id=RESPONSE, claim=claim, attempt=attempt, worker=worker, mailbox=0)
+
+
+CLIENT: list[AnyClientLine] = [
+    Asked(at=0, stream=0, prompt="p"),
+    Opened(at=0, stream=0, gateway="gateway-1", sent_at=0),
+    Event(at=0, stream=0, type="response.created", number=0, response_id=RESPONSE),
+    seen(1, DELTA, "ab"),
+    seen(2, DELTA, "cd"),
+    seen(3, DONE, "abcd"),
+]
+ACCEPTED = Accepted(
+    response_id=RESPONSE, tenant="t", spec=SPEC, policy="p", created_ms=0, deadline_ms=9, input_tokens=1
+)
+COMPLETED = Completed(**END, text="abcd", finished_ms=5)
+EVENTS = [ACCEPTED, delta(0, "ab"), delta(2, "cd"), COMPLETED]
+JOURNAL = [
+    Requested(response_id=RESPONSE, tenant="t", spec=SPEC, created_ms=0, deadline_ms=9, input_tokens=1),
+    claimed("c1", 1, "inference-1"),
+    tokens("c1", 0, "ab"),
+    claimed("c2", 2, "inference-2"),
+    tokens("c1", 1, "xx"),
+    tokens("c2", 1, "cd", Finish(reason="length", input_tokens=1)),
+]
+GOOD = Evidence(CLIENT, {RESPONSE: log(*JOURNAL)}, {RESPONSE: log(*EVENTS)}, {"p": "abcd"})
+
+
+def client(*lines: Any) -> Evidence:
+    return replace(GOOD, lines=lines)
+
+
+def events(*records: Any) -> Evidence:
+    return replace(GOOD, events={RESPONSE: log(*records)})
+
+
+VIOLATIONS = {
+    "an event is lost": (Rule.LOST, client(*CLIENT[:3], *CLIENT[4:])),
+    "an event comes twice": (Rule.DOUBLED, client(*CLIENT[:4], *CLIENT[3:])),
+    "two events change places": (Rule.REORDERED, client(*CLIENT[:3], CLIENT[4], CLIENT[3], CLIENT[5])),
+    "the client never sees the end": (Rule.UNTERMINATED, client(*CLIENT[:5], GaveUp(at=9, stream=0))),
+    "the log never ends": (Rule.UNTERMINATED, events(*EVENTS[:3])),
+    "the client sees more after the end": (Rule.AFTER_TERMINAL, client(*CLIENT, seen(4, DELTA, "e"))),
+    "a later owner publishes after the end": (Rule.AFTER_TERMINAL, events(*EVENTS, delta(4, "e", epoch=1))),
+    "the client's deltas are not the text": (Rule.TEXT, client(*CLIENT[:4], seen(2, DELTA, "xx"), CLIENT[5])),
+    "the client's end is not the log's": (Rule.TEXT, client(*CLIENT[:5], seen(3, DONE, "ab"))),
+    "the log's deltas are not its text": (Rule.TEXT, events(ACCEPTED, delta(0, "ab"), delta(2, "xx"), COMPLETED)),
+    "a superseded claim is public": (
+        Rule.SPLICED,
+        events(ACCEPTED, delta(0, "ab"), delta(2, "xx"), Completed(**END, text="abxx", finished_ms=5)),
+    ),
+    "the answer is another than without faults": (Rule.SPLICED, replace(GOOD, references={"p": "else"})),
+    "the response failed": (
+        Rule.WRONG_END,
+        replace(
+            client(*CLIENT[:5], seen(3, "response.failed", "abcd")),
+            events={RESPONSE: log(*EVENTS[:3], Failed(**END, text="abcd", finished_ms=5, code="c", message="m"))},
+        ),
+    ),
+    "a gateway does not know the response": (
+        Rule.FORGOTTEN,
+        client(*CLIENT[:5], Refused(at=3, stream=0, gateway="g", status=404, body="", resuming=True), CLIENT[5]),
+    ),
+}
+
+
+def test_a_takeover_by_the_rules_violates_nothing() -> None:
+    assert check(GOOD) == []
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_the_violation_is_found(name: str) -> None:
+    rule, evidence = VIOLATIONS[name]
+    assert rule in {violation.rule for violation in check(evidence)}
+
+
+def test_every_rule_has_a_violating_log() -> None:
+    assert {rule for rule, _ in VIOLATIONS.values()} == set(Rule)
+
+
+def test_an_owner_that_is_late_behind_the_end_is_harmless() -> None:
+    assert check(events(*EVENTS, delta(4, "e"), COMPLETED)) == []
+
+
+def test_references_are_one_text_per_prompt() -> None:
+    assert references_of(CLIENT) == {"p": "abcd"}
+    other: list[AnyClientLine] = [
+        Asked(at=0, stream=1, prompt="p"),
+        Event(at=1, stream=1, type=DONE, number=0, text="else"),
+    ]
+    with pytest.raises(ValueError, match="two answers"):
+        references_of([*CLIENT, *other])
+
+
+def test_a_pause_begins_with_the_fault_or_with_the_last_token_behind_it() -> None:
+    assert silence_s([0.0, 1.0, 4.0, 4.1], at=1.5) == 2.5
+    assert silence_s([0.0, 1.0, 4.0, 4.1], at=0.9) == 3.0
+    assert silence_s([5.0, 6.0], at=1.0) is None
+
+
+@pytest.mark.parametrize(("victim", "hit"), [("inference-1", 0), ("inference-2", 1)])
+def test_a_stream_is_hit_by_the_death_of_the_worker_that_owned_it_then(victim: str, hit: int) -> None:
+    at = 4.5  # c2 has claimed (4 s), its tokens come at 6 s
+    late: list[AnyClientLine] = [*CLIENT[:5], replace_at(CLIENT[5], 7.0)]
+    fault = Injected(at=at, fault="inference SIGKILL", service="inference", victim=victim)
+    (figures,) = pauses(replace(GOOD, lines=[*late, fault]))
+    assert (figures.faults, figures.streams) == (1, hit)
+
+
+def replace_at(event: Any, at: float) -> Event:
+    return Event(at=at, stream=event.stream, type=event.type, number=event.number, text=event.text)
