@@ -82,11 +82,7 @@ class Topic:
         }
 
 
-def _topic(name: str, **kwargs: Any) -> Topic:
-    return Topic(name=name, **kwargs)
-
-
-JOURNAL = _topic(
+JOURNAL = Topic(
     "responses.journal",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.FROM_ID,
@@ -98,7 +94,7 @@ JOURNAL = _topic(
     retention=timedelta(hours=24),
     log_append_time=True,
 )
-EVENTS = _topic(
+EVENTS = Topic(
     "responses.events",
     visibility=Visibility.PUBLIC,
     partitioning=Partitioning.FROM_ID,
@@ -110,7 +106,7 @@ EVENTS = _topic(
     retention=timedelta(days=7),
     log_append_time=True,
 )
-JOBS = _topic(
+JOBS = Topic(
     "generation.jobs",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.MAILBOX,
@@ -121,7 +117,7 @@ JOBS = _topic(
     summary="Jobs and stops, each to the mailbox of one worker.",
     retention=timedelta(hours=24),
 )
-CONTEXT = _topic(
+CONTEXT = Topic(
     "context.requested",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.KEY,
@@ -132,7 +128,7 @@ CONTEXT = _topic(
     summary="Requests that need stored context before they enter the journal.",
     retention=timedelta(hours=24),
 )
-HISTORY_QUERIES = _topic(
+HISTORY_QUERIES = Topic(
     "history.queries",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.KEY,
@@ -143,7 +139,7 @@ HISTORY_QUERIES = _topic(
     summary="Questions to the store.",
     retention=timedelta(hours=1),
 )
-REPLIES = _topic(
+REPLIES = Topic(
     "gateway.replies",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.OWN,
@@ -154,7 +150,7 @@ REPLIES = _topic(
     summary="Answers to one gateway; unknown correlation ids are dropped.",
     retention=timedelta(hours=1),
 )
-HEARTBEATS = _topic(
+HEARTBEATS = Topic(
     "service.heartbeats",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.KEY,
@@ -168,7 +164,7 @@ HEARTBEATS = _topic(
     log_append_time=True,
     config={"segment.ms": "60000"},
 )
-VERDICTS = _topic(
+VERDICTS = Topic(
     "moderation.verdicts",
     visibility=Visibility.PUBLIC,
     partitioning=Partitioning.FROM_ID,
@@ -185,7 +181,7 @@ _SOURCES = (JOURNAL, EVENTS, JOBS, CONTEXT, HISTORY_QUERIES)
 
 def dead_letter_topic(source: Topic) -> Topic:
     """The dead-letter queue of `source`: read by operators only."""
-    return _topic(
+    return Topic(
         f"{source.name}.dlq",
         visibility=Visibility.INTERNAL,
         partitioning=source.partitioning,

@@ -1,6 +1,6 @@
 """The log: the only way in which services touch Kafka on the token path. All aiokafka calls live here."""
 
-from shared.log.admin import ensure_topics, partition_count, wait_for_broker
+from shared.log.admin import ensure_topics, wait_for_broker
 from shared.log.dead_letters import dead_letter, dead_work
 from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
@@ -19,6 +19,5 @@ __all__ = [
     "dead_work",
     "decode",
     "ensure_topics",
-    "partition_count",
     "wait_for_broker",
 ]

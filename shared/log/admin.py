@@ -92,10 +92,3 @@ async def _check_partitions(client: AIOKafkaAdminClient, settings: KafkaSettings
                 f"CHATMESH_PARTITIONS is {wanted}, but topic {described['topic']} has {found} partitions: set "
                 f"CHATMESH_PARTITIONS={found} or add partitions to every response topic"
             )
-
-
-async def partition_count(settings: KafkaSettings, topic: Topic) -> int:
-    """The number of partitions that the topic has on the broker; 0 if it does not exist."""
-    async with admin_client(settings) as client:
-        described = await client.describe_topics([topic_name(settings, topic)])
-        return len(described[0]["partitions"])

@@ -46,7 +46,6 @@ TENANT = "chatmesh.tenant"
 OUTCOME = "chatmesh.outcome"
 POLICY = "chatmesh.policy"
 
-SCREEN_INPUT = "screen input"
 SCREEN_OUTPUT = "screen output"
 RECORD = "record response"
 

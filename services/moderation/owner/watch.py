@@ -47,8 +47,7 @@ class Reason(Enum):
 
     FIRST = "first attempt"
     UNCLAIMED = "no claim came in time"
-    RELEASED = "the worker released its claim"
-    VOID = "the claim turned out void"
+    RELEASED = "the worker released its claim, or it turned out void"
     SILENT = "the worker fell silent"
     FORGOTTEN = "the worker no longer names the claim"
     STUCK = "the worker's engine stands still"
