@@ -30,6 +30,9 @@ class InferenceSettings(MeshSettings):
     script_tokens_per_s: float = Field(20.0, gt=0, description="rate of each scripted stream")
     script_first_token_s: float = Field(0.0, ge=0, description="delay before a scripted stream's first token")
     script_length: int | None = Field(None, ge=1, description="tokens of a drawn script; empty: until the limit")
+    script_poison: str = Field(
+        "", description="a prompt that holds this text kills the scripted engine's loop at its first token"
+    )
 
     def engine_settings(self) -> EngineSettings:
         """What the chosen engine needs to know."""
@@ -41,6 +44,7 @@ class InferenceSettings(MeshSettings):
                 first_token_delay_s=self.script_first_token_s,
                 text=self.script_text,
                 length_tokens=self.script_length,
+                poison=self.script_poison,
             )
         return TransformersSettings(
             model=self.model,

@@ -39,6 +39,7 @@ class ScriptedSettings:
     Each stream gets `tokens_per_s` after `first_token_delay_s`; `jitter_s` delays single tokens by up to that much.
     `text` is said to every prompt and ended by the end-of-turn token; None: words drawn from a hash of the prompt,
     ended after `length_tokens` (None: never, the request's limit ends them). `tick_s` is the length of a step.
+    `poison`: a prompt that holds this text kills the engine's loop at its first token, every time.
     """
 
     model: str = ""
@@ -49,6 +50,11 @@ class ScriptedSettings:
     text: str | None = None
     length_tokens: int | None = None
     tick_s: float = 0.01
+    poison: str = ""
+
+
+class PoisonError(RuntimeError):
+    """What `ScriptedSettings.poison` raises inside the engine's loop."""
 
 
 @dataclass(slots=True)
@@ -85,13 +91,13 @@ class ScriptedEngine:
     async def start(self, on_outputs: OnOutputs, on_progress: OnProgress) -> None:
         self._on_outputs = on_outputs
         on_progress(f"scripted engine: {self._settings.tokens_per_s:g} tokens/s in {self._info.slots} slots")
-        self._timer = asyncio.create_task(self._run(on_outputs), name="scripted-engine")
+        self._timer = self._launched(on_outputs)
 
     async def restart(self) -> None:
         if self._on_outputs is None:
             raise EngineDeadError("the engine was never started")
         await self.close()
-        self._timer = asyncio.create_task(self._run(self._on_outputs), name="scripted-engine")
+        self._timer = self._launched(self._on_outputs)
 
     async def close(self) -> None:
         timer, self._timer = self._timer, None
@@ -117,22 +123,21 @@ class ScriptedEngine:
         if request_id in self._streams:
             self._cancelled.append(request_id)
 
+    def _launched(self, on_outputs: OnOutputs) -> "asyncio.Task[None]":
+        """The loop; who is told that a request died with it finds `alive` false already."""
+        timer = asyncio.create_task(self._run(on_outputs), name="scripted-engine")
+        timer.add_done_callback(lambda done: self._end_all(on_outputs, done))
+        return timer
+
     async def _run(self, on_outputs: OnOutputs) -> None:
-        error = "the scripted engine was stopped"
-        try:
-            while True:
-                await self._work.wait()
-                if outputs := self._step(asyncio.get_running_loop().time()):
-                    on_outputs(outputs)
-                if self._streams:
-                    await asyncio.sleep(self._settings.tick_s)
-                else:
-                    self._work.clear()
-        except Exception as fault:
-            error = f"the script failed: {fault}"
-            raise
-        finally:
-            self._end_all(on_outputs, error)
+        while True:
+            await self._work.wait()
+            if outputs := self._step(asyncio.get_running_loop().time()):
+                on_outputs(outputs)
+            if self._streams:
+                await asyncio.sleep(self._settings.tick_s)
+            else:
+                self._work.clear()
 
     def _step(self, now_s: float) -> list[StepOutput]:
         """Schedule, say, account: everything that is due by `now_s`."""
@@ -167,7 +172,8 @@ class ScriptedEngine:
         late_s = random.Random(f"{stream.request.id} {stream.said}").random() * jitter_s if jitter_s else 0.0
         return stream.started_s + stream.said / self._settings.tokens_per_s + late_s
 
-    def _end_all(self, on_outputs: OnOutputs, error: str) -> None:
+    def _end_all(self, on_outputs: OnOutputs, done: "asyncio.Task[None]") -> None:
+        error = "the scripted engine was stopped" if done.cancelled() else f"the script failed: {done.exception()}"
         orphans = [StepOutput(request_id, finish="error", error=error) for request_id in self._streams]
         self._streams.clear()
         self._cancelled.clear()
@@ -179,8 +185,17 @@ class ScriptedEngine:
 def _script(settings: ScriptedSettings, tokenizer: ChatTokenizer) -> Script:
     end = min(tokenizer.eos_ids)
     if settings.text is not None:
-        return _fixed((*tokenizer.encode_text(settings.text), end))
-    return _words(_single_token_words(tokenizer), settings.length_tokens, end)
+        script = _fixed((*tokenizer.encode_text(settings.text), end))
+    else:
+        script = _words(_single_token_words(tokenizer), settings.length_tokens, end)
+    return _poisoned(script, settings.poison, tokenizer) if settings.poison else script
+
+
+def _poisoned(script: Script, poison: str, tokenizer: ChatTokenizer) -> Script:
+    def fatal(_: int) -> int:
+        raise PoisonError(f"the prompt holds {poison!r}")
+
+    return lambda prompt_ids: fatal if poison in tokenizer.backend.decode(list(prompt_ids)) else script(prompt_ids)
 
 
 def _fixed(ids: Sequence[int]) -> Script:

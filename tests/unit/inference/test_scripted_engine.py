@@ -97,6 +97,33 @@ async def test_another_engine_takes_over_at_any_position(tokenizer: ChatTokenize
     assert [tuple(said.ids[f"{n}"]) for n in range(len(whole))] == [whole[n:] for n in range(len(whole))]
 
 
+async def test_a_poisoned_prompt_kills_the_loop_for_all_every_time(tokenizer: ChatTokenizer) -> None:
+    async with running(ScriptedSettings(poison="hemlock", tokens_per_s=5_000)) as (engine, said):
+        for attempt in range(2):
+            engine.submit(request(tokenizer, f"innocent {attempt}", new=1_000))
+            engine.submit(request(tokenizer, f"poison {attempt}", prompt="Drink the hemlock."))
+            await said.ends(2 * attempt + 2)
+            assert not engine.alive
+            await engine.restart()
+        engine.submit(request(tokenizer, "later", new=3))
+        await said.ends(5)
+    assert said.finish.pop("later") == "length"
+    assert set(said.finish.values()) == {"error"}
+    assert not said.ids["poison 0"]
+
+
+async def test_who_hears_of_the_loop_s_death_finds_the_engine_dead(tokenizer: ChatTokenizer) -> None:
+    alive: list[bool] = []
+    engine = build_engine(ScriptedSettings(poison="hemlock"))
+    await engine.start(lambda outputs: alive.append(engine.alive), lambda line: None)
+    engine.submit(request(tokenizer, "r", prompt="hemlock"))
+    async with asyncio.timeout(5):
+        while not alive:
+            await asyncio.sleep(0.01)
+    await engine.close()
+    assert alive == [False]
+
+
 async def test_it_keeps_the_pace(tokenizer: ChatTokenizer) -> None:
     settings = ScriptedSettings(tokens_per_s=100, first_token_delay_s=0.2)
     async with running(settings) as (engine, said):
