@@ -1,0 +1,112 @@
+"""History alone on a real broker: what it stores, what it appends, and what it does while things break.
+
+Two replicas share one SQLite file; the test plays the owner, the gateway and the client.
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from deploy.brokers import Broker
+from shared.records import Cancelled, Failed, Incomplete, Rejected, Requested, Usage
+from shared.topics import Service
+from tests.support.history import HistoryProbe, locked
+from tests.support.mesh import Mesh
+from tests.unit.history.fakes import TENANT, accepted, an_id, asked, completed, turn
+
+REPLICAS = 2
+
+
+@pytest.fixture(scope="module")
+async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    """Two replicas of history, nothing else."""
+    async with Mesh(broker, tmp_path_factory.mktemp("history"), counts={Service.HISTORY: REPLICAS}) as made:
+        yield made
+
+
+@pytest.fixture
+async def probe(mesh: Mesh) -> AsyncIterator[HistoryProbe]:
+    async with HistoryProbe(mesh.settings, mesh.folder / "data" / "history.sqlite3") as made:
+        yield made
+
+
+def texts(answer: object) -> list[str]:
+    assert isinstance(answer, Requested), answer
+    return [message.text for message in answer.prompt()]
+
+
+async def test_a_turn_is_stored_and_reminded_of(probe: HistoryProbe) -> None:
+    first = an_id(1)
+    await probe.tell(*turn(first, "one", "1"))
+    await probe.until_stored(TENANT, [first])
+    request = asked(first)
+    await probe.ask(request)
+    assert texts(await probe.answer(request)) == ["one", "1", "and then?"]
+
+
+async def test_ones_own_last_turn_is_read_from_the_log_while_nothing_can_be_recorded(probe: HistoryProbe) -> None:
+    ids = [an_id(n % 4) for n in range(12)]
+    async with locked(probe.sqlite_file):
+        for response_id in ids:
+            request = asked(response_id)
+            await probe.tell(*turn(response_id, "q", f"answer of {response_id}"))
+            await probe.ask(request)
+            assert texts(await probe.answer(request, 5)) == ["q", f"answer of {response_id}", "and then?"]
+        assert await probe.stored(TENANT, ids) == {}
+    await probe.until_stored(TENANT, ids)
+
+
+USAGE = Usage(input_tokens=3, output_tokens=1)
+
+
+@pytest.mark.parametrize("how", ["incomplete", "cancelled"])
+@pytest.mark.parametrize("where", ["store", "log"])
+async def test_a_parent_that_ended_early_is_continued_from_what_was_said(
+    probe: HistoryProbe, how: str, where: str
+) -> None:
+    parent = an_id(2)
+    base = {"response_id": parent, "tenant": TENANT, "text": "half an ans", "usage": USAGE, "finished_ms": 1}
+    end = Cancelled(**base) if how == "cancelled" else Incomplete(reason="max_output_tokens", **base)
+    request = asked(parent)
+    if where == "store":
+        await probe.tell(accepted(parent, text="q"), end)
+        await probe.until_stored(TENANT, [parent])
+        await probe.ask(request)
+        answer = await probe.answer(request)
+    else:
+        async with locked(probe.sqlite_file):
+            await probe.tell(accepted(parent, text="q"), end)
+            await probe.ask(request)
+            answer = await probe.answer(request, 5)
+    assert texts(answer) == ["q", "half an ans", "and then?"]
+
+
+@pytest.mark.parametrize("case", ["unknown", "foreign", "failed", "not stored"])
+async def test_a_parent_that_cannot_be_continued_is_refused(probe: HistoryProbe, case: str) -> None:
+    parent = an_id(0)
+    base = {"response_id": parent, "tenant": TENANT, "text": "", "usage": USAGE, "finished_ms": 1}
+    told = {
+        "unknown": [],
+        "foreign": turn(parent, "q", "secret", tenant="other"),
+        "failed": [accepted(parent), Failed(code="server_error", message="m", **base)],
+        "not stored": turn(parent, "q", "a", store=False),
+    }[case]
+    await probe.tell(*told)
+    request = asked(parent)
+    await probe.ask(request)
+    answer = await probe.answer(request, 5)
+    assert isinstance(answer, Rejected)
+    assert (answer.status, answer.code) == (400, "previous_response_not_found")
+    assert "secret" not in answer.message
+
+
+async def test_a_parent_that_still_speaks_is_waited_for_without_holding_up_others(probe: HistoryProbe) -> None:
+    speaking, ended = an_id(3), an_id(3)
+    await probe.tell(accepted(speaking, text="q"), *turn(ended, "q", "a"))
+    first, second = asked(speaking), asked(ended)
+    await probe.ask(first)
+    await probe.ask(second)
+    assert texts(await probe.answer(second, 5)) == ["q", "a", "and then?"]
+    assert first.request.response_id not in probe.answers
+    await probe.tell(completed(speaking, "at last"))
+    assert texts(await probe.answer(first, 5)) == ["q", "at last", "and then?"]

@@ -1,0 +1,166 @@
+"""The three other services as history sees them: events to record, requests that need context, answers to read."""
+
+import asyncio
+import sqlite3
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from services.history.stores.port import StoredResponse
+from services.history.stores.sqlite import SqliteStore
+from shared.log import LogWriter, RawRecord, Tail, decode
+from shared.log.admin import partitions_of
+from shared.log.clients import make_consumer, make_producer, topic_name
+from shared.log.tail import raw
+from shared.records import ContextRequested, DeadLetter, GetResponse, Record, Rejected, Requested, ResponseFound
+from shared.settings import MeshSettings
+from shared.topics import CONTEXT, DEAD_LETTERS, EVENTS, HISTORY_QUERIES, JOURNAL, REPLIES, Service, Topic
+
+_POLL_S = 0.02
+
+Answer = Requested | Rejected | ResponseFound
+
+
+@dataclass
+class HistoryProbe:
+    """As an async context manager: everything that history appends inside the block is kept in `answers`."""
+
+    settings: MeshSettings
+    sqlite_file: Path
+    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+
+    async def __aenter__(self) -> Self:
+        self._owner = LogWriter(self.settings, Service.MODERATION, "owner")
+        self._gateway = LogWriter(self.settings, Service.GATEWAY, "gateway")
+        self._journal = Tail(self.settings, Service.MODERATION, JOURNAL)
+        self._replies = Tail(self.settings, Service.GATEWAY, REPLIES)
+        self._store = SqliteStore(self.sqlite_file)
+        everywhere: dict[int, int | None] = dict.fromkeys(range(self.settings.partitions))
+        await asyncio.gather(
+            self._owner.start(),
+            self._gateway.start(),
+            self._journal.start(everywhere),
+            self._replies.start(everywhere),
+            self._store.open(),
+        )
+        self._reading = [
+            asyncio.create_task(self._read(self._journal, JOURNAL)),
+            asyncio.create_task(self._read(self._replies, REPLIES)),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._reading:
+            task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+        for part in (self._journal, self._replies, self._gateway, self._owner):
+            await part.stop()
+        await self._store.close()
+
+    async def _read(self, tail: Tail, topic: Topic) -> None:
+        async for batch in tail.batches():
+            for record in batch:
+                self._keep(decode(topic, record).record)
+
+    def _keep(self, record: Record) -> None:
+        if isinstance(record, Requested):
+            self.answers[record.response_id].append(record)
+        elif isinstance(record, Rejected | ResponseFound):
+            self.answers[record.correlation_id].append(record)
+
+    async def tell(self, *records: Any) -> None:
+        """Append public events, in this order, as an owner would."""
+        await asyncio.gather(*(self._owner.enqueue(EVENTS, record) for record in records))
+
+    async def ask(self, *asked: ContextRequested | GetResponse) -> None:
+        """Append requests for context and queries, as a gateway would."""
+        topics = (CONTEXT if isinstance(record, ContextRequested) else HISTORY_QUERIES for record in asked)
+        await asyncio.gather(
+            *(self._gateway.enqueue(topic, record) for topic, record in zip(topics, asked, strict=True))
+        )
+
+    async def answer(self, asked: ContextRequested | GetResponse, timeout_s: float = 20) -> Answer:
+        """The first answer to what was asked. Raises TimeoutError."""
+        correlation = asked.request.response_id if isinstance(asked, ContextRequested) else asked.correlation_id
+        async with asyncio.timeout(timeout_s):
+            while not self.answers.get(correlation):
+                await asyncio.sleep(_POLL_S)
+        return self.answers[correlation][0]
+
+    async def put(self, topic: Topic, partition: int, key: bytes, value: bytes) -> int:
+        """Append bytes that no service would write; their offset."""
+        producer = make_producer(self.settings)
+        await producer.start()
+        try:
+            sent = await producer.send_and_wait(topic_name(self.settings, topic), value, key=key, partition=partition)
+        finally:
+            await producer.stop()
+        return int(sent.offset)
+
+    async def stored(self, tenant: str, response_ids: Iterable[str]) -> dict[str, StoredResponse]:
+        """What the store holds of these responses now."""
+        found = {response_id: await self._store.get(tenant, response_id) for response_id in response_ids}
+        return {response_id: kept for response_id, kept in found.items() if kept is not None}
+
+    async def until_stored(self, tenant: str, response_ids: Iterable[str], timeout_s: float = 20) -> None:
+        """Return once the store holds all of them. Raises TimeoutError."""
+        missing = set(response_ids)
+        async with asyncio.timeout(timeout_s):
+            while missing := missing - (await self.stored(tenant, missing)).keys():
+                await asyncio.sleep(_POLL_S)
+
+    async def buried(self, source: Topic, offset: int, partition: int, timeout_s: float = 20) -> DeadLetter:
+        """The dead letter of a record. Raises TimeoutError."""
+        topic = DEAD_LETTERS[source.name]
+        async with asyncio.timeout(timeout_s), _reader(self.settings, topic) as records:
+            async for record in records:
+                letter: DeadLetter = decode(topic, record).record
+                if (letter.origin_partition, letter.origin_offset) == (partition, offset):
+                    return letter
+        raise AssertionError("unreachable: the reader ends with the timeout only")
+
+    async def commit(self, group: str, topic: Topic, next_offset: int) -> None:
+        """Move a group without members to `next_offset` in every partition."""
+        consumer = make_consumer(self.settings, group=group)
+        await consumer.start()
+        try:
+            name = topic_name(self.settings, topic)
+            places = [TopicPartition(name, number) for number in range(partitions_of(self.settings, topic))]
+            consumer.assign(places)
+            await consumer.commit({place: OffsetAndMetadata(next_offset, "") for place in places})
+        finally:
+            await consumer.stop()
+
+
+def _topic_of(asked: ContextRequested | GetResponse) -> Topic:
+    return CONTEXT if isinstance(asked, ContextRequested) else HISTORY_QUERIES
+
+
+@asynccontextmanager
+async def _reader(settings: MeshSettings, topic: Topic) -> AsyncIterator[AsyncIterator[RawRecord]]:
+    """All records of a topic that no service may read, from its beginning."""
+    consumer = make_consumer(settings, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic_name(settings, topic), 0)])
+        yield (raw(message) async for message in consumer)
+    finally:
+        await consumer.stop()
+
+
+@asynccontextmanager
+async def locked(sqlite_file: Path) -> AsyncIterator[None]:
+    """Nobody else writes to the store inside the block; reading goes on."""
+    connection = sqlite3.connect(sqlite_file, isolation_level=None, timeout=10)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
