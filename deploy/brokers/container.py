@@ -25,12 +25,17 @@ class ContainerBroker(Broker):
     name = "kafka"
     capabilities = APACHE_KAFKA
 
-    def __init__(self) -> None:
+    def __init__(self, *, advertised: str | None = None) -> None:
         self.port = free_port()
+        self._advertised = advertised
         self._container: DockerContainer | None = None
 
     @property
     def bootstrap(self) -> str:
+        return self._advertised or self.listener
+
+    @property
+    def listener(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
     def start(self) -> None:

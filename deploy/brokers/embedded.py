@@ -31,8 +31,8 @@ class EmbeddedBroker(LocalProcessBroker):
         return [
             broker_binary(),
             "broker",
-            f"--listener-url=tcp://{LOOPBACK}:{self.port}",
-            f"--advertised-listener-url=tcp://{LOOPBACK}:{self.port}",
+            f"--listener-url=tcp://{self.listener}",
+            f"--advertised-listener-url=tcp://{self.bootstrap}",
             "--storage-engine=memory://tansu/",
         ]
 

@@ -33,7 +33,7 @@ class JvmBroker(LocalProcessBroker):
         java = require_java()
         ensure_class_path()
         settings = single_node(
-            client_listener=self.bootstrap,
+            client_listener=self.listener,
             advertised=self.bootstrap,
             controller_port=_another_port(self.port),
         )

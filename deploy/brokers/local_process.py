@@ -19,19 +19,25 @@ _TAIL_LINES = 15
 class LocalProcessBroker(Broker):
     """A broker on a loopback port of its own, with a working folder that lives until `stop()`.
 
-    `log_path` None: the log lies in the working folder and goes with it.
+    `log_path` None: the log lies in the working folder and goes with it. `advertised` (`host:port`): where clients
+    are told to come instead, a proxy in front of this broker.
     """
 
     start_timeout_s = 10.0
 
-    def __init__(self, *, port: int | None = None, log_path: Path | None = None) -> None:
+    def __init__(self, *, port: int | None = None, log_path: Path | None = None, advertised: str | None = None) -> None:
         self.port = port or free_port()
+        self._advertised = advertised
         self.log_path = log_path
         self._folder: Path | None = None
         self._child: ChildProcess | None = None
 
     @property
     def bootstrap(self) -> str:
+        return self._advertised or self.listener
+
+    @property
+    def listener(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
     @property

@@ -44,7 +44,15 @@ class Broker(ABC):
     @property
     @abstractmethod
     def bootstrap(self) -> str:
-        """`host:port[,host:port]` for clients; stays the same over `restart()`."""
+        """`host:port[,host:port]` for clients; stays the same over `restart()`.
+
+        A broker that was told to advertise another address, a proxy's, names that one.
+        """
+
+    @property
+    def listener(self) -> str:
+        """`host:port` at which it listens itself: where a proxy in front of it must connect."""
+        return self.bootstrap
 
     @abstractmethod
     def start(self) -> None:

@@ -29,17 +29,23 @@ def broker_for_run(environment: Mapping[str, str] = os.environ, *, log_path: Pat
     return EmbeddedBroker(log_path=log_path)
 
 
-def broker_for_suite(suite: str, environment: Mapping[str, str] = os.environ) -> Broker:
-    """The broker of a test suite, not started. Raises BrokerError when this machine can run none."""
+def broker_for_suite(
+    suite: str, environment: Mapping[str, str] = os.environ, *, advertised: str | None = None
+) -> Broker:
+    """The broker of a test suite, not started. Raises BrokerError when this machine can run none.
+
+    `advertised` (`host:port`) is where its clients are told to come: a proxy in front of it. A broker that somebody
+    else runs cannot be told so.
+    """
     if suite == EMBEDDED:
-        return EmbeddedBroker()
+        return EmbeddedBroker(advertised=advertised)
     if suite != KAFKA:
         raise ValueError(f"no such suite: {suite!r}; there are {', '.join(SUITES)}")
     if docker_answers():
-        return ContainerBroker()
+        return ContainerBroker(advertised=advertised)
     if not jvm.missing_tools():
-        return JvmBroker()
-    if bootstrap := environment.get(external.VARIABLE):
+        return JvmBroker(advertised=advertised)
+    if (bootstrap := environment.get(external.VARIABLE)) and advertised is None:
         return ExternalBroker(bootstrap)
     jvm.require_java()
     raise BrokerError("no Apache Kafka can be had here")  # unreachable unless a tool appeared meanwhile

@@ -3,11 +3,12 @@
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from pathlib import Path
 
 from deploy.brokers.port import BrokerError
-from deploy.brokers.select import KAFKA, SUITES, broker_for_suite
+from deploy.brokers.select import KAFKA, SUITES
 from tests.chaos.campaign import Plan, campaign
 from tests.chaos.faults import FAULTS
 from tests.chaos.report import as_json, table, violations
@@ -18,7 +19,9 @@ BUILD = Path(__file__).resolve().parents[2] / "build"
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--streams", type=int, default=1000, help="at least; they go on until the last fault healed")
-    parser.add_argument("--kills", type=int, default=200, help="faults in all, the kinds in turn")
+    parser.add_argument("--kills", type=int, default=200, help="faults of each kind, the kinds in turn")
+    parser.add_argument("--minutes", type=float, help="strike no more after so long; the report counts what did")
+    parser.add_argument("--overlap", action="store_true", help="strike different services at the same time")
     parser.add_argument("--concurrent", type=int, default=24, help="streams at a time")
     parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="kinds of faults")
     parser.add_argument("--seed", type=int, default=1)
@@ -27,15 +30,27 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def main() -> int:
     arguments = _arguments()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it would report each attempt to reach a killed broker
     faults = tuple(fault for fault in FAULTS if arguments.only is None or fault.name in arguments.only)
-    plan = Plan(arguments.streams, arguments.kills, concurrent=arguments.concurrent, seed=arguments.seed, faults=faults)
+    plan = Plan(
+        arguments.streams,
+        arguments.kills,
+        minutes=arguments.minutes,
+        overlap=arguments.overlap,
+        concurrent=arguments.concurrent,
+        seed=arguments.seed,
+        faults=faults,
+    )
     folder = arguments.output.parent / "chaos"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with broker_for_suite(arguments.broker) as broker:
-            result = asyncio.run(campaign(broker, folder, plan))
+        result = asyncio.run(campaign(arguments.broker, folder, plan, progress=_say))
     except BrokerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,17 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 from aiokafka import TopicPartition
 
-from deploy.brokers import Broker
-from shared.heartbeats import ClusterWatcher
+from deploy.brokers.ports import LOOPBACK, free_port
+from deploy.brokers.select import broker_for_suite
 from shared.log import decode
 from shared.log.clients import make_consumer, topic_name
 from shared.log.tail import raw
@@ -20,22 +19,31 @@ from shared.records.codec import Envelope
 from shared.settings import MeshSettings
 from shared.topics import EVENTS, JOURNAL, Service, Topic
 from tests.chaos.checker import Evidence, references_of
-from tests.chaos.clients import Gateway, StreamClient, http_client
-from tests.chaos.faults import FAULTS, Fault, Injector
+from tests.chaos.clients import Gateway, StreamClient
+from tests.chaos.faults import FAULTS, Fault, Scene
 from tests.chaos.observations import Notebook
+from tests.chaos.proxy import BrokerProxy
+from tests.chaos.striking import Progress, strike_all
 from tests.support.mesh import Mesh
 
 # Small windows, so that pauses are the mesh's and not moderation's; nothing is ever found.
 POLICY = "version: chaos\nstreaming: {stride: 4, lookback: 64, hold_back: 8}\ncategories: {}\n"
 MODEL = "SmolLM2-135M-Instruct"
+SCRIPTED = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SLOTS": "256"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`streams` at least, `concurrent` at a time, until `kills` faults have struck, the kinds in turn."""
+    """`streams` at least, `concurrent` at a time, until each kind of fault has struck `kills` times.
+
+    After `minutes` no more faults strike; the report says how many did. With `overlap` replicas of different services
+    may be down at the same time, never two of one.
+    """
 
     streams: int
     kills: int
+    minutes: float | None = None
+    overlap: bool = False
     concurrent: int = 24
     baseline: int = 24
     prompts: int = 8
@@ -54,51 +62,74 @@ class Result:
     chaos: Evidence
 
 
-async def campaign(broker: Broker, folder: Path, plan: Plan) -> Result:
+@asynccontextmanager
+async def scene(suite: str, folder: Path, env: Mapping[str, str]) -> AsyncIterator[Scene]:
+    """A broker of its own behind a proxy, and a mesh with two of every service. Raises BrokerError."""
+    port = free_port()
+    broker = broker_for_suite(suite, advertised=f"{LOOPBACK}:{port}")
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, broker.stop)
+        await asyncio.to_thread(broker.start)
+        proxy = await stack.enter_async_context(BrokerProxy(port, broker.listener))
+        mesh = await stack.enter_async_context(Mesh(broker, folder, env=env, counts=dict.fromkeys(Service, 2)))
+        yield Scene(mesh, broker, proxy)
+
+
+async def campaign(suite: str, folder: Path, plan: Plan, progress: Progress = print) -> Result:
     """Run the plan; client and fault logs lie in `folder`. Raises AssertionError when the mesh does not heal."""
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
-    env = {
-        "CHATMESH_ENGINE": "scripted",
-        "CHATMESH_SCRIPT_TOKENS_PER_S": str(plan.tokens_per_s),
-        "CHATMESH_SLOTS": "256",
-        "CHATMESH_POLICY": str(policy),
-    }
+    env = SCRIPTED | {"CHATMESH_SCRIPT_TOKENS_PER_S": str(plan.tokens_per_s), "CHATMESH_POLICY": str(policy)}
     async with AsyncExitStack() as stack:
-        mesh = await stack.enter_async_context(Mesh(broker, folder, env=env, counts=dict.fromkeys(Service, 2)))
-        http = await stack.enter_async_context(http_client())
+        where = await stack.enter_async_context(scene(suite, folder, env))
         calm = stack.enter_context(Notebook(folder / "calm.jsonl"))
         chaos = stack.enter_context(Notebook(folder / "chaos.jsonl"))
-        await _Load(mesh, http, calm, plan).run(plan.baseline, asyncio.create_task(asyncio.sleep(0)))
-        faults = asyncio.create_task(_strike(mesh, chaos, plan), name="faults")
-        await _Load(mesh, http, chaos, plan).run(plan.streams, faults)
-        journals, events = await _logs(mesh.settings, JOURNAL), await _logs(mesh.settings, EVENTS)
+        await _Load(where.mesh, calm, plan).run(plan.baseline)
+        load = _Load(where.mesh, chaos, plan)
+        faults = asyncio.create_task(_strike(where, chaos, plan, lambda: load.begun, progress), name="faults")
+        await load.run(plan.streams, faults)
+        settings = where.mesh.settings
+        journals, events = await _logs(settings, JOURNAL), await _logs(settings, EVENTS)
     references = references_of(calm.lines)
     return Result(
         Evidence(calm.lines, journals, events, references), Evidence(chaos.lines, journals, events, references)
     )
 
 
+async def _strike(where: Scene, notebook: Notebook, plan: Plan, streams: Callable[[], int], progress: Progress) -> None:
+    await asyncio.sleep(2.0)  # streams are under way
+    await strike_all(
+        where,
+        notebook,
+        plan.faults,
+        plan.kills,
+        minutes=plan.minutes,
+        overlap=plan.overlap,
+        rng=random.Random(plan.seed),
+        progress=lambda line: progress(f"{line}; {streams():,} streams"),
+    )
+
+
 class _Load:
     """Keeps streams running, each on its own number."""
 
-    def __init__(self, mesh: Mesh, http: httpx.AsyncClient, notebook: Notebook, plan: Plan) -> None:
+    def __init__(self, mesh: Mesh, notebook: Notebook, plan: Plan) -> None:
         self._mesh = mesh
-        self._http = http
         self._notebook = notebook
         self._plan = plan
-        self._begun = 0
+        self.begun = 0
 
-    async def run(self, streams: int, faults: "asyncio.Task[None]") -> None:
+    async def run(self, streams: int, faults: "asyncio.Task[None] | None" = None) -> None:
         """Until `streams` have begun, `faults` is done and every stream has ended. Raises what `faults` raised."""
         slots = [self._slot(streams, faults) for _ in range(min(streams, self._plan.concurrent))]
         await asyncio.gather(*slots)
-        await faults
+        if faults is not None:
+            await faults
 
-    async def _slot(self, streams: int, faults: "asyncio.Task[None]") -> None:
-        while self._begun < streams or not faults.done():
-            number, self._begun = self._begun, self._begun + 1
-            client = StreamClient(number, self._http, self._gateways, self._notebook)
+    async def _slot(self, streams: int, faults: "asyncio.Task[None] | None") -> None:
+        while self.begun < streams or not (faults is None or faults.done()):
+            number, self.begun = self.begun, self.begun + 1
+            client = StreamClient(number, self._gateways, self._notebook)
             await client.run(self._request(number), self._plan.patience_s)
 
     def _request(self, number: int) -> dict[str, Any]:
@@ -107,18 +138,6 @@ class _Load:
 
     def _gateways(self) -> list[Gateway]:
         return [Gateway(r.id, f"http://127.0.0.1:{r.port}/v1") for r in self._mesh.of(Service.GATEWAY)]
-
-
-async def _strike(mesh: Mesh, notebook: Notebook, plan: Plan) -> None:
-    watcher = ClusterWatcher(mesh.settings, Service.GATEWAY)
-    await watcher.start()
-    try:
-        injector = Injector(mesh, watcher.cluster, notebook, random.Random(plan.seed))
-        await asyncio.sleep(2.0)  # streams are under way
-        for number in range(plan.kills):
-            await injector.strike(plan.faults[number % len(plan.faults)])
-    finally:
-        await watcher.stop()
 
 
 async def _logs(settings: MeshSettings, topic: Topic) -> dict[str, list[Envelope[Any]]]:

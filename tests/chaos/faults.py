@@ -1,81 +1,161 @@
-"""Faults as inject/heal pairs: what is done to a replica, and how the mesh is whole again."""
+"""Faults as inject/heal pairs: what is done to a replica, the broker or the network, and how it is whole again."""
 
 import asyncio
-import random
 import signal
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from shared.heartbeats import Cluster
+from deploy.brokers import Broker
 from shared.topics import Service
-from tests.chaos.observations import Healed, Injected, Notebook, now
+from tests.chaos.proxy import BrokerProxy
 from tests.support.mesh import Mesh, Replica
 
-OBSERVE_S = 3.0
-"""Between inject and heal: a takeover is not disturbed by the start of the replacement."""
-CALM_S = 1.0
-"""Between two faults."""
+OBSERVE_S = 1.5
+"""Between the end of a replica and the start of its replacement: long enough to be missed (`silent_after` is 1 s)."""
 END_S = 20.0
 PAUSE_S = 2.5
 """Longer than the session timeout on Apache Kafka (1 s) and the mesh's `silent_after` (1 s)."""
+LATE_S = 1.0
+"""A client is back long before, and has sent what it missed."""
+PARTITIONED_S = 7.0
+"""Longer than a request may take (`request_timeout_ms`, 5 s): batches expire."""
+ARMED_S = 1.0
+"""For so long a connection may wait for the request or reply that it loses."""
+
+RESPONSE_TOPICS = b".responses."
+"""Part of the names of journal and events: the heartbeats' many requests are left alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Send `signal` to a replica of `service`; SIGSTOP is followed by SIGCONT after PAUSE_S."""
+class Scene:
+    """What faults are done to."""
 
-    service: Service
-    signal: signal.Signals
-
-    @property
-    def name(self) -> str:
-        return f"{self.service.value} {self.signal.name}"
+    mesh: Mesh
+    broker: Broker
+    proxy: BrokerProxy
 
 
-FAULTS = (
-    *(Fault(service, how) for how in (signal.SIGKILL, signal.SIGTERM) for service in Service),
-    Fault(Service.INFERENCE, signal.SIGSTOP),
-    Fault(Service.MODERATION, signal.SIGSTOP),
-)
+class Fault(ABC):
+    """A kind of fault. `service` says which streams it hits: those of a replica of it, or all of them (None).
+    `name` is how logs and tables call it."""
+
+    name: str
+    service: Service | None = None
+
+    @abstractmethod
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        """Do the harm. Returns when it is done, not when it is over."""
+
+    @abstractmethod
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        """Let the mesh live with it, then take the harm away. True if the victim ended, though nobody killed it."""
 
 
-class Injector:
-    """Strikes one replica at a time and returns once every replica is ready again."""
+class ReplicaFault(Fault):
+    """Send a signal to a replica of `service`; SIGSTOP is followed by SIGCONT after PAUSE_S."""
 
-    def __init__(self, mesh: Mesh, cluster: Cluster, notebook: Notebook, rng: random.Random) -> None:
-        self._mesh = mesh
-        self._cluster = cluster
-        self._notebook = notebook
-        self._rng = rng
+    def __init__(self, service: Service, number: signal.Signals) -> None:
+        self.service = service
+        self.name = f"{service.value} {number.name}"
+        self._signal = number
 
-    async def strike(self, fault: Fault) -> None:
-        """Inject, let the mesh recover by itself, heal. Raises AssertionError if it is not ready again."""
-        victim = self._rng.choice(self._mesh.of(fault.service))
-        self._inject(fault, victim)
-        if fault.signal is signal.SIGSTOP:
-            exited = await self._resume(victim)
-        else:
-            await asyncio.sleep(OBSERVE_S)
-            exited = False
-            await asyncio.to_thread(victim.process.stop, END_S)
-        if not victim.process.running:
-            self._mesh.retire(victim)
-            self._mesh.add(fault.service)
-        await self._mesh.wait_ready()
-        self._notebook.write(Healed(at=now(), fault=fault.name, victim=victim.id, exited=exited))
-        await asyncio.sleep(CALM_S)
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        assert victim is not None
+        victim.process.signal(self._signal)
 
-    def _inject(self, fault: Fault, victim: Replica) -> None:
-        member = self._cluster.members.get(victim.id)
-        partitions = [] if member is None else list(member.beat.partitions)
-        injected = Injected(
-            at=now(), fault=fault.name, service=fault.service.value, victim=victim.id, partitions=partitions
-        )
-        self._notebook.write(injected)
-        victim.process.signal(fault.signal)
-
-    async def _resume(self, victim: Replica) -> bool:
-        """Whether it ended by itself once it ran again."""
-        await asyncio.sleep(PAUSE_S)
-        victim.process.signal(signal.SIGCONT)
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        assert victim is not None
+        paused = self._signal is signal.SIGSTOP
+        if paused:
+            await asyncio.sleep(PAUSE_S)
+            victim.process.signal(signal.SIGCONT)
         await asyncio.sleep(OBSERVE_S)
-        return not victim.process.running
+        if not paused:
+            await asyncio.to_thread(victim.process.stop, END_S)
+        ended = not victim.process.running
+        if ended:
+            scene.mesh.retire(victim)
+            scene.mesh.add(victim.service)
+        return paused and ended
+
+
+class BrokerKilled(Fault):
+    """kill -9 of the broker, and its restart with the same data at the same address."""
+
+    name = "broker SIGKILL"
+
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        await asyncio.to_thread(scene.broker.kill)
+
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        await asyncio.to_thread(scene.broker.restart)
+        return False
+
+
+class RepliesLost(Fault):
+    """Batches are appended, their producers never hear of it, and send them again: A A."""
+
+    name = "network replies lost"
+
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        lost = scene.proxy.lose_replies(RESPONSE_TOPICS)
+        await asyncio.sleep(ARMED_S)
+        lost.disarm()
+
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        await asyncio.sleep(OBSERVE_S)
+        return False
+
+
+class RequestsDelayed(Fault):
+    """Batches arrive late, from connections given up, behind their own copies and successors: A B A."""
+
+    name = "network requests delayed"
+
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        delayed = scene.proxy.delay_requests(RESPONSE_TOPICS)
+        await asyncio.sleep(ARMED_S + LATE_S)
+        delayed.deliver()
+
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        await asyncio.sleep(OBSERVE_S)
+        return False
+
+
+class ConnectionsReset(Fault):
+    """Every connection to the broker breaks at once."""
+
+    name = "network reset"
+
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        scene.proxy.reset_all()
+
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        await asyncio.sleep(OBSERVE_S)
+        return False
+
+
+class NetworkPartitioned(Fault):
+    """Nothing reaches the broker for longer than a request may take; what was on its way arrives afterwards."""
+
+    name = "network partition"
+
+    async def inject(self, scene: Scene, victim: Replica | None) -> None:
+        scene.proxy.pause()
+
+    async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        await asyncio.sleep(PARTITIONED_S)
+        scene.proxy.resume()
+        return False
+
+
+FAULTS: tuple[Fault, ...] = (
+    *(ReplicaFault(service, how) for how in (signal.SIGKILL, signal.SIGTERM) for service in Service),
+    ReplicaFault(Service.INFERENCE, signal.SIGSTOP),
+    ReplicaFault(Service.MODERATION, signal.SIGSTOP),
+    BrokerKilled(),
+    RepliesLost(),
+    RequestsDelayed(),
+    ConnectionsReset(),
+    NetworkPartitioned(),
+)

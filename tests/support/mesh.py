@@ -126,23 +126,26 @@ class Mesh:
         self.replicas.remove(replica)
         self.retired.append(replica)
 
-    async def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Return once every replica beats `ready` and every gateway answers /readyz; raises with the logs else."""
+    async def wait_ready(self, timeout_s: float = READY_S, *, service: Service | None = None) -> None:
+        """Return once every replica, or every one of `service`, beats `ready` and its gateways answer /readyz.
+
+        Raises AssertionError with the logs where one has ended, or is not ready in time.
+        """
         watcher = ClusterWatcher(self.settings, Service.GATEWAY)
         await watcher.start()
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self._all_ready(watcher):
-                    self._raise_if_ended()
+                while not await self._all_ready(watcher, service):
+                    self._raise_if_ended(service)
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise AssertionError(f"the mesh was not ready after {timeout_s:g} s\n{self.logs()}") from error
         finally:
             await watcher.stop()
 
-    async def _all_ready(self, watcher: ClusterWatcher) -> bool:
+    async def _all_ready(self, watcher: ClusterWatcher, service: Service | None) -> bool:
         members = watcher.cluster.members
-        running = [r for r in self.replicas if r.process.running]
+        running = [r for r in self._expected(service) if r.process.running]
         if not all(r.id in members and members[r.id].beat.state == "ready" for r in running):
             return False
         async with httpx.AsyncClient() as client:
@@ -156,8 +159,11 @@ class Mesh:
                         return False
         return True
 
-    def _raise_if_ended(self) -> None:
-        for replica in self.replicas:
+    def _expected(self, service: Service | None) -> list[Replica]:
+        return self.replicas if service is None else self.of(service)
+
+    def _raise_if_ended(self, service: Service | None) -> None:
+        for replica in self._expected(service):
             if not replica.process.running:
                 raise AssertionError(f"{replica.id} ended with {replica.process.exit_code}\n{self.logs()}")
 
