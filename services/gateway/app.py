@@ -30,7 +30,7 @@ from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
 from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
-from shared.heartbeats import ClusterWatcher, Heart
+from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.ids import ResponseId, new_id
 from shared.log import (
     Appended,
@@ -79,12 +79,15 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
         await fanout.rehome(())
         heart.update(partitions=sorted(fanout.home))
 
+        admission = make_admission(settings, watcher.cluster, tokenizer.model_id)
+        ingress = Ingress(settings, admission, tokenizer, watcher.cluster, fanout, writer, replies, presence)
+        running.push_async_callback(ingress.stop)
         lookup = Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s)
         parts = Parts(
             settings=settings,
             authenticator=authenticator,
-            admission=Admission(settings.max_in_flight),
-            ingress=Ingress(settings, tokenizer, watcher.cluster, fanout, writer, replies, presence),
+            admission=admission,
+            ingress=ingress,
             lookup=lookup,
             cancellation=Cancellation(lookup, writer, settings.cancel_timeout_s),
             fanout=fanout,
@@ -98,6 +101,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
             asyncio.create_task(replies.run(), name="replies"),
             asyncio.create_task(fanout.failed(), name="fanout"),
             asyncio.create_task(_keep_home(fanout, watcher, heart), name="homes"),
+            asyncio.create_task(_measure(admission, settings.heartbeat_ms / 1000), name="admission"),
         ]
         heart.update(state="ready", detail="", model=tokenizer.model_id, revision=tokenizer.revision)
         log.info("listens on %s:%d", *bound.getsockname()[:2])
@@ -132,6 +136,19 @@ def make_app(parts: Parts) -> Starlette:
     return app
 
 
+def make_admission(settings: GatewaySettings, cluster: Cluster, model: str) -> Admission:
+    """Admission by the beats in `cluster`."""
+    return Admission(
+        cluster,
+        model,
+        max_in_flight=settings.max_in_flight,
+        max_waiting=settings.max_waiting,
+        # An owner counts the job at its next tick, a worker at its claim; the beat after that shows it.
+        settle_s=2 * settings.heartbeat_ms / 1000,
+        blind_after_s=3 * settings.silent_after_s,
+    )
+
+
 def _fanout(
     settings: GatewaySettings, gateway_id: str, replayer: Replayer, presence: JournalPresence, writer: LogWriter
 ) -> Fanout:
@@ -158,6 +175,12 @@ def _report_lost_letter(done: "asyncio.Future[Appended]") -> None:
     error = None if done.cancelled() else done.exception()
     if error is not None:
         log.error("a dead letter is lost: %s", error)
+
+
+async def _measure(admission: Admission, every_s: float) -> None:
+    while True:
+        admission.observe()
+        await asyncio.sleep(every_s)
 
 
 async def _keep_home(fanout: Fanout, watcher: ClusterWatcher, heart: Heart) -> None:

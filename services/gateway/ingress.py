@@ -1,12 +1,14 @@
 """A valid request on its way into the mesh: mint the id, follow it, append it, wait for the first word about it."""
 
 import asyncio
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
+from services.gateway.admission import Admission
 from services.gateway.api.errors import ApiError, server_error, unavailable
 from services.gateway.auth import Caller
 from services.gateway.catalogue import served_models
@@ -24,6 +26,7 @@ from shared.records import ContextRequested, Record, Rejected, Requested, Respon
 from shared.telemetry import inject, names
 from shared.topics import CONTEXT, JOURNAL, Topic
 
+log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("chatmesh.gateway")
 
 
@@ -32,30 +35,65 @@ class Ingress:
     """Everything that a request passes before its HTTP status is known."""
 
     settings: GatewaySettings
+    admission: Admission
     tokenizer: ChatTokenizer
     cluster: Cluster
     fanout: Fanout
     writer: LogWriter
     replies: Replies
     presence: JournalPresence
+    _left: set["asyncio.Task[Lease]"] = field(default_factory=set)
 
     async def submit(self, caller: Caller, spec: ResponseSpec) -> Lease:
         """Request the response; returns once it was accepted, with its stream.
 
-        Raises ApiError: what validation, screening or history refused, or the deadline.
+        Raises ApiError: what admission, validation, screening or history refused, or the deadline.
         """
-        window = self._window(spec.model)
-        # Tokenizing a megabyte takes long enough to stall every stream of this process.
-        spec, tokens = await asyncio.to_thread(fit, self.tokenizer, spec, window)
-        response_id = new_response_id(self.fanout.next_partition())
-        request = self._request(response_id, caller, spec, tokens)
-        lease = self.fanout.open(response_id)
+        introduction = asyncio.create_task(self._introduced(caller, spec), name="introduce")
         try:
-            await self._introduce(lease.stream, request)
-        except BaseException:
-            lease.release()
+            return await asyncio.shield(introduction)
+        except asyncio.CancelledError:
+            self._see_off(introduction, spec)
             raise
-        return lease
+
+    async def stop(self) -> None:
+        """Give up the introductions whose clients left."""
+        for task in self._left:
+            task.cancel()
+        await asyncio.gather(*self._left, return_exceptions=True)
+
+    def _see_off(self, introduction: "asyncio.Task[Lease]", spec: ResponseSpec) -> None:
+        """The client left. While history assembles the context, the journal has no `requested` yet and would ignore a
+        `detached`: such an introduction goes on until the response was accepted or refused, and leaves then."""
+        if not _needs_context(spec):
+            introduction.cancel()
+        self._left.add(introduction)
+        introduction.add_done_callback(self._gone)
+
+    def _gone(self, introduction: "asyncio.Task[Lease]") -> None:
+        self._left.discard(introduction)
+        if introduction.cancelled():
+            return
+        error = introduction.exception()
+        if error is None:
+            introduction.result().release()
+        elif not isinstance(error, ApiError):
+            log.error("an introduction failed after its client had left", exc_info=error)
+
+    async def _introduced(self, caller: Caller, spec: ResponseSpec) -> Lease:
+        window = self._window(spec.model)
+        with self.admission.entry():
+            # Tokenizing a megabyte takes long enough to stall every stream of this process.
+            spec, tokens = await asyncio.to_thread(fit, self.tokenizer, spec, window)
+            response_id = new_response_id(self.fanout.next_partition())
+            request = self._request(response_id, caller, spec, tokens)
+            lease = self.fanout.open(response_id)
+            try:
+                await self._introduce(lease.stream, request)
+            except BaseException:
+                lease.release()
+                raise
+            return lease
 
     def _window(self, model: str) -> int:
         """The model's window in tokens: the tokenizer's, or less where a worker's cache is smaller."""
@@ -100,13 +138,13 @@ class Ingress:
                 raise server_error("The response was not accepted before its deadline.") from error
             if stream.accepted is None:
                 stream.counted = False
-                raise _refusal(reply.result())
+                raise self._refusal(reply.result())
 
     async def _append(self, stream: Stream, request: Requested) -> None:
         """To the journal, or through history if stored context is needed."""
         topic: Topic = JOURNAL
         record: Record = request
-        if request.spec.previous_response_id is not None or request.spec.conversation is not None:
+        if _needs_context(request.spec):
             topic, record = CONTEXT, ContextRequested(request=request)
         with _tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
             try:
@@ -115,6 +153,19 @@ class Ingress:
                 raise unavailable("The message log did not take the request. Try again.") from error
             span.set_attributes(names.messaging(topic, "send", appended.partition, appended.offset))
             span.set_attribute(names.RESPONSE_ID, stream.id.text)
+
+    def _refusal(self, reply: AnyReply) -> ApiError:
+        if not isinstance(reply, Rejected):
+            return server_error(f"Unexpected reply of type {type(reply).__name__}.")
+        retry = {429: self.admission.retry_after_s(), 503: 1}.get(reply.status)
+        return ApiError(
+            reply.status,
+            reply.message,
+            code=reply.code,
+            param=reply.param,
+            error_type=reply.error_type,
+            headers={} if retry is None else {"retry-after": str(retry)},
+        )
 
 
 async def _first_word(stream: Stream, reply: "asyncio.Future[AnyReply]") -> None:
@@ -128,10 +179,5 @@ async def _first_word(stream: Stream, reply: "asyncio.Future[AnyReply]") -> None
             changed.cancel()
 
 
-def _refusal(reply: AnyReply) -> ApiError:
-    if not isinstance(reply, Rejected):
-        return server_error(f"Unexpected reply of type {type(reply).__name__}.")
-    headers = {"retry-after": "1"} if reply.status in (429, 503) else {}
-    return ApiError(
-        reply.status, reply.message, code=reply.code, param=reply.param, error_type=reply.error_type, headers=headers
-    )
+def _needs_context(spec: ResponseSpec) -> bool:
+    return spec.previous_response_id is not None or spec.conversation is not None

@@ -19,7 +19,10 @@ class GatewaySettings(MeshSettings):
     deadline_s: float = Field(600.0, gt=0, description="a response that has not ended by then fails")
     background_deadline_s: float = Field(3600.0, gt=0, description="the same with background=true")
     body_limit_bytes: int = Field(MIB, ge=1024, description="largest request body and WebSocket frame")
-    max_in_flight: int = Field(1024, ge=1, description="responses followed at once; more are refused with 429")
+    max_in_flight: int = Field(1024, ge=1, description="responses followed at once here; more are refused with 429")
+    max_waiting: int = Field(
+        256, ge=0, description="accepted jobs that may wait for a slot in the whole mesh; beyond, 429; 0: no bound"
+    )
     lag_limit_s: float = Field(30.0, gt=0, description="a client that is so far behind is disconnected (1013)")
     connection_limit_s: float = Field(3600.0, gt=0, description="how long a WebSocket may live")
     buffer_bytes: int = Field(

@@ -8,9 +8,8 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from services.gateway.admission import Admission
 from services.gateway.api.parts import Parts
-from services.gateway.app import make_app
+from services.gateway.app import make_admission, make_app
 from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
 from services.gateway.cancellation import Cancellation
 from services.gateway.fanout import Fanout
@@ -78,6 +77,21 @@ def only_accept(_: "Mesh", request: Requested) -> list[Any]:
     return [accept(request)]
 
 
+def cluster() -> Cluster:
+    """One worker with many slots and one owner of everything."""
+    made = Cluster(1000)
+    beats = [
+        Heartbeat(
+            service="inference", id="i", state="ready", seq=1, model=MODEL, context_window=64, slots_free=64,
+            slots_total=64,
+        ),
+        Heartbeat(service="moderation", id="o", state="ready", seq=1, partitions=list(range(PARTITIONS))),
+    ]  # fmt: skip
+    for beat in beats:
+        made.apply(beat, 1000)
+    return made
+
+
 @dataclass
 class Mesh:
     """What stands behind the gateway: `script` says which events follow a request."""
@@ -88,8 +102,11 @@ class Mesh:
     presence: FakePresence = field(default_factory=FakePresence)
     on_query: Callable[[GetResponse], Any] = lambda query: None
     on_cancel: Callable[[Cancel], list[Any]] = lambda cancel: []
+    cluster: Cluster = field(default_factory=cluster)
     url: str = ""
     replies: Any = None
+    fanout: Any = None
+    admission: Any = None
     server: Any = None
 
     def appended(self, _: Topic, record: Any) -> None:
@@ -115,14 +132,6 @@ class Mesh:
         return [*self.writer.of(Requested), *(c.request for c in self.writer.of(ContextRequested))]
 
 
-def cluster() -> Cluster:
-    """One worker and one owner of everything."""
-    made = Cluster(1000)
-    made.apply(Heartbeat(service="inference", id="i", state="ready", seq=1, model=MODEL, context_window=64), 1000)
-    made.apply(Heartbeat(service="moderation", id="o", state="ready", seq=1, partitions=list(range(PARTITIONS))), 1000)
-    return made
-
-
 @asynccontextmanager
 async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIterator[Mesh]:
     """Serve on a free port."""
@@ -146,13 +155,16 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
     writer: Any = mesh.writer
     tokenizer: Any = FakeTokenizer()
     presence: Any = mesh.presence
-    seen = cluster()
+    seen = mesh.cluster
+    mesh.fanout = fanout
+    admission = mesh.admission = make_admission(options, seen, MODEL)
+    ingress = Ingress(options, admission, tokenizer, seen, fanout, writer, mesh.replies, presence)
     lookup = Lookup(options, fanout, replayer, writer, mesh.replies, options.query_timeout_s)
     parts = Parts(
         settings=options,
         authenticator=authenticator,
-        admission=Admission(options.max_in_flight),
-        ingress=Ingress(options, tokenizer, seen, fanout, writer, mesh.replies, presence),
+        admission=admission,
+        ingress=ingress,
         lookup=lookup,
         cancellation=Cancellation(lookup, writer, options.cancel_timeout_s),
         fanout=fanout,
@@ -171,5 +183,6 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
         finally:
             mesh.server.should_exit = True
             await serving
+            await ingress.stop()
             await fanout.stop()
             await mesh.replies.stop()

@@ -1,4 +1,4 @@
-"""The small parts: keys, admission, catalogue, prompt budget, lanes, replies."""
+"""The small parts: keys, catalogue, prompt budget, lanes, replies."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection
 
-from services.gateway.admission import Admission
 from services.gateway.api.errors import ApiError
 from services.gateway.api.lanes import MAX_IN_FLIGHT, MAX_NAMED_LANES, MAX_QUEUED, Lanes
 from services.gateway.auth import ApiKeys, Caller, LoopbackOnly, is_loopback, load_authenticator, read_keys
@@ -80,16 +79,6 @@ def test_without_keys_only_this_machine() -> None:
 def test_loopback() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.9.9.9", "::1", "localhost"]))
     assert not any(map(is_loopback, ["", "0.0.0.0", "10.0.0.1", "example.org"]))
-
-
-def test_admission_is_bounded_and_gives_back() -> None:
-    admission = Admission(1)
-    with admission.slot():
-        with pytest.raises(ApiError) as caught, admission.slot():
-            pass
-        assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "1"})
-    with admission.slot():
-        assert admission.in_flight == 1
 
 
 def beat(service: Any, number: int = 1, **fields: Any) -> Heartbeat:

@@ -38,6 +38,19 @@ async def seen(mesh: Mesh, what: str) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_left(mesh: Mesh) -> None:
+    """The gateway has seen that every client left."""
+    async with asyncio.timeout(5):
+        while mesh.admission.in_flight:
+            await asyncio.sleep(0.005)
+
+
+async def until_forgotten(mesh: Mesh, request: Requested) -> None:
+    async with asyncio.timeout(5):
+        while mesh.fanout.find(parse_response_id(request.response_id)) is not None:
+            await asyncio.sleep(0.005)
+
+
 async def test_json_sse_and_websocket_tell_the_same() -> None:
     async with gateway(Mesh()) as mesh, mesh.client() as client:
         whole = await client.responses.create(**ASK)
@@ -140,6 +153,35 @@ async def test_a_client_that_leaves_is_detached(stream: bool, accepted: bool) ->
                 await asyncio.sleep(0.005)
         writer.close()
         await seen(mesh, "detached")
+
+
+def rejected(request: Requested) -> Rejected:
+    return Rejected(
+        gateway="gateway-1", correlation_id=request.response_id, status=400, code="previous_response_not_found",
+        message="unknown",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_client_that_leaves_while_history_assembles_is_detached_once_it_was_accepted(accepted: bool) -> None:
+    """Until then the journal has no `requested`, and would ignore the `detached`."""
+    async with gateway(Mesh(lambda *_: [])) as mesh, mesh.client() as client:
+        asking = asyncio.create_task(client.responses.create(previous_response_id="resp_p", stream=True, **ASK))
+        async with asyncio.timeout(5):
+            while not mesh.requests:
+                await asyncio.sleep(0.005)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await until_left(mesh)
+        request = mesh.requests[0]
+        assert mesh.presence.seen == []
+        if accepted:
+            mesh.publish([accept(request)])
+            await seen(mesh, "detached")
+        else:
+            mesh.replies.deliver(rejected(request))
+        await until_forgotten(mesh, request)
+        assert [kind for kind, _ in mesh.presence.seen] == (["detached"] if accepted else [])
 
 
 async def test_a_websocket_that_closes_is_detached() -> None:
