@@ -37,8 +37,8 @@ async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
     watcher = ClusterWatcher(settings, Service.MODERATION)
     outbox = Outbox(writer)
     limits = WatchLimits.of(settings)
-    dispatcher = Dispatcher(outbox, watcher.cluster, limits)
-    screener = Screener(policy, PatternClassifier(policy), outbox, dispatcher, settings.max_waiting)
+    dispatcher = Dispatcher(outbox, watcher.cluster, limits, settings.max_waiting)
+    screener = Screener(policy, PatternClassifier(policy), outbox, dispatcher)
     owner = Owner(settings, service_id, screener, dispatcher, outbox, replayer, watcher.cluster)
     journal = GroupConsumer(
         settings,
@@ -79,7 +79,8 @@ async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
 
 async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -> None:
     """Own the partitions from their committed offsets on."""
-    await owner.take_over({n: (await journal.position(n), await journal.end_offset(n)) for n in numbers})
+    generation = journal.generation
+    await owner.take_over({n: (await journal.position(n), await journal.end_offset(n)) for n in numbers}, generation)
 
 
 async def _follow(owner: Owner, journal: GroupConsumer) -> None:
@@ -110,7 +111,7 @@ async def heal(owner: Owner, journal: GroupConsumer, number: int) -> None:
         # Nothing may be awaited between these two: what is read again must find the fresh fold, and a batch from
         # before the seek must not (it waits for the owner already, and comes first).
         journal.seek(number, start)
-        await owner.take_over({number: (start, end)})
+        await owner.take_over_anew(number, start, end)
 
 
 async def _commit(owner: Owner, journal: GroupConsumer) -> None:

@@ -3,7 +3,8 @@
 Pure, and the same in the gateway's projections, history's recorder and an owner that takes over: the same log
 gives the same text everywhere.
 
-1. Events of an epoch lower than the highest seen for the response are ignored (`screening` raises it).
+1. Events of an epoch lower than the highest seen for the response are ignored. `screening`, `accepted` (a second
+   one too) and the terminal raise it; deltas do not: readers that skip them undecoded come to the same end.
 2. A delta counts only as the contiguous continuation; each other kind counts once; after the terminal only
    `deleted` is valid.
 """
@@ -40,6 +41,8 @@ class EventFold:
             return record
         if record.epoch < self.epoch or self.terminal is not None or self.deleted:
             return None
+        if isinstance(record, Delta):
+            return self._delta(record)
         self.epoch = record.epoch
         if isinstance(record, Screening):
             return None
@@ -47,8 +50,6 @@ class EventFold:
             return self._accepted(record)
         if self.accepted is None:
             return None
-        if isinstance(record, Delta):
-            return self._delta(record)
         self.terminal = record
         return record
 
@@ -59,7 +60,7 @@ class EventFold:
         return record
 
     def _delta(self, record: Delta) -> Delta | None:
-        if record.start != self.position:
+        if self.accepted is None or record.start != self.position:
             return None
         self.position = record.end
         self.texts.append(record.text)

@@ -57,6 +57,15 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """What this member is assigned now."""
         return frozenset(self._held)
 
+    @property
+    def generation(self) -> int:
+        """How often the group has been assigned anew, as of this member's last join.
+
+        It grows with every rebalance, so whoever holds a partition in a later generation can prove it. -1 while this
+        member is not in the group. aiokafka has no public name for it.
+        """
+        return int(self._consumer._coordinator.generation)
+
     async def start(self) -> None:
         """Join the group. Raises BrokerUnavailableError."""
         self._consumer.subscribe([self._name], listener=self)

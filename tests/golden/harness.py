@@ -67,8 +67,8 @@ async def play(case: Case, *, one_batch: bool = False) -> MemoryLog:
     return log
 
 
-async def _owner(log: MemoryLog, service_id: str, *workers: Heartbeat) -> OwnerBench:
-    bench = OwnerBench(log, service_id=service_id)
+async def _owner(log: MemoryLog, service_id: str, *workers: Heartbeat, generation: int = 1) -> OwnerBench:
+    bench = OwnerBench(log, service_id=service_id, generation=generation)
     bench.hear(gateway_beat(), *workers)
     await bench.start()
     return bench
@@ -88,7 +88,8 @@ async def _play_step(bench: OwnerBench, step: dict[str, Any]) -> OwnerBench:
         case "advance_ms":
             await bench.advance(value)
         case "successor":
-            return await _owner(bench.log, value, *(b for b in bench.living.values() if b.service == "inference"))
+            workers = [beat for beat in bench.living.values() if beat.service == "inference"]
+            return await _owner(bench.log, value, *workers, generation=bench.generation + 1)
         case _:
             raise ValueError(f"no step is called {kind!r}")
     return bench

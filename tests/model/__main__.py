@@ -1,8 +1,8 @@
 """`python -m tests.model [--states N] [--walks N] [--seed N]`: the long form of the exploration, with figures.
 
-Every set of at most two faults breadth first up to `--states`, then `--walks` random walks with all faults at once.
-Prints counterexamples; leaves with 1 if there is one. Pairs with a pause run into the known gaps
-(`test_known_gaps.py`).
+Every set of at most two faults, with one policy and with an upgrade, breadth first up to `--states`, then `--walks`
+random walks with all faults at once.
+Prints counterexamples; leaves with 1 if there is one.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 
 from tests.model.explorer import Explorer, Result, Scenario
 from tests.model.world import Faults
@@ -23,11 +23,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     sound = True
-    for violates in (False, True):
+    for violates, upgraded in product((False, True), repeat=2):
         for faults in _sets_of_faults():
-            scenario = Scenario(faults, violates)
+            scenario = Scenario(faults, violates, upgraded=upgraded)
             sound &= _report(scenario, partial(Explorer(scenario).exhaust, options.states))
-        scenario = Scenario(Faults(1, 1, 1, 1, 1), violates)
+        scenario = Scenario(Faults(1, 1, 1, 1, 1), violates, upgraded=upgraded)
         sound &= _report(scenario, partial(Explorer(scenario).wander, options.seed, options.walks))
     return 0 if sound else 1
 
@@ -41,6 +41,7 @@ def _report(scenario: Scenario, explore: Callable[[], Result]) -> bool:
     result = explore()
     names = "+".join(name for name, count in scenario.faults._asdict().items() if count) or "no fault"
     text = "violates" if scenario.violates else "finishes"
+    text += ", upgraded" if scenario.upgraded else ""
     print(f"{names}, {text}, {time.perf_counter() - started_s:.1f} s: {result}", flush=True)
     return result.broken is None
 

@@ -17,12 +17,14 @@ from tests.model.world import Faults, Owner, World
 @dataclass(frozen=True)
 class Scenario:
     """Where an exploration starts. `handed_over`: the owner paused before the client asked, so two believe that they
-    own the partition and no response was there to be marked. `begins`: labels (their beginnings) of the first steps.
+    own the partition and no response was there to be marked. `upgraded`: owner 1 has a newer policy. `begins`: labels
+    (their beginnings) of the first steps.
     """
 
     faults: Faults
     violates: bool = False
     handed_over: bool = False
+    upgraded: bool = False
     begins: tuple[str, ...] = ()
 
     def first(self, *, epochs_of_the_group: bool) -> World:
@@ -31,6 +33,13 @@ class Scenario:
         epoch = 4 if epochs_of_the_group else 0
         owners = (live, Owner(phase="live", generation=1, epoch=epoch) if late else Owner())
         return World(owners=owners, assigned=late, generation=late, faults=self.faults, spent=late)
+
+
+FENCES_LATE = Scenario(
+    Faults(crash=1, pause=1),
+    begins=("the client asks", "owner 0 DIES", "owner 1 takes over", "owner 1 PAUSES; owner 0 takes over"),
+)
+"""An owner pauses between its takeover and its marker; the next one has taken over by then."""
 
 
 @dataclass
@@ -61,7 +70,10 @@ class Explorer:
     def __init__(self, scenario: Scenario, rules: Rules = SHIPPED) -> None:
         self._scenario = scenario
         self._rules = rules
-        folding = Folding(rules, policy(violates=scenario.violates))
+        later = "model-2" if scenario.upgraded else "model"
+        folding = Folding(
+            rules, (policy(violates=scenario.violates), policy(violates=scenario.violates, version=later))
+        )
         self._mesh = Mesh(folding)
         self._invariants = Invariants(folding)
 

@@ -3,7 +3,7 @@
 All of it is pure, so results are kept by prefix; a prefix is folded once however many states share it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from opentelemetry.trace import INVALID_SPAN
@@ -11,7 +11,7 @@ from opentelemetry.trace import INVALID_SPAN
 from services.gateway.projections import ClientEvent, ResponsesProjection
 from services.inference.claims import seam_at
 from services.inference.engines.port import FinishReason, StepOutput
-from services.moderation.owner.response import Owned, terminal_of
+from services.moderation.owner.response import Owned, failed_by, terminal_of
 from services.moderation.policy import Policy
 from services.moderation.windows import Finding, Outcome, Window
 from shared.folds import EventFold, JournalFold
@@ -40,6 +40,7 @@ from tests.model.text import LIMIT, Ids, Language
 from tests.model.world import Held, Log, Owner
 
 R = new_response_id(1, unix_ms=1_790_000_000_000).text
+POLICY_CHANGED = "the policy changed"
 _FINISHED_MS = 1_790_000_000_900
 
 
@@ -71,9 +72,9 @@ class Table:
 class Folding:
     """The pure core as the modelled processes use it."""
 
-    def __init__(self, rules: Rules, policy: Policy) -> None:
+    def __init__(self, rules: Rules, policies: tuple[Policy, Policy]) -> None:
         self.rules = rules
-        self.policy = policy
+        self.policies = policies
         self.table = Table()
         self.language = Language()
         self._tokenizer = self.language.tokenizer()
@@ -90,7 +91,7 @@ class Folding:
         spec = ResponseSpec(model="m", input=[Message(role="user", parts=["hi"])])
         return Requested(response_id=R, tenant="t", spec=spec, created_ms=0, deadline_ms=1, input_tokens=1)
 
-    def accepted(self, epoch: int) -> Accepted:
+    def accepted(self, epoch: int, owner: int) -> Accepted:
         """The owner's acceptance."""
         request = self.requested()
         return Accepted(
@@ -98,7 +99,7 @@ class Folding:
             epoch=epoch,
             tenant="t",
             spec=request.spec,
-            policy=self.policy.name,
+            policy=self.policies[owner].name,
             created_ms=0,
             deadline_ms=1,
             input_tokens=1,
@@ -108,7 +109,7 @@ class Folding:
         """A takeover's marker."""
         return Screening(response_id=R, epoch=epoch, owner=f"owner {owner}")
 
-    def deltas(self, outcome: Outcome, epoch: int) -> list[Delta]:
+    def deltas(self, outcome: Outcome, epoch: int, owner: int) -> list[Delta]:
         """What an outcome makes public."""
         return [
             Delta(
@@ -117,7 +118,7 @@ class Folding:
                 start=release.start,
                 end=release.end,
                 text=release.text,
-                policy=self.policy.name,
+                policy=self.policies[owner].name,
                 window=release.window,
             )
             for release in outcome.releases
@@ -125,8 +126,13 @@ class Folding:
 
     def terminal(self, fold: JournalFold, epoch: int, text: str, *, violated: bool) -> AnyTerminal:
         """The shipped end of a response."""
-        owned = Owned(self.requested(), 0, {}, fold, epoch=epoch)
+        owned = Owned(self.requested(), 0, {}, fold, epoch)
         return terminal_of(owned, text=text, violated=violated, finished_ms=_FINISHED_MS)
+
+    def ended_by_another_policy(self, fold: JournalFold, epoch: int, text: str) -> AnyTerminal:
+        """The shipped end of a response that an owner with another policy finds: what is public stays."""
+        owned = Owned(self.requested(), 0, {}, fold, epoch)
+        return failed_by(self.cut("failed", POLICY_CHANGED), owned, text=text, finished_ms=_FINISHED_MS)
 
     def dispatched(self, attempt: int, worker: int) -> Dispatched:
         """The owner's note of a job."""
@@ -145,9 +151,9 @@ class Folding:
         """The client cancels."""
         return Cancel(response_id=R)
 
-    def cut(self, *, stage: Any = "output", reason: Any = "policy") -> Cut:
+    def cut(self, reason: Literal["policy", "failed"] = "policy", message: str = "") -> Cut:
         """The owner ends it."""
-        return Cut(response_id=R, reason=reason, stage=stage)
+        return Cut(response_id=R, reason=reason, message=message)
 
     # -- folds -----------------------------------------------------------------------------------------------
 
@@ -230,7 +236,8 @@ class Folding:
         return self._screens[key]
 
     def _screen(self, resume_at: int, before: str, new: str, final: bool) -> Screened:
-        screen = self.rules.screen(self.policy, resume_at)
+        # The two policies differ in name only.
+        screen = self.rules.screen(self.policies[0], resume_at)
         earlier = screen.feed(before)
         screen.resolve(earlier, [self._find(window) for window in earlier])
         windows = screen.feed(new, final=final)
@@ -239,7 +246,7 @@ class Folding:
 
     def _find(self, window: Window) -> list[Finding]:
         """What the shipped pattern classifier does, without its event loop: the model has one pattern."""
-        (category,) = self.policy.categories.values()
+        (category,) = self.policies[0].categories.values()
         (pattern,) = category.patterns
         matches = pattern.regex.finditer(window.text, window.start - window.base, window.end - window.base)
         return [

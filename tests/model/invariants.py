@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.folds import EventFold, JournalFold
 from shared.records import TERMINALS, Cancel, Cancelled, Cut, Delta, Failed, Finish, Incomplete
-from tests.model.folding import Folding
+from tests.model.folding import POLICY_CHANGED, Folding
 from tests.model.text import HOLD_BACK, STRIDE
 from tests.model.world import Log, World
 
@@ -20,7 +20,7 @@ class Invariants:
 
     def __init__(self, folding: Folding) -> None:
         self._folding = folding
-        (category,) = folding.policy.categories.values()
+        (category,) = folding.policies[0].categories.values()
         self._violation: re.Pattern[str] = re.compile(category.patterns[0].regex.pattern)
         self._good_journals: set[Log] = set()
         self._good_events: set[Log] = set()
@@ -124,7 +124,7 @@ class Invariants:
 
     def _the_end_follows_from_the_journal(self, journal: JournalFold, events: EventFold) -> None:
         end = events.terminal
-        if end is None:
+        if end is None or (isinstance(end, Failed) and end.message == POLICY_CHANGED):
             return
         text = journal.text[: self._public_end(journal.text, final=True)]
         violated = text != journal.text

@@ -12,9 +12,9 @@ real, and for the price of a `pause` when it is not (a live worker that was sile
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from shared.folds import JournalFold
+from shared.folds import EventFold, JournalFold
 from shared.records import Events, Finish, Journal
-from tests.model.folding import Folding
+from tests.model.folding import POLICY_CHANGED, Folding
 from tests.model.text import LIMIT
 from tests.model.world import Held, Log, Owner, Worker, World
 
@@ -207,7 +207,7 @@ class Mesh:
         return start._replace(phase="folded")
 
     def _epoch(self, owner: Owner, otherwise: int) -> int:
-        """The shipped rule counts on from what it read; the proposed one takes the group's word."""
+        """The group's word. Without that rule: one more than what it read."""
         return owner.generation * _HEALS + owner.heals if self._folding.rules.epochs_of_the_group else otherwise
 
     # -- owners ----------------------------------------------------------------------------------------------
@@ -270,7 +270,17 @@ class Mesh:
                 attempt=fold.attempt,
             )
             label = f"owner {number} is live in epoch {live.epoch} at {live.resume_at}"
-            yield from self._deliver(world, number, label, self._act(world, live, fold))
+            yield from self._deliver(world, number, label, self._resume(world, number, live, fold, events))
+
+    def _resume(self, world: World, number: int, live: Owner, fold: JournalFold, events: EventFold) -> list[Act]:
+        accepted = events.accepted
+        if events.epoch > live.epoch:
+            return [Act(live._replace(ended=True))]
+        if live.ended or accepted is None or accepted.policy == self._folding.policies[number].name:
+            return self._act(world, number, live, fold)
+        cut = self._to_journal(self._folding.cut("failed", POLICY_CHANGED))
+        end = self._to_events(self._folding.ended_by_another_policy(fold, live.epoch, events.text))
+        return [Act(live._replace(ended=True), (cut, end))]
 
     def _ends_of_reading(self, world: World, number: int) -> Iterable[int]:
         owner = world.owners[number]
@@ -286,33 +296,31 @@ class Mesh:
         owner, end = world.owners[number], len(world.journal)
         for read in sorted({owner.read + 1, end}) if owner.read < end else ():
             fold = self._folding.journal(world.journal[:read])
-            claim = fold.owner
-            attempt = max(owner.attempt, claim.attempt if claim is not None else 0)
-            reading = owner._replace(read=read, attempt=attempt)
+            reading = owner._replace(read=read, attempt=max(owner.attempt, fold.attempt))
             label = f"owner {number} reads the journal to {read}"
-            yield from self._deliver(world, number, label, self._act(world, reading, fold))
+            yield from self._deliver(world, number, label, self._act(world, number, reading, fold))
 
-    def _act(self, world: World, owner: Owner, fold: JournalFold) -> list[Act]:
+    def _act(self, world: World, number: int, owner: Owner, fold: JournalFold) -> list[Act]:
         """Screen, publish, dispatch the first attempt. One act per worker that may get the job."""
         if owner.ended or fold.requested is None:
             return [Act(owner)]
         ends_now = fold.decision is not None and not self._folding.rules.accepts_before_it_ends
         if not owner.accepted and ends_now:
-            cut = self._to_journal(self._folding.cut(stage="input", reason="failed"))
+            cut = self._to_journal(self._folding.cut("failed"))
             return [Act(owner._replace(ended=True), (cut,), rejected=True)]
         sends: list[Send] = []
         if not owner.accepted:
             owner = owner._replace(accepted=True)
-            sends.append(self._to_events(self._folding.accepted(owner.epoch)))
-        owner = self._screen(owner, fold, sends)
+            sends.append(self._to_events(self._folding.accepted(owner.epoch, number)))
+        owner = self._screen(number, owner, fold, sends)
         if owner.ended or owner.ending or fold.decision is not None or owner.attempt > 0:
             return [Act(owner, tuple(sends))]
         return self._dispatch(world, owner, fold, sends)
 
-    def _screen(self, owner: Owner, fold: JournalFold, sends: list[Send]) -> Owner:
+    def _screen(self, number: int, owner: Owner, fold: JournalFold, sends: list[Send]) -> Owner:
         screened = self._folding.screened(owner, fold)
         owner = owner._replace(screened=len(fold.pieces), public=max(owner.resume_at, screened.position))
-        sends += [self._to_events(delta) for delta in self._folding.deltas(screened.outcome, owner.epoch)]
+        sends += [self._to_events(delta) for delta in self._folding.deltas(screened.outcome, owner.epoch, number)]
         if not screened.done:
             return owner
         violated = screened.outcome.cut is not None
@@ -350,7 +358,7 @@ class Mesh:
                     paused, number, f"owner {number} sees a PAUSED worker as dead", acts, fault=True
                 )
         elif trouble is not None and fold.exhausted:
-            cut = self._to_journal(self._folding.cut(reason="failed"))
+            cut = self._to_journal(self._folding.cut("failed"))
             acts = [Act(owner._replace(ending=True), (cut,))]
             yield from self._deliver(world, number, f"owner {number} gives up: {trouble}", acts)
         elif trouble is not None:

@@ -19,10 +19,9 @@ SaidBefore = Callable[[Iterable[Journal], str], tuple[int, ...] | None]
 @dataclass(frozen=True)
 class Rules:
     """The classes and functions that decide. The flags are rules that live in the services' I/O and are modelled:
-    a takeover marks its epoch, reads up to the marker, dispatches anew for void claims, heals after a lost append.
-
-    Proposed, not shipped: `accepts_before_it_ends` (what was asked is accepted even if its end is in the journal
-    already), `epochs_of_the_group` (an epoch is the group's generation, so that a superseded owner's is always lower).
+    a takeover marks its epoch, reads up to the marker, dispatches anew for void claims, heals after a lost append,
+    accepts what was asked even if its end is in the journal already (`accepts_before_it_ends`), and takes its epoch
+    from the group's generation, so that a superseded owner's is always lower (`epochs_of_the_group`).
     """
 
     journal_fold: type[JournalFold] = JournalFold
@@ -34,8 +33,8 @@ class Rules:
     reads_up_to_its_mark: bool = True
     replaces_void_claims: bool = True
     heals: bool = True
-    accepts_before_it_ends: bool = False
-    epochs_of_the_group: bool = False
+    accepts_before_it_ends: bool = True
+    epochs_of_the_group: bool = True
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -80,11 +80,11 @@ class _Decoder:
         return self._utf8.decode(b"", final=True)
 
 
-def policy(*, violates: bool) -> Policy:
+def policy(*, violates: bool, version: str = "model") -> Policy:
     """Windows of 2, one code point held back; whether the language's last letter is a violation."""
     pattern = VIOLATION if violates else "!"
     lookback = max(LOOKBACK, STRIDE + HOLD_BACK)
     return parse_policy(
-        f"version: model\nstreaming: {{stride: {STRIDE}, lookback: {lookback}, hold_back: {HOLD_BACK}}}\n"
+        f"version: {version}\nstreaming: {{stride: {STRIDE}, lookback: {lookback}, hold_back: {HOLD_BACK}}}\n"
         f"categories:\n  harm: {{output: cut, patterns: ['{pattern}']}}\n"
     )

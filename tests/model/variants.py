@@ -1,4 +1,4 @@
-"""Rules with one of DESIGN 5 and 6 removed, and the rules that are proposed. Each variant says what it leaves out."""
+"""Rules with one of DESIGN 5 and 6 removed. Each variant says what it leaves out."""
 
 from collections.abc import Iterable, Sequence
 
@@ -171,16 +171,13 @@ class WindowsByArrival(TextScreen):
         return Outcome([*outcome.releases, rest], outcome.decisions)
 
 
-# -- proposed ------------------------------------------------------------------------------------------------
-
-
-class ReleasesByWindow(TextScreen):
-    """Proposed: each window's release is a piece of its own, however many windows are resolved at once, so that two
-    owners publish the same deltas and a reader that heard one of them can go on with the other."""
+class JoinsReleases(TextScreen):
+    """6.3 without "never of arrival times or batching": what several windows release at once is one piece."""
 
     def resolve(self, windows: Sequence[Window], findings: Iterable[Sequence[Finding]]) -> Outcome:
-        outcomes = [
-            super(ReleasesByWindow, self).resolve([window], [found])
-            for window, found in zip(windows, findings, strict=True)
-        ]
-        return Outcome([r for o in outcomes for r in o.releases], [d for o in outcomes for d in o.decisions])
+        outcome = super().resolve(windows, findings)
+        joined: list[Release] = []
+        for release in outcome.releases:
+            before = joined.pop() if joined else Release(release.start, release.start, "", release.window)
+            joined.append(Release(before.start, release.end, before.text + release.text, release.window))
+        return Outcome(joined, outcome.decisions)

@@ -110,10 +110,12 @@ class OwnerBench:
         service_id: str = "moderation_1",
         policy: str = TEST_POLICY,
         partition: int = PARTITION,
+        generation: int = 1,
         **settings: Any,
     ) -> None:
         self.log = log or MemoryLog()
         self.partition = partition
+        self.generation = generation
         self.settings = ModerationSettings(**settings)
         self.writer = MemoryWriter(self.log, Service.MODERATION)
         self.replayer = MemoryReplayer(self.log, Service.MODERATION)
@@ -121,9 +123,9 @@ class OwnerBench:
         self.living: dict[str, Heartbeat] = {}
         self.commits: list[int] = []
         outbox = Outbox(self.writer)  # type: ignore[arg-type]
-        dispatcher = Dispatcher(outbox, self.cluster, WatchLimits.of(self.settings))
+        dispatcher = Dispatcher(outbox, self.cluster, WatchLimits.of(self.settings), self.settings.max_waiting)
         policy_read = parse_policy(policy)
-        screener = Screener(policy_read, PatternClassifier(policy_read), outbox, dispatcher, self.settings.max_waiting)
+        screener = Screener(policy_read, PatternClassifier(policy_read), outbox, dispatcher)
         self.owner = Owner(
             self.settings,
             service_id,
@@ -157,7 +159,7 @@ class OwnerBench:
         """Take the partition over, folding from offset `start` on; a gateway is heard before anything is judged."""
         if not self.living:
             self.hear(gateway_beat())
-        await self.owner.take_over({self.partition: (start, self.log.end(JOURNAL, self.partition))})
+        await self.owner.take_over({self.partition: (start, self.log.end(JOURNAL, self.partition))}, self.generation)
         self._position = start
         await self.pump()
 

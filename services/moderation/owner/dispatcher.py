@@ -1,5 +1,6 @@
 """Sending jobs: who waits, who goes where, who has been tried often enough (DESIGN 4, 5.3 and 5.7)."""
 
+import asyncio
 import logging
 import random
 
@@ -8,9 +9,11 @@ from opentelemetry.trace import SpanKind
 
 from services.moderation.owner.dispatch import Slots, choose_worker, mailbox_of
 from services.moderation.owner.outbox import Outbox
+from services.moderation.owner.partition import succeeded
 from services.moderation.owner.response import Owned
 from services.moderation.owner.watch import Reason, WatchLimits, needs_attempt
 from shared.heartbeats import Cluster, Member
+from shared.log import Appended
 from shared.records import Cut, Dispatched, Job
 from shared.telemetry import extract, inject, names
 from shared.topics import JOBS, Service
@@ -22,10 +25,11 @@ tracer = trace.get_tracer("chatmesh.moderation")
 class Dispatcher:
     """Starts attempts. Jobs without a slot wait here, by priority, then by age."""
 
-    def __init__(self, outbox: Outbox, cluster: Cluster, limits: WatchLimits) -> None:
+    def __init__(self, outbox: Outbox, cluster: Cluster, limits: WatchLimits, max_waiting: int) -> None:
         self._outbox = outbox
         self._cluster = cluster
         self._limits = limits
+        self._max_waiting = max_waiting
         self._slots = Slots()
         self._rng = random.Random()
         self._waiting: dict[str, Owned] = {}
@@ -34,6 +38,18 @@ class Dispatcher:
     def waiting(self) -> int:
         """Accepted responses that have no worker yet."""
         return len(self._waiting)
+
+    @property
+    def overloaded(self) -> bool:
+        """More jobs wait than `max_waiting`, not counting those that a free slot takes at once."""
+        if len(self._waiting) < self._max_waiting:
+            return False
+        workers, now_ms = self._cluster.alive(Service.INFERENCE, ready=True), self._cluster.now_ms
+        return len(self._waiting) >= self._max_waiting + sum(max(0, self._slots.free(w, now_ms)) for w in workers)
+
+    def admit(self, owned: Owned) -> None:
+        """An accepted response waits for its first attempt, which `dispatch_where_needed` starts."""
+        self._waiting[owned.id] = owned
 
     def forget(self, owned: Owned) -> None:
         """The response ended or is someone else's now."""
@@ -75,10 +91,15 @@ class Dispatcher:
             self._waiting[owned.id] = owned
 
     def _give_up(self, owned: Owned, reason: Reason) -> None:
+        """The cut follows its dead letter: if that is lost, whoever takes over finds no cut and gives up once more."""
         owned.ending = True
         message = f"The response could not be generated: {owned.times.attempt} attempts failed ({reason.value})."
-        self._outbox.put_job_aside(owned, self._job(owned, owned.times.attempt), message)
-        self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", message=message))
+        letter = self._outbox.put_job_aside(owned, self._job(owned, owned.times.attempt), message)
+        letter.add_done_callback(lambda done: self._cut_after(done, owned, message))
+
+    def _cut_after(self, letter: "asyncio.Future[Appended]", owned: Owned, message: str) -> None:
+        if succeeded(letter):
+            self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", message=message))
 
     def _dispatch(self, owned: Owned) -> bool:
         workers = self._cluster.alive(Service.INFERENCE, ready=True)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
@@ -49,11 +50,13 @@ class Outbox:
         message: str,
         param: str | None = None,
         error_type: str = "invalid_request_error",
-    ) -> None:
-        """Tell the asking gateway that the request became nothing."""
+    ) -> "asyncio.Future[Any]":
+        """Tell the asking gateway, if there is one, that the request became nothing."""
         address = owned.requested.reply_to
         if address is None:
-            return
+            nobody_asks = asyncio.get_running_loop().create_future()
+            nobody_asks.set_result(None)
+            return nobody_asks
         reply = Rejected(
             gateway=address.gateway,
             correlation_id=owned.id,
@@ -63,20 +66,24 @@ class Outbox:
             param=param,
             error_type=error_type,
         )
-        self._send(owned.partition, REPLIES, reply, partition=address.partition)
+        return self._send(owned.partition, REPLIES, reply, partition=address.partition)
 
     def verdict(self, owned: Owned, verdict: Verdict) -> None:
         """Leave an audit trail."""
         self._send(owned.partition, VERDICTS, verdict)
 
-    def put_aside(self, record: RawRecord, error: Exception) -> None:
+    def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[Appended]:
         """A journal record that cannot be handled."""
-        self._attempt(record.partition, lambda: dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error))
+        return self._attempt(
+            record.partition, lambda: dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error)
+        )
 
-    def put_job_aside(self, owned: Owned, job: Job, error: str) -> None:
+    def put_job_aside(self, owned: Owned, job: Job, error: str) -> asyncio.Future[Appended]:
         """A job that no worker could finish."""
         attempts = owned.fold.attempt
-        self._attempt(owned.partition, lambda: dead_work(self._writer, Service.MODERATION, JOBS, job, error, attempts))
+        return self._attempt(
+            owned.partition, lambda: dead_work(self._writer, Service.MODERATION, JOBS, job, error, attempts)
+        )
 
     def _send(
         self,

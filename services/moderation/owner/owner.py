@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
-from services.moderation.owner.partition import Partition
+from services.moderation.owner.partition import Partition, first_epoch
 from services.moderation.owner.response import Owned
 from services.moderation.owner.screening import Screener
 from services.moderation.settings import ModerationSettings
@@ -61,15 +61,28 @@ class Owner:
 
     # -- partitions come and go ------------------------------------------------------------------------------
 
-    async def take_over(self, positions: Mapping[int, tuple[int, int]]) -> None:
-        """Own these partitions: number → (offset of the first record to come, end of the journal now)."""
+    async def take_over(self, positions: Mapping[int, tuple[int, int]], generation: int) -> None:
+        """Own these partitions, which the group gave us in `generation`: number → (offset of the first record to come,
+        end of the journal now)."""
         async with self._lock:
             for number, (start, end) in positions.items():
-                log.debug("takes partition %d over: folds offsets %d to %d", number, start, end)
-                self._drop(number)
-                self._partitions[number] = Partition(number, live_at=end, next_offset=start)
-                self._outbox.broken.discard(number)
+                self._begin(Partition(number, first_epoch(generation), live_at=end, next_offset=start))
             await self._go_live_where_caught_up()
+
+    async def take_over_anew(self, number: int, start: int, end: int) -> None:
+        """Own a partition again where an append failed, in a higher epoch; nothing happens if it is no longer ours."""
+        async with self._lock:
+            partition = self._partitions.get(number)
+            if partition is not None:
+                self._begin(Partition(number, partition.epoch + 1, live_at=end, next_offset=start))
+                await self._go_live_where_caught_up()
+
+    def _begin(self, partition: Partition) -> None:
+        number, start, end = partition.number, partition.next_offset, partition.live_at
+        log.debug("takes partition %d over in epoch %d: folds offsets %d to %d", number, partition.epoch, start, end)
+        self._drop(number)
+        self._partitions[number] = partition
+        self._outbox.broken.discard(number)
 
     async def drop(self, numbers: Iterable[int]) -> None:
         """These partitions are someone else's now: nothing more is published there."""
@@ -135,7 +148,7 @@ class Owner:
         events = await self._read_events(partition, since_ms, None)
         marks = [
             self._outbox.publish(
-                partition.responses[i], Screening(response_id=i, epoch=fold.epoch + 1, owner=self._service_id)
+                partition.responses[i], Screening(response_id=i, epoch=partition.epoch, owner=self._service_id)
             )
             for i, fold in events.items()
             if fold.terminal is None
@@ -156,7 +169,10 @@ class Owner:
         if events.terminal is not None:
             partition.forget(owned)
             return
-        owned.epoch = events.epoch
+        if events.epoch > partition.epoch:
+            log.warning("%s: a later owner goes on with it (epoch %d)", owned.id, events.epoch)
+            partition.forget(owned)
+            return
         owned.times.attempt = owned.fold.attempt
         # How long others were silent while nobody watched is not known: every worker gets its full time again.
         now_ms = self._cluster.now_ms
@@ -186,7 +202,7 @@ class Owner:
             envelope = _decode(record)
         except RecordError as error:
             log.error("journal %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
-            self._outbox.put_aside(record, error)
+            partition.letters[record.offset] = self._outbox.put_aside(record, error)
             return None
         owned = partition.responses.get(envelope.record.response_id) or self._meet(partition, envelope)
         if owned is None:
@@ -201,7 +217,7 @@ class Owner:
     def _meet(self, partition: Partition, envelope: Envelope[Journal]) -> Owned | None:
         body = envelope.record
         if isinstance(body, Requested) and not partition.has_ended(body.response_id):
-            owned = Owned(body, envelope.offset, envelope.trace, JournalFold())
+            owned = Owned(body, envelope.offset, envelope.trace, JournalFold(), partition.epoch)
             partition.responses[body.response_id] = owned
             return owned
         if isinstance(body, Claimed) and partition.live:
@@ -214,6 +230,11 @@ class Owner:
             owned.times.claimed_ms = heard_ms
             owned.times.attempt = max(owned.times.attempt, owned.fold.owner.attempt)
             self._dispatcher.claimed(owned)
+        elif effect is Effect.DISPATCHED and owned.fold.attempt > owned.times.attempt:
+            # Another owner sent this job: it deserves its time to be claimed.
+            owned.times.attempt = owned.fold.attempt
+            owned.times.dispatched_ms = heard_ms
+            self._dispatcher.forget(owned)
         elif effect is Effect.ADVANCED:
             owned.times.tokens_ms = heard_ms
         elif effect is Effect.VOIDED:

@@ -1,29 +1,46 @@
 """One owned partition: its responses, and where a successor would have to start."""
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 from services.moderation.owner.response import Owned
 
 _REMEMBERED_ENDS = 10_000
+_HEALS_BITS = 20
+
+
+def first_epoch(generation: int) -> int:
+    """The epoch of an owner that the group gave the partition in `generation` (DESIGN 6.1).
+
+    A superseded owner has an older generation, so whatever it writes, however late, is of a lower epoch. The low bits
+    count how often an owner took the partition over anew since; readers only compare epochs.
+    """
+    return generation << _HEALS_BITS
 
 
 @dataclass(slots=True)
 class Partition:
-    """`live_at`: the journal offset from which on we act; below it we only fold what others did."""
+    """`epoch` stamps what is published. `live_at`: the journal offset from which on we act; below it we only fold what
+    others did. `letters`: offset → the append that puts that record aside."""
 
     number: int
+    epoch: int
     live_at: int
     next_offset: int
     live: bool = False
     committed: int = -1
     responses: dict[str, Owned] = field(default_factory=dict)
+    letters: dict[int, "asyncio.Future[Any]"] = field(default_factory=dict)
     _ended: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
 
     @property
     def low_watermark(self) -> int:
-        """Where a successor must start to fold: the oldest unended response's `requested`."""
-        return min((r.offset for r in self.responses.values()), default=self.next_offset)
+        """Where a successor must start to fold: the oldest unended response's `requested`, or what could not be handled
+        and is not acknowledged among the dead letters yet."""
+        unsettled = [offset for offset, letter in self.letters.items() if not succeeded(letter)]
+        return min([*(r.offset for r in self.responses.values()), *unsettled], default=self.next_offset)
 
     def has_ended(self, response_id: str) -> bool:
         """A redelivered `requested` of an ended response must not start it again."""
@@ -37,11 +54,13 @@ class Partition:
             self._ended.popitem(last=False)
 
     def forget_closed(self) -> None:
-        """Forget every response whose end has been acknowledged."""
-        for owned in [r for r in self.responses.values() if r.closing is not None and _succeeded(r)]:
+        """Forget every response whose end has been acknowledged, and every letter that has."""
+        for owned in [r for r in self.responses.values() if r.closing is not None and succeeded(r.closing)]:
             self.forget(owned)
+        for offset in [offset for offset, letter in self.letters.items() if succeeded(letter)]:
+            del self.letters[offset]
 
 
-def _succeeded(owned: Owned) -> bool:
-    closing = owned.closing
-    return closing is not None and closing.done() and not closing.cancelled() and closing.exception() is None
+def succeeded(append: "asyncio.Future[Any]") -> bool:
+    """Whether the append is acknowledged."""
+    return append.done() and not append.cancelled() and append.exception() is None

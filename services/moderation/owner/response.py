@@ -11,7 +11,6 @@ from services.moderation.owner.watch import Timeline
 from services.moderation.windows import TextScreen
 from shared.folds import JournalFold
 from shared.ids import parse_response_id
-from shared.log import Appended
 from shared.records import (
     AnyTerminal,
     Cancel,
@@ -31,21 +30,22 @@ class Owned:
     """A response that this owner answers for.
 
     `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the
-    screen has seen. `closing` is the append that ends the response here: its terminal event, or
-    the journal's cut for input that was refused; once it is acknowledged, the owner may forget the response.
+    screen has seen. `ending`: the journal was told that it must end. `closing` is the append that ends the response
+    here: its terminal event, or what tells a client that nothing became of it; once it is acknowledged, the owner
+    may forget the response.
     """
 
     requested: Requested
     offset: int
     trace: Mapping[str, str]
     fold: JournalFold
-    epoch: int = 0
+    epoch: int
     accepted: bool = False
     screen: TextScreen | None = None
     fed: int = 0
     times: Timeline = field(default_factory=Timeline)
     ending: bool = False
-    closing: "asyncio.Future[Appended] | None" = None
+    closing: "asyncio.Future[Any] | None" = None
     lonely_since_ms: int | None = None
     span: Span | None = None
 

@@ -1,7 +1,9 @@
 """Screening in the owner: input before anything is public, output window by window (DESIGN 4.2, 4.4 and 6)."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -15,30 +17,23 @@ from services.moderation.verdicts import input_verdict, output_verdicts, passed_
 from services.moderation.windows import Decision, Finding, Outcome, TextScreen, Window
 from shared.folds import EventFold
 from shared.ids import now_ms
-from shared.records import Accepted, AnyTerminal, Cancel, Cut, Delta, Finish
+from shared.records import Accepted, AnyTerminal, Cut, Delta, Finish
 from shared.telemetry import extract, inject, names
 from shared.topics import JOURNAL
 
 tracer = trace.get_tracer("chatmesh.moderation")
 
-# What the asking gateway is told about a response that ended before it was accepted: HTTP status and error type.
-_UNACCEPTED = {
-    "cancelled": (400, "invalid_request_error"),
-    "rate_limit_exceeded": (429, "rate_limit_error"),
-}
+OVERLOADED = "rate_limit_exceeded"
 
 
 class Screener:
     """Decides what becomes public. One classifier call serves every window of every response of a batch."""
 
-    def __init__(
-        self, policy: Policy, classifier: Classifier, outbox: Outbox, dispatcher: Dispatcher, max_waiting: int
-    ) -> None:
+    def __init__(self, policy: Policy, classifier: Classifier, outbox: Outbox, dispatcher: Dispatcher) -> None:
         self._policy = policy
         self._classifier = classifier
         self._outbox = outbox
         self._dispatcher = dispatcher
-        self._max_waiting = max_waiting
 
     def resume(self, owned: Owned, events: EventFold) -> None:
         """Go on where the public log stands: the raw text is judged again, alike; what is public is not repeated."""
@@ -74,10 +69,14 @@ class Screener:
     # -- input -----------------------------------------------------------------------------------------------
 
     async def _screen_input(self, owned: Owned) -> None:
-        # A finish does not end it: the worker was done before an `accepted` that was lost could be sent again.
-        if isinstance(owned.fold.decision, Cancel | Cut):
-            self._end_unaccepted(owned)
+        """Accept, refuse, or turn away. Only `cut{stage: input}` says that nothing became of a request: whatever else
+        ended it already, another owner may have accepted it before, so it is accepted and then ended."""
+        decision = owned.fold.decision
+        if isinstance(decision, Cut) and decision.stage == "input":
+            self._end_unaccepted(owned, decision)
             return
+        if owned.ending and decision is None:
+            return  # its end is on its way to the journal
         with tracer.start_as_current_span(
             names.process(JOURNAL),
             context=extract(owned.trace),
@@ -98,7 +97,7 @@ class Screener:
     def _decide_input(self, owned: Owned, result: InputVerdict) -> None:
         if result.action == "refuse":
             self._refuse(owned, result.category)
-        elif self._dispatcher.waiting >= self._max_waiting > 0:
+        elif owned.fold.decision is None and self._dispatcher.overloaded:
             self._turn_away(owned)
         else:
             self._accept(owned)
@@ -119,33 +118,34 @@ class Screener:
             input_tokens=requested.input_tokens,
         )
         self._outbox.publish(owned, accepted, inject(owned.span))
+        if owned.fold.decision is None and owned.times.attempt == 0:
+            self._dispatcher.admit(owned)
 
     def _refuse(self, owned: Owned, category: str | None) -> None:
-        cut = Cut(response_id=owned.id, reason="policy", stage="input", category=category)
+        self._reject_input(owned, category)
+        owned.closing = self._outbox.append(
+            owned, Cut(response_id=owned.id, reason="policy", stage="input", category=category)
+        )
+
+    def _reject_input(self, owned: Owned, category: str | None) -> "asyncio.Future[Any]":
         message = "The input was refused by the content policy" + (f" (category {category})." if category else ".")
-        self._outbox.reject(owned, status=400, code="content_policy_violation", message=message, param="input")
-        owned.closing = self._outbox.append(owned, cut)
+        return self._outbox.reject(owned, status=400, code="content_policy_violation", message=message, param="input")
 
     def _turn_away(self, owned: Owned) -> None:
+        """How many wait depends on the moment, so the journal decides: the client is told once it is read back."""
         message = f"{self._dispatcher.waiting:,} requests are waiting for a slot already. Please retry later."
-        self._outbox.reject(
-            owned, status=429, code="rate_limit_exceeded", message=message, error_type="rate_limit_error"
+        owned.ending = True
+        self._outbox.append(
+            owned, Cut(response_id=owned.id, reason="failed", stage="input", code=OVERLOADED, message=message)
         )
-        cut = Cut(response_id=owned.id, reason="failed", stage="input", code="rate_limit_exceeded", message=message)
-        owned.closing = self._outbox.append(owned, cut)
 
-    def _end_unaccepted(self, owned: Owned) -> None:
-        """The journal ended it before anything was public. What was refused is told again: the gateway drops
-        replies that it does not wait for, and the first owner may have died before it said so."""
-        decision = owned.fold.decision
-        if isinstance(decision, Cut) and decision.reason == "policy":
-            self._refuse(owned, decision.category)
+    def _end_unaccepted(self, owned: Owned, cut: Cut) -> None:
+        """Nothing was ever public. It may have been told before: gateways drop replies that they do not wait for."""
+        if cut.reason == "policy":
+            owned.closing = self._reject_input(owned, cut.category)
             return
-        message = decision.message if isinstance(decision, Cut) else "The request was cancelled."
-        code = decision.code if isinstance(decision, Cut) else "cancelled"
-        status, kind = _UNACCEPTED.get(code, (500, "server_error"))
-        self._outbox.reject(owned, status=status, code=code, message=message, error_type=kind)
-        owned.closing = self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", stage="input"))
+        status, kind = (429, "rate_limit_error") if cut.code == OVERLOADED else (500, "server_error")
+        owned.closing = self._outbox.reject(owned, status=status, code=cut.code, message=cut.message, error_type=kind)
 
     # -- output ----------------------------------------------------------------------------------------------
 

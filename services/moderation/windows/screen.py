@@ -100,7 +100,9 @@ class TextScreen:
     def resolve(self, windows: Sequence[Window], findings: Iterable[Sequence[Finding]]) -> Outcome:
         """Judge the next windows, of any number, by their findings (one sequence each, in any order).
 
-        Returns what may be published now. Raises ScreenError if the windows are not the next ones.
+        Returns what may be published now: what one window releases is never joined with another's, so that the
+        pieces do not depend on how many are resolved at once, and a reader that heard one owner can go on with the
+        next. Raises ScreenError if the windows are not the next ones.
         """
         releases: list[Release] = []
         decisions: list[Decision] = []
@@ -113,9 +115,7 @@ class TextScreen:
                 raise ScreenError(f"a finding lies outside its window [{window.start}, {window.end}): {found}")
             self._resolved += 1
             self._step(window, found, decisions)
-            if self._masks:
-                self._emit(releases)
-        self._emit(releases)
+            self._emit(releases)
         self._forget()
         return Outcome(self._unpublished(releases), decisions)
 
@@ -180,14 +180,9 @@ class TextScreen:
 
     def _emit_plain(self, end: int, releases: list[Release]) -> None:
         start = self._emitted
-        if start == end:
-            return
-        text = self._tail[start - self._base : end - self._base]
-        if releases and not releases[-1].masked:
-            before = releases.pop()
-            self._texts.pop()
-            start, text = before.start, before.text + text
-        self._append(Release(start, end, text, self._released_by), releases)
+        if start < end:
+            text = self._tail[start - self._base : end - self._base]
+            self._append(Release(start, end, text, self._released_by), releases)
 
     def _append(self, release: Release, releases: list[Release]) -> None:
         releases.append(release)

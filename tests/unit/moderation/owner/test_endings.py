@@ -83,13 +83,47 @@ async def test_too_many_waiting_become_429_and_leave_nothing_public() -> None:
     assert bench.owner.waiting == 2
 
 
-async def test_a_request_that_was_cancelled_before_it_was_screened_becomes_nothing() -> None:
+async def test_a_burst_in_one_batch_is_held_against_the_slots_and_the_bound() -> None:
+    bench = OwnerBench(max_waiting=2)
+    bench.hear(gateway_beat(), worker_beat(slots=3))
+    await bench.start()
+    await bench.together(*(requested(number) for number in range(1, 9)))
+    assert [reply.status for reply in replies(bench)] == [429] * 3
+    assert (len(bench.jobs), bench.owner.waiting) == (3, 2)
+
+
+async def test_a_429_is_told_once_the_journal_has_decided_it() -> None:
+    """How many wait depends on the moment, so that a successor must find it in the journal."""
+    bench = OwnerBench(max_waiting=0)
+    bench.hear(gateway_beat())
+    await bench.start()
+    bench.log.append(JOURNAL, requested())
+    await bench.owner.on_records(bench.log.read(JOURNAL, bench.partition))
+    assert replies(bench) == []
+    other = OwnerBench(bench.log, max_waiting=9, generation=2)
+    other.hear(gateway_beat(), worker_beat())
+    await other.start()
+    assert [reply.status for reply in replies(other)] == [429]
+    assert other.kinds() == ["Screening"]
+
+
+async def test_a_request_that_was_cancelled_before_it_was_screened_is_accepted_and_ends_as_cancelled() -> None:
+    """Another owner may have accepted it before: only `cut{stage: input}` says that nothing became of it."""
     bench = OwnerBench()
     bench.hear(gateway_beat(), worker_beat())
     await bench.start()
     await bench.together(requested(1), Cancel(response_id=R))
+    assert (replies(bench), bench.jobs) == ([], [])
+    assert bench.kinds() == ["Accepted", "Cancelled"]
+
+
+async def test_input_that_is_refused_stays_refused_when_it_was_cancelled_meanwhile() -> None:
+    bench = OwnerBench()
+    bench.hear(gateway_beat(), worker_beat())
+    await bench.start()
+    await bench.together(requested(1, text=REFUSE_PHRASE), Cancel(response_id=R))
     assert [reply.status for reply in replies(bench)] == [400]
-    assert (bench.events(), bench.jobs) == ([], [])
+    assert bench.events() == []
 
 
 # -- output --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from services.moderation.owner.partition import first_epoch
 from shared.errors import BrokerUnavailableError
 from shared.folds import EventFold
 from shared.records import (
@@ -36,6 +37,7 @@ from tests.support.owner_bench import (
 )
 from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE, TEST_POLICY
 
+FIRST, SECOND = first_epoch(1), first_epoch(2)
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen."
 
 
@@ -53,7 +55,7 @@ async def past(*records: object, upto: int | None = None) -> MemoryLog:
 
 
 def successor(log: MemoryLog) -> OwnerBench:
-    bench = OwnerBench(log, service_id="moderation_2")
+    bench = OwnerBench(log, service_id="moderation_2", generation=2)
     bench.hear(gateway_beat(), worker_beat(claims=["claim_a"]))
     return bench
 
@@ -73,7 +75,7 @@ async def test_a_successor_with_another_policy_ends_the_response_with_what_is_pu
     stood = EventFold()
     for event in log.of(EVENTS):
         stood.apply(event)
-    bench = OwnerBench(log, service_id="moderation_2", policy=TEST_POLICY.replace("test-1", "test-2"))
+    bench = OwnerBench(log, service_id="moderation_2", generation=2, policy=TEST_POLICY.replace("test-1", "test-2"))
     bench.hear(gateway_beat(), worker_beat(claims=["claim_a"]))
     await bench.start()
     fold = public(bench)
@@ -94,9 +96,9 @@ async def test_a_successor_goes_on_exactly_where_the_public_log_stands(upto: int
     await bench.start()
     await bench.journal(tokens("", len(TEXT), finish="stop"))
     (mark,) = [e for e in bench.events() if isinstance(e, Screening)]
-    assert (mark.epoch, mark.owner) == (1, "moderation_2")
+    assert (mark.epoch, mark.owner) == (SECOND, "moderation_2")
     new = bench.events()[upto + 1 :]
-    assert all(event.epoch == 1 for event in new)
+    assert all(event.epoch == SECOND for event in new)
     assert next(e.start for e in new if isinstance(e, Delta)) == stood.position
     fold = public(bench)
     assert fold.text == TEXT
@@ -120,7 +122,7 @@ async def test_nothing_is_published_before_the_epoch_is_acknowledged() -> None:
 async def test_what_the_old_owner_still_wrote_below_the_mark_is_not_repeated() -> None:
     """Rule 6.1: read up to the mark. The old owner's last delta arrives while the new one takes over."""
     log = await past(requested(), claimed(), tokens(TEXT), upto=1)
-    late = Delta(response_id=response_id(1), start=0, end=10, text=TEXT[:10], policy="p", window=2)
+    late = Delta(response_id=response_id(1), epoch=FIRST, start=0, end=10, text=TEXT[:10], policy="p", window=2)
     bench = successor(log)
     looks: list[None] = []
 
@@ -131,7 +133,7 @@ async def test_what_the_old_owner_still_wrote_below_the_mark_is_not_repeated() -
 
     bench.replayer.before_read = old_owner
     await bench.start()
-    assert next(e.start for e in bench.events() if isinstance(e, Delta) and e.epoch == 1) == 10
+    assert next(e.start for e in bench.events() if isinstance(e, Delta) and e.epoch == SECOND) == 10
     assert public(bench).text == TEXT[: public(bench).position]
 
 
@@ -140,11 +142,52 @@ async def test_what_the_old_owner_writes_behind_the_mark_is_ignored_by_readers()
     bench = successor(log)
     await bench.start()
     stood = public(bench).position
-    log.append(
-        EVENTS, Delta(response_id=response_id(1), start=stood, end=stood + 5, text="WRONG", policy="p", window=9)
+    wrong = Delta(
+        response_id=response_id(1), epoch=FIRST, start=stood, end=stood + 5, text="WRONG", policy="p", window=9
     )
+    log.append(EVENTS, wrong)
     await bench.journal(tokens("", len(TEXT), finish="stop"))
     assert public(bench).text == TEXT
+
+
+async def test_an_owner_that_marks_late_does_not_outrank_its_successor() -> None:
+    """It was paused between its assignment and its mark; the group gave the partition to another meanwhile."""
+    log = await past(requested(), claimed(), tokens(TEXT), upto=2)
+    rightful = OwnerBench(log, service_id="moderation_3", generation=3)
+    rightful.hear(gateway_beat(), worker_beat(claims=["claim_a"]))
+    await rightful.start()
+    stood = len(log.of(EVENTS))
+    await successor(log).start()
+    (late,) = log.of(EVENTS)[stood:]
+    assert (type(late), late.epoch) == (Screening, SECOND), "it publishes its mark and nothing more"
+    await rightful.journal(tokens("", len(TEXT), finish="stop"))
+    assert public(rightful).text == TEXT
+    assert isinstance(public(rightful).terminal, Completed)
+
+
+async def test_two_owners_that_read_in_other_batches_publish_the_same_pieces() -> None:
+    """Rule 6.3: a reader that heard one of them goes on with the other."""
+    pieces = [tokens(TEXT[i : i + 6], i) for i in range(0, len(TEXT), 6)]
+    one_by_one = await past(requested(), claimed(), *pieces)
+    bench = OwnerBench()
+    bench.hear(gateway_beat(), worker_beat(claims=["claim_a"]))
+    await bench.start()
+    await bench.together(requested(), claimed(), *pieces)
+    spans = [(d.start, d.end, d.text) for d in one_by_one.of(EVENTS, Delta)]
+    assert [(d.start, d.end, d.text) for d in bench.log.of(EVENTS, Delta)] == spans
+    assert len(spans) > 1
+
+
+async def test_a_job_that_another_owner_sent_gets_its_time_to_be_claimed() -> None:
+    bench = OwnerBench()
+    bench.hear(gateway_beat())
+    await bench.start()
+    await bench.journal(requested(), Dispatched(response_id=response_id(1), attempt=1, worker="worker_1", mailbox=0))
+    bench.hear(worker_beat("worker_2", mailbox=1))
+    await bench.advance(1_000)
+    assert bench.jobs == []
+    await bench.advance(1_500)
+    assert [job.attempt for job in bench.jobs] == [2]
 
 
 async def test_a_public_terminal_is_final_nothing_more_is_said() -> None:
@@ -163,7 +206,7 @@ async def test_a_request_that_no_owner_had_accepted_is_accepted_in_the_new_epoch
     bench = successor(log)
     await bench.start()
     accepted = next(e for e in bench.events() if isinstance(e, Accepted))
-    assert accepted.epoch == 1
+    assert accepted.epoch == SECOND
     assert public(bench).accepted == accepted
 
 
@@ -203,8 +246,8 @@ async def test_a_rebuilt_owner_gives_every_worker_its_full_time_again() -> None:
 async def test_nobody_is_judged_before_anybody_was_heard() -> None:
     """Without a heartbeat there is no clock: the first one must not look like ages of silence."""
     log = await past(requested(), claimed(), tokens("Once"))
-    bench = OwnerBench(log, service_id="moderation_2")
-    await bench.owner.take_over({PARTITION: (0, log.end(JOURNAL, PARTITION))})
+    bench = OwnerBench(log, service_id="moderation_2", generation=2)
+    await bench.owner.take_over({PARTITION: (0, log.end(JOURNAL, PARTITION))}, generation=2)
     await bench.pump()
     await bench.tick()
     bench.hear(worker_beat("worker_2", mailbox=1))
@@ -221,7 +264,7 @@ async def test_below_the_end_of_the_journal_only_others_acts_are_folded() -> Non
     log = await past(requested(1), claimed(1), tokens("Once"), upto=1)
     sent = len(log.order)
     bench = successor(log)
-    await bench.owner.take_over({PARTITION: (0, log.end(JOURNAL, PARTITION))})
+    await bench.owner.take_over({PARTITION: (0, log.end(JOURNAL, PARTITION))}, generation=2)
     await bench.owner.on_records(log.read(JOURNAL, PARTITION)[:-1])
     await bench.owner.tick()
     assert len(log.order) == sent
@@ -322,7 +365,7 @@ async def test_a_failed_append_breaks_the_partition_and_a_higher_epoch_heals_it(
     assert await bench.tick() == [PARTITION]
     await bench.tick()
     fold = public(bench)
-    assert fold.epoch == 1
+    assert fold.epoch == FIRST + 1
     assert isinstance(fold.terminal, Completed)
     assert fold.text == fold.terminal.text == TEXT
     assert await bench.tick() == []
@@ -426,6 +469,10 @@ async def test_a_dead_letter_that_could_not_be_written_breaks_the_partition() ->
     assert bench.owner.low_watermarks() == {}
     bench.writer.fails = lambda _topic, _record: False
     assert await bench.tick() == [PARTITION]
+    await bench.tick()
+    (letter,) = bench.log.dead_letters(JOURNAL)
+    assert letter.origin_offset == 0, "what could not be handled is not forgotten"
+    assert bench.owner.low_watermarks() == {PARTITION: 1}
 
 
 async def test_tokens_of_a_response_that_nobody_requested_are_nobodys() -> None:
