@@ -6,14 +6,10 @@ the run without faults.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from shared.folds import EventFold, JournalFold
-from shared.records import TERMINALS, Accepted, Completed, Delta, Incomplete
-from shared.records.codec import Envelope
+from tests.chaos.evidence import Evidence, Rule, Violation
+from tests.chaos.logrules import check_logs, folded
 from tests.chaos.observations import (
     DELTA,
     LAST_TYPES,
@@ -25,53 +21,26 @@ from tests.chaos.observations import (
     by_stream,
 )
 
-SubLog = Sequence[Envelope[Any]]
-
-
-class Rule(Enum):
-    """What can be broken; the value is how reports call it."""
-
-    LOST = "lost"
-    DOUBLED = "doubled"
-    REORDERED = "reordered"
-    UNTERMINATED = "unterminated"
-    AFTER_TERMINAL = "after the terminal"
-    TEXT = "text differs from the terminal's"
-    SPLICED = "spliced"
-    WRONG_END = "ended wrongly"
-    FORGOTTEN = "unknown on resume"
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """`where` is a stream ("stream 7") or a response id."""
-
-    rule: Rule
-    where: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.rule.value}: {self.where}: {self.detail}"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One run. `journals` and `events` hold each response's records in log order; `references` the text that each
-    prompt must get."""
-
-    lines: Sequence[AnyClientLine | AnyFaultLine]
-    journals: Mapping[str, SubLog]
-    events: Mapping[str, SubLog]
-    references: Mapping[str, str]
+__all__ = [
+    "Evidence",
+    "Rule",
+    "Violation",
+    "check",
+    "counts",
+    "last_event",
+    "prompt_of",
+    "references_of",
+    "response_of",
+]
 
 
 def check(evidence: Evidence) -> list[Violation]:
-    """Every violation; an empty list means that DESIGN 8.1 and 8.3 held for every stream."""
+    """Every violation; an empty list means that DESIGN 8.1, 8.2, 8.3 and 8.5 held for every stream."""
     found: list[Violation] = []
     for stream, lines in by_stream(evidence.lines).items():
         found += _client(f"stream {stream}", lines, evidence)
     for response_id in sorted(evidence.journals.keys() | evidence.events.keys()):
-        found += _public_log(response_id, evidence)
+        found += check_logs(response_id, evidence)
     return found
 
 
@@ -145,59 +114,10 @@ def _text(where: str, lines: Sequence[AnyClientLine], last: Event, evidence: Evi
     if said != last.text:
         yield Violation(Rule.TEXT, where, f"the deltas say {said!r}, the end says {last.text!r}")
     response_id = response_of(lines)
-    terminal = _folded(evidence.events.get(response_id or "", ())).terminal
+    terminal = folded(evidence.events.get(response_id or "", ())).terminal
     if terminal is not None and terminal.text != last.text:
         yield Violation(Rule.TEXT, where, f"the log's end says {terminal.text!r}, the client's {last.text!r}")
     if last.type == "response.failed":
         yield Violation(Rule.WRONG_END, where, f"{response_id} ended with {last.type}, the log says {terminal}")
     elif last.text != (wanted := evidence.references.get(prompt_of(lines))):
         yield Violation(Rule.SPLICED, where, f"without faults the answer was {wanted!r}, now {last.text!r}")
-
-
-# -- one response in the logs --------------------------------------------------------------------------------
-
-
-def _folded(records: SubLog) -> EventFold:
-    fold = EventFold()
-    for envelope in records:
-        fold.apply(envelope.record)
-    return fold
-
-
-def _public_log(response_id: str, evidence: Evidence) -> Iterator[Violation]:
-    events, journal = evidence.events.get(response_id, ()), evidence.journals.get(response_id, ())
-    fold = _folded(events)
-    if any(isinstance(envelope.record, Accepted) for envelope in events) and fold.terminal is None:
-        yield Violation(Rule.UNTERMINATED, response_id, f"accepted, {len(events)} events, no terminal")
-    yield from _after_terminal(response_id, events)
-    yield from _journal_agrees(response_id, fold, journal)
-
-
-def _after_terminal(response_id: str, events: SubLog) -> Iterator[Violation]:
-    """A superseded owner may come late with anything; who owned the response later has seen its end."""
-    ended_in: int | None = None
-    for envelope in events:
-        record = envelope.record
-        if ended_in is not None and isinstance(record, (Delta, *TERMINALS)) and record.epoch > ended_in:
-            kind = type(record).__name__
-            yield Violation(Rule.AFTER_TERMINAL, response_id, f"{kind} of epoch {record.epoch}, ended in {ended_in}")
-        if ended_in is None and isinstance(record, TERMINALS):
-            ended_in = record.epoch
-
-
-def _journal_agrees(response_id: str, events: EventFold, records: SubLog) -> Iterator[Violation]:
-    """The public text is what the owning claims said, each at its place (DESIGN 5.1)."""
-    journal = JournalFold()
-    for envelope in records:
-        journal.apply(envelope.record)
-    terminal = events.terminal
-    if terminal is None:
-        return
-    natural = isinstance(terminal, Completed) or (
-        isinstance(terminal, Incomplete) and terminal.reason == "max_output_tokens"
-    )
-    said = journal.text
-    if natural and terminal.text != said:
-        yield Violation(Rule.SPLICED, response_id, f"the claims said {said!r}, the public log {terminal.text!r}")
-    if events.text and not terminal.text.startswith(events.text):
-        yield Violation(Rule.TEXT, response_id, f"the log's deltas say {events.text!r}, its terminal {terminal.text!r}")

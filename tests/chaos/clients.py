@@ -2,12 +2,11 @@
 another gateway behind the last event that it saw."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import msgspec
 
 from tests.chaos.observations import (
@@ -23,11 +22,10 @@ from tests.chaos.observations import (
     Refused,
     now,
 )
+from tests.chaos.wire import Answer, BrokenConnectionError, request
 
 RETRY_S = 0.05
 BUSY_RETRY_S = 0.5
-READ_TIMEOUT_S = 15.0
-"""A gateway that is silent for so long is left: longer than any takeover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +39,11 @@ class Gateway:
 Gateways = Callable[[], Sequence[Gateway]]
 
 
-def http_client() -> httpx.AsyncClient:
-    """For any number of streams at once."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=2.0)
-    return httpx.AsyncClient(timeout=timeout, limits=limits)
-
-
 class StreamClient:
     """Reads one response to its end, whatever happens to gateways."""
 
-    def __init__(self, stream: int, http: httpx.AsyncClient, gateways: Gateways, notebook: Notebook) -> None:
+    def __init__(self, stream: int, gateways: Gateways, notebook: Notebook) -> None:
         self._stream = stream
-        self._http = http
         self._gateways = gateways
         self._notebook = notebook
         self._turn = stream
@@ -61,22 +51,27 @@ class StreamClient:
         self._last_number = -1
         self._ended = False
 
-    async def run(self, request: dict[str, Any], patience_s: float) -> None:
+    @property
+    def response_id(self) -> str | None:
+        """Known from the first event on."""
+        return self._response_id
+
+    async def run(self, wanted: dict[str, Any], patience_s: float) -> None:
         """Ask, read, resume. A request that broke before its id was known is asked anew."""
-        self._notebook.write(Asked(at=now(), stream=self._stream, prompt=request["input"]))
+        self._notebook.write(Asked(at=now(), stream=self._stream, prompt=wanted["input"]))
         try:
             async with asyncio.timeout(patience_s):
                 while not self._ended:
-                    await self._connection(request)
+                    await self._connection(wanted)
         except TimeoutError:
             self._notebook.write(GaveUp(at=now(), stream=self._stream))
 
-    async def _connection(self, request: dict[str, Any]) -> None:
+    async def _connection(self, wanted: dict[str, Any]) -> None:
         gateway = self._next_gateway()
         sent_at = now()
         try:
-            async with self._send(gateway, request) as answer:
-                if answer.status_code == 200:
+            async with self._send(gateway, wanted) as answer:
+                if answer.status == 200:
                     opened = Opened(
                         at=now(),
                         stream=self._stream,
@@ -88,10 +83,10 @@ class StreamClient:
                     await self._read(answer)
                 else:
                     await self._refused(gateway, answer)
-        except httpx.TransportError as error:
-            self._broken(gateway, f"{type(error).__name__} {error}")
+        except BrokenConnectionError as error:
+            self._broken(gateway, str(error))
         else:
-            if not self._ended and answer.status_code == 200:
+            if not self._ended and answer.status == 200:
                 self._broken(gateway, "the body ended before the response did")
         if not self._ended:
             await asyncio.sleep(RETRY_S)
@@ -101,15 +96,15 @@ class StreamClient:
         self._turn += 1
         return known[self._turn % len(known)]
 
-    def _send(self, gateway: Gateway, request: dict[str, Any]) -> AbstractAsyncContextManager[httpx.Response]:
+    def _send(self, gateway: Gateway, wanted: dict[str, Any]) -> AbstractAsyncContextManager[Answer]:
         if self._response_id is None:
-            return self._http.stream("POST", f"{gateway.url}/responses", json={**request, "stream": True})
+            return request("POST", f"{gateway.url}/responses", json={**wanted, "stream": True})
         query = {"stream": "true", "starting_after": str(self._last_number)}
-        return self._http.stream("GET", f"{gateway.url}/responses/{self._response_id}", params=query)
+        return request("GET", f"{gateway.url}/responses/{self._response_id}", query=query)
 
-    async def _read(self, answer: httpx.Response) -> None:
-        async for event in _events(answer):
-            self._see(event)
+    async def _read(self, answer: Answer) -> None:
+        async for event in answer.events():
+            self._see(msgspec.json.decode(event))
 
     def _see(self, event: dict[str, Any]) -> None:
         kind, text = event["type"], None
@@ -131,13 +126,13 @@ class StreamClient:
         )
         self._notebook.write(seen)
 
-    async def _refused(self, gateway: Gateway, answer: httpx.Response) -> None:
-        body = (await answer.aread()).decode(errors="replace")[:500]
+    async def _refused(self, gateway: Gateway, answer: Answer) -> None:
+        body = (await answer.body()).decode(errors="replace")[:500]
         refused = Refused(
             at=now(),
             stream=self._stream,
             gateway=gateway.id,
-            status=answer.status_code,
+            status=answer.status,
             body=body,
             resuming=self._response_id is not None,
         )
@@ -151,9 +146,3 @@ class StreamClient:
 def output_text(response: dict[str, Any]) -> str:
     """The text of a Response object."""
     return "".join(part["text"] for item in response["output"] for part in item["content"])
-
-
-async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    async for line in answer.aiter_lines():
-        if line.startswith("data: "):
-            yield msgspec.json.decode(line.removeprefix("data: "))

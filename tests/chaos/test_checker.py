@@ -1,17 +1,26 @@
 """Each invariant has a hand-made log that violates it; the whole log violates none."""
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.history.stores.port import StoredResponse
+from services.moderation.classifiers import PatternClassifier
+from services.moderation.policy import load_policy
+from services.moderation.windows import TextScreen
 from shared.records import (
     Accepted,
+    Cancel,
+    Cancelled,
     Claimed,
     Completed,
     Delta,
     Failed,
     Finish,
+    Incomplete,
     Message,
     Requested,
     ResponseSpec,
@@ -20,6 +29,7 @@ from shared.records import (
 )
 from shared.records.codec import Envelope
 from tests.chaos.checker import Evidence, Rule, check, references_of
+from tests.chaos.evidence import Screening
 from tests.chaos.figures import pauses, silence_s
 from tests.chaos.observations import AnyClientLine, Asked, Event, GaveUp, Injected, Opened, Refused
 
@@ -73,6 +83,58 @@ JOURNAL = [
 GOOD = Evidence(CLIENT, {RESPONSE: log(*JOURNAL)}, {RESPONSE: log(*EVENTS)}, {"p": "abcd"})
 
 
+# The same with a policy: windows of 2 code points, the newest 2 held back; "b" is masked, nothing follows "z".
+STRICT = Screening(stride=2, hold_back=2, masks={"b": "[*]"}, cuts=("z",))
+RAW = [
+    *JOURNAL[:2],
+    tokens("c1", 0, "abcd"),
+    tokens("c1", 1, "efzg"),
+    tokens("c1", 2, "h", Finish(reason="length", input_tokens=1)),
+]
+CUT = Incomplete(**END, text="a[*]cdef", finished_ms=5, reason="content_filter")
+
+
+def released(start: int, end: int, text: str, window: int) -> Delta:
+    return Delta(response_id=RESPONSE, start=start, end=end, text=text, policy="p", window=window)
+
+
+SCREENED = [
+    ACCEPTED,
+    released(0, 1, "a", 1),
+    released(1, 2, "[*]", 1),
+    released(2, 4, "cd", 2),
+    released(4, 6, "ef", 3),
+    CUT,
+]
+
+
+def stamped(records: list[Any], *seconds: int) -> list[Envelope[Any]]:
+    return [Envelope(r, "topic", 0, n, 1000 * at) for n, (r, at) in enumerate(zip(records, seconds, strict=True))]
+
+
+CUT_CLIENT: list[AnyClientLine] = [
+    *CLIENT[:3],
+    *(seen(n, DELTA, text) for n, text in enumerate(("a", "[*]", "cd", "ef"), start=1)),
+    seen(5, DONE, "a[*]cdef"),
+]
+MASKED = Evidence(
+    CUT_CLIENT,
+    {RESPONSE: stamped(RAW, 1, 2, 3, 4, 5)},
+    {RESPONSE: stamped(SCREENED, 1, 3, 3, 4, 5, 6)},
+    {"p": STRICT.public("abcdefzgh")},
+    STRICT,
+)
+
+
+def screened(*replaced: Any) -> Evidence:
+    """Other public records at the same times."""
+    return replace(MASKED, events={RESPONSE: stamped(list(replaced), 1, 3, 3, 4, 5, 6)})
+
+
+def stored(accepted: Any, terminal: Any) -> Evidence:
+    return replace(GOOD, stored={RESPONSE: StoredResponse(accepted, terminal)})
+
+
 def client(*lines: Any) -> Evidence:
     return replace(GOOD, lines=lines)
 
@@ -93,8 +155,60 @@ VIOLATIONS = {
     "the client's end is not the log's": (Rule.TEXT, client(*CLIENT[:5], seen(3, DONE, "ab"))),
     "the log's deltas are not its text": (Rule.TEXT, events(ACCEPTED, delta(0, "ab"), delta(2, "xx"), COMPLETED)),
     "a superseded claim is public": (
-        Rule.SPLICED,
+        Rule.CLAIMS,
         events(ACCEPTED, delta(0, "ab"), delta(2, "xx"), Completed(**END, text="abxx", finished_ms=5)),
+    ),
+    "a superseded claim is public for a moment": (
+        Rule.CLAIMS,
+        events(ACCEPTED, delta(0, "ab"), delta(2, "xx"), *EVENTS[2:]),
+    ),
+    "a cancelled response ends with more than was said": (
+        Rule.CLAIMS,
+        replace(
+            events(ACCEPTED, delta(0, "ab"), Cancelled(**END, text="abc", finished_ms=5)),
+            journals={RESPONSE: log(*JOURNAL[:3], Cancel(response_id=RESPONSE))},
+        ),
+    ),
+    "a second claim of the same attempt is public": (
+        Rule.CLAIMS,
+        replace(
+            GOOD,
+            journals={
+                RESPONSE: log(
+                    *JOURNAL[:3],
+                    claimed("c2", 1, "inference-2"),
+                    tokens("c2", 1, "cd", Finish(reason="length", input_tokens=1)),
+                )
+            },
+        ),
+    ),
+    "a masked word is public": (Rule.UNSCREENED, screened(ACCEPTED, released(0, 2, "ab", 1), *SCREENED[2:])),
+    "a piece of a masked word's neighbour is masked with it": (
+        Rule.UNSCREENED,
+        screened(ACCEPTED, SCREENED[1], released(1, 3, "[*]", 1), *SCREENED[3:]),
+    ),
+    "text behind a cut is public": (Rule.UNSCREENED, screened(*SCREENED[:4], released(4, 7, "efz", 3), CUT)),
+    "text far behind a cut is public": (Rule.UNSCREENED, screened(*SCREENED[:4], released(7, 8, "g", 3), CUT)),
+    "the terminal says what the deltas did not": (
+        Rule.UNSCREENED,
+        screened(*SCREENED[:5], Incomplete(**END, text="abcdef", finished_ms=5, reason="content_filter")),
+    ),
+    "a window releases more than it may": (
+        Rule.UNSCREENED,
+        replace(
+            screened(*SCREENED[:3], released(2, 4, "cd", 1), *SCREENED[4:]), screening=replace(STRICT, cuts=("none",))
+        ),
+    ),
+    "a delta comes before its window's text": (
+        Rule.UNSCREENED,
+        replace(MASKED, journals={RESPONSE: stamped(RAW, 1, 2, 3, 5, 6)}),
+    ),
+    "history holds nothing": (Rule.STORED, replace(GOOD, stored={RESPONSE: None})),
+    "history holds another text": (Rule.STORED, stored(ACCEPTED, Completed(**END, text="ab", finished_ms=5))),
+    "history holds another end": (Rule.STORED, stored(ACCEPTED, Cancelled(**END, text="abcd", finished_ms=5))),
+    "history holds an end that nobody was told": (
+        Rule.STORED,
+        replace(stored(ACCEPTED, COMPLETED), events={RESPONSE: log(*EVENTS[:3])}),
     ),
     "the answer is another than without faults": (Rule.SPLICED, replace(GOOD, references={"p": "else"})),
     "the response failed": (
@@ -113,6 +227,24 @@ VIOLATIONS = {
 
 def test_a_takeover_by_the_rules_violates_nothing() -> None:
     assert check(GOOD) == []
+    assert check(stored(ACCEPTED, COMPLETED)) == []
+
+
+def test_a_screened_and_cut_response_violates_nothing() -> None:
+    assert check(MASKED) == []
+
+
+def test_what_a_screening_forbids_is_what_its_policy_forbids(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(STRICT.policy("checked"))
+    policy = load_policy(tmp_path / "policy.yaml")
+    actions = {name: category.output for name, category in policy.categories.items()}
+    assert actions == {"word-0": "cut", "word-1": "mask"}
+    assert policy.categories["word-1"].mask == "[*]"
+    screen = TextScreen(policy)
+    windows = screen.feed("abcdefzgh", final=True)
+    outcome = screen.resolve(windows, asyncio.run(PatternClassifier(policy).classify(windows)))
+    assert screen.text_released == STRICT.public("abcdefzgh") == "a[*]cdef"
+    assert outcome.cut is not None
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
@@ -126,7 +258,7 @@ def test_every_rule_has_a_violating_log() -> None:
 
 
 def test_an_owner_that_is_late_behind_the_end_is_harmless() -> None:
-    assert check(events(*EVENTS, delta(4, "e"), COMPLETED)) == []
+    assert check(events(*EVENTS, delta(2, "cd"), COMPLETED)) == []
 
 
 def test_references_are_one_text_per_prompt() -> None:
