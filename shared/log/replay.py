@@ -1,6 +1,7 @@
 """Finding one response's sub-log by its id alone: time and partition stand in the id (DESIGN 2)."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,14 +10,16 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from shared.errors import BrokerUnavailableError, ReplayGoneError
+from shared.errors import BrokerUnavailableError, RecordError, ReplayGoneError
 from shared.ids import ResponseId
 from shared.log.clients import make_consumer, topic_name
-from shared.log.tail import decode, raw
+from shared.log.tail import RawRecord, decode, raw
 from shared.records import Accepted, Requested, Screening
 from shared.records.codec import Envelope
 from shared.settings import MeshSettings
 from shared.topics import Service, Topic, assert_may_consume
+
+log = logging.getLogger(__name__)
 
 _POLL_MS = 1000
 _NO_LIMIT = 1 << 62
@@ -140,9 +143,20 @@ class Replayer:
             found = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
             for message in found.get(partition, ()):
                 if message.offset < limit and message.key in wanted:
-                    records.append(decode(topic, raw(message)))
+                    records += _readable(topic, raw(message))
             end = min(limit, max(end, self._consumer.highwater(partition) or 0))
         return records, end
+
+
+def _readable(topic: Topic, record: RawRecord) -> list[Envelope[Any]]:
+    """Whoever follows live puts an unreadable record aside and goes on; a replay must come to the same."""
+    try:
+        return [decode(topic, record)]
+    except RecordError as error:
+        log.warning(
+            "leaves out an unreadable record at %s %d/%d: %s", topic.name, record.partition, record.offset, error
+        )
+        return []
 
 
 @asynccontextmanager

@@ -114,3 +114,11 @@ async def test_nothing_in_a_log_that_covers_its_time_means_that_it_does_not_exis
 async def test_what_retention_has_cut_is_gone(rest: list[tuple[int, Events]]) -> None:
     with pytest.raises(ReplayGoneError):
         await replayed([(10, accepted()), *rest, (50, OTHER)], begin=1)
+
+
+async def test_an_unreadable_record_is_left_out_as_its_live_readers_do() -> None:
+    consumer = MemoryConsumer([(10, accepted()), (20, DELTA), (30, DELTA)])
+    consumer.messages[1].value = b"{oops}"
+    with patch("shared.log.replay.make_consumer", lambda _settings: consumer):
+        replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    assert [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records] == [accepted(), DELTA]
