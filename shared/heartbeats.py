@@ -5,9 +5,11 @@ loop must not look like death; a stuck engine shows in the step counter instead 
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +36,9 @@ class Heart:
         self._steps = steps
         self._beat = Heartbeat(service=service.value, id=service_id, state="starting", seq=0)
         self._lock = threading.Lock()
+        self._unheard: list[Future[None]] = []  # by whom the next beat is awaited
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
@@ -42,8 +47,9 @@ class Heart:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating; the silence tells the others."""
+        """Stop beating; the silence tells the others. Blocks while a beat is on its way."""
         self._stop.set()
+        self._hasten()
         if self._thread.is_alive():
             self._thread.join(timeout=self._settings.request_timeout_ms / 1000)
 
@@ -52,29 +58,69 @@ class Heart:
         with self._lock:
             self._beat = msgspec.structs.replace(self._beat, **changes)
 
-    def _next(self) -> Heartbeat:
+    async def announce(self, timeout_s: float, **changes: Any) -> bool:
+        """`update`, but beat at once and return when the log has it; False if it has not after `timeout_s` seconds."""
+        heard: Future[None] = Future()
+        self.update(**changes)
+        with self._lock:
+            self._unheard.append(heard)
+        self._hasten()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(heard)
+        except TimeoutError:
+            return False
+        return True
+
+    def _hasten(self) -> None:
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _next(self) -> tuple[Heartbeat, list[Future[None]]]:
+        """The beat to send, and who waits for it."""
         with self._lock:
             steps = self._steps() if self._steps is not None else self._beat.steps
             self._beat = msgspec.structs.replace(self._beat, seq=self._beat.seq + 1, steps=steps)
-            return self._beat
+            waiting, self._unheard = self._unheard, []
+            return self._beat, waiting
 
     def _run(self) -> None:
         asyncio.run(self._send())
 
     async def _send(self) -> None:
-        interval_s = self._settings.heartbeat_ms / 1000
-        while not self._stop.is_set():
-            writer = LogWriter(self._settings, self._service, self._beat.id)
-            try:
-                await writer.start()
-                while not self._stop.is_set():
-                    await writer.append(HEARTBEATS, self._next())
-                    await asyncio.sleep(interval_s)
-            except (BrokerUnavailableError, AppendError) as error:
-                log.warning("heartbeats interrupted: %s", error)
-                await asyncio.sleep(interval_s)
-            finally:
-                await writer.stop()
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+        try:
+            while not self._stop.is_set():
+                await self._send_while_it_works()
+        finally:
+            with self._lock:
+                self._loop = None
+
+    async def _send_while_it_works(self) -> None:
+        writer = LogWriter(self._settings, self._service, self._beat.id)
+        try:
+            await writer.start()
+            while not self._stop.is_set():
+                beat, waiting = self._next()
+                await writer.append(HEARTBEATS, beat)
+                for heard in waiting:
+                    if heard.set_running_or_notify_cancel():
+                        heard.set_result(None)
+                await self._pause()
+        except (BrokerUnavailableError, AppendError) as error:
+            log.warning("heartbeats interrupted: %s", error)
+            await self._pause()
+        finally:
+            await writer.stop()
+
+    async def _pause(self) -> None:
+        """One interval, or until somebody wants the next beat at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.heartbeat_ms / 1000):
+                await self._wake.wait()
+        self._wake.clear()
 
 
 @dataclass(frozen=True, slots=True)

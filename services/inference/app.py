@@ -1,46 +1,43 @@
 """Wiring of the inference service, and its life from start to drain."""
 
-import asyncio
-import contextlib
 import logging
 
 from services.inference.engines import build_engine
+from services.inference.mailbox import Mailbox
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
 from shared.chat import load_chat_tokenizer
 from shared.heartbeats import Heart
 from shared.ids import new_id
+from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer
-from shared.runtime import first_end
 from shared.telemetry import start_telemetry
 from shared.topics import JOBS, Service
 
 log = logging.getLogger(__name__)
 GROUP = "inference"
+ANNOUNCE_S = 1.0
+"""How long a draining worker waits until others can know of it."""
 
 
-async def serve(settings: InferenceSettings, stop: asyncio.Event) -> None:
+async def serve(settings: InferenceSettings, stop: Stop) -> None:
     """Load the model, take mail until `stop`, then release what is held and leave the group."""
     service_id = settings.service_id or new_id("inference")
     flush_traces = start_telemetry(Service.INFERENCE, service_id)
     tokenizer = load_chat_tokenizer(settings.model)
-    engine = build_engine(settings.engine_settings())
+    engine = build_engine(settings.engine_settings(), tokenizer)
     heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
     writer = LogWriter(settings, Service.INFERENCE, service_id)
     replayer = Replayer(settings, Service.INFERENCE)
     worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)
-
-    async def assigned(mailboxes: list[int]) -> None:
-        worker.on_assigned(mailboxes)
-
-    async def revoked(_: list[int]) -> None:
-        worker.on_assigned(())
-
-    mailbox = GroupConsumer(settings, Service.INFERENCE, JOBS, GROUP, on_assigned=assigned, on_revoked=revoked)
+    group = GroupConsumer(
+        settings, Service.INFERENCE, JOBS, GROUP, on_assigned=worker.on_assigned, on_revoked=worker.on_revoked
+    )
+    mailbox = Mailbox(worker, writer, group)
 
     async def take_mail() -> None:
-        async for batch in mailbox.batches():
-            await worker.on_mail(batch, mailbox)
+        async for batch in group.batches():
+            await mailbox.take(batch)
 
     def progress(line: str) -> None:
         log.debug("%s", line)
@@ -48,28 +45,18 @@ async def serve(settings: InferenceSettings, stop: asyncio.Event) -> None:
 
     info = engine.info
     heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)
-    async with contextlib.AsyncExitStack() as stack:
-        await writer.start()
-        stack.push_async_callback(writer.stop)
+    async with Lifetime(stop, settings.shutdown_s) as life:
+        life.at_end_blocking("traces", flush_traces)
+        await life.start("log writer", writer)
         heart.start()
-        stack.callback(flush_traces)
-        stack.push_async_callback(asyncio.to_thread, heart.stop)
-        await replayer.start()
-        stack.push_async_callback(replayer.stop)
+        life.at_end_blocking("heartbeats", heart.stop)
+        await life.start("replayer", replayer)
+        life.at_end("engine", engine.close)
         await engine.start(worker.on_outputs, progress)
-        stack.push_async_callback(engine.close)
-        await mailbox.start()
-        stack.push_async_callback(mailbox.stop)
+        await life.start("mailbox", group)
+        life.spawn("mail", take_mail())
+        life.spawn("engine watch", worker.keep_engine_alive())
+        life.at_end("generations", lambda: worker.drain(ANNOUNCE_S))
         heart.update(state="ready", detail="", slots_free=info.slots)
         log.info("serves %s (window %d tokens, %d slots)", info.id, info.context_window, info.slots)
-        mail = asyncio.create_task(take_mail(), name="mailbox")
-        engine_watch = asyncio.create_task(worker.keep_engine_alive(), name="engine watch")
-        try:
-            await first_end(stop, mail, engine_watch)
-        finally:
-            heart.update(state="draining")
-            worker.release_all("the worker shuts down")
-            mail.cancel()
-            engine_watch.cancel()
-            await asyncio.gather(mail, engine_watch, return_exceptions=True)
-            await worker.settle()
+        await life.until_end()

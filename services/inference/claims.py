@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from services.inference.engines.port import RequestTooLongError
 from shared.folds import JournalFold
 from shared.records import Job, Journal
 
@@ -21,8 +22,13 @@ class Seam:
 
 
 def limit_of(job: Job, prompt_tokens: int, context_window: int) -> int:
-    """How many tokens the response may have: what was asked for, but never past the model's window."""
+    """How many tokens the response may have: what was asked for, but never past the model's window.
+
+    Raises RequestTooLongError if the prompt alone passes it.
+    """
     room = context_window - prompt_tokens
+    if room < 0:
+        raise RequestTooLongError(f"prompt of {prompt_tokens:,} tokens exceeds the window of {context_window:,} tokens")
     wanted = job.sampling.max_output_tokens
     return room if wanted is None else min(wanted, room)
 

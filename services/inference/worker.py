@@ -1,36 +1,25 @@
-"""The mailbox worker: jobs in, claims and tokens out (DESIGN 5).
-
-A job's offset is committed once its claim is acknowledged; from then on only the owner's watch starts a new
-attempt. The mailbox is never paused: what the engine cannot hold is claimed and released at once.
-"""
+"""The worker: jobs in, claims and tokens out (DESIGN 5). What it cannot hold it claims and releases at once."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from services.inference.claims import Seam, limit_of, said_before, seam_at
-from services.inference.engines.port import Engine, EngineError, StepOutput
+from services.inference.claims import limit_of, said_before, seam_at
+from services.inference.engines.port import Engine, EngineFullError, StepOutput
 from services.inference.generation import Generation
 from shared.chat import ChatTemplateError, ChatTokenizer
-from shared.errors import (
-    AppendError,
-    ChatmeshError,
-    InvalidIdError,
-    LogError,
-    MalformedRecordError,
-    RecordError,
-)
+from shared.errors import AppendError, ChatmeshError
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms, parse_response_id
-from shared.log import Appended, GroupConsumer, LogWriter, RawRecord, Replayer, dead_letter, decode
+from shared.log import Appended, LogWriter, Replayer
 from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
-from shared.topics import JOBS, JOURNAL, Service
+from shared.topics import JOBS, JOURNAL
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("chatmesh.inference")
@@ -61,30 +50,8 @@ class Worker:
 
     # -- the mailbox -----------------------------------------------------------------------------------------
 
-    async def on_mail(self, batch: Sequence[RawRecord], mailbox: GroupConsumer) -> None:
-        """Claim every job of the batch, obey every stop, then commit."""
-        claims: list[asyncio.Future[Appended]] = []
-        for record in batch:
-            try:
-                envelope = _decode(record)
-            except RecordError as error:
-                log.error("job %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
-                claims.append(dead_letter(self._writer, Service.INFERENCE, JOBS, record, error))
-                continue
-            if isinstance(envelope.record, Stop):
-                self._obey(envelope.record)
-            elif (claim := self._claim(envelope)) is not None:
-                claims.append(claim)
-        # A claim that failed is not retried: the owner's watch sends the job anew after its claim timeout.
-        await asyncio.gather(*claims, return_exceptions=True)
-        for partition, offset in {r.partition: r.offset for r in batch}.items():
-            try:
-                await mailbox.commit(partition, offset + 1)
-            except LogError as error:
-                # The mail comes again: jobs that are held are recognised, ended ones are stopped by their owner.
-                log.warning("%s", error)
-
-    def _claim(self, envelope: Envelope[Job]) -> asyncio.Future[Appended] | None:
+    def claim(self, envelope: Envelope[Job]) -> asyncio.Future[Appended] | None:
+        """Claim the job, and start it or release it. The claim's append, or None where there is nothing to claim."""
         job = envelope.record
         if job.deadline_ms < now_ms() or self._holds(job):
             return None
@@ -101,31 +68,48 @@ class Worker:
         claimed = self._send(record)
         if not self._engine.alive:
             self._revive()
-        if self._draining or len(self._held) >= self._engine.info.slots or not self._engine.alive:
-            self._release_record(job, claim, "no free slot", full=True)
-            return claimed
-        try:
-            generation = self._hold(envelope, claim)
-        except ChatTemplateError as error:
-            self._release_record(job, claim, str(error))
-            return claimed
-        if job.attempt == 1:
+        if (unable := self._unable(job)) is not None:
+            self._release_record(job, claim, unable, full=True)
+        elif (generation := self._hold(envelope, claim)) is not None:
+            self._begin(generation, claimed)
+        return claimed
+
+    def _unable(self, job: Job) -> str | None:
+        """Why this worker cannot even try; such a release is no attempt."""
+        info = self._engine.info
+        if self._draining:
+            return "the worker shuts down"
+        if job.model != info.id or job.revision not in ("", info.revision):
+            # The job was for another worker: mailboxes change hands.
+            return f"serves {info.id} {info.revision}, not {job.model} {job.revision}".rstrip()
+        if len(self._held) >= info.slots or not self._engine.alive:
+            return "no free slot"
+        return None
+
+    def _begin(self, generation: Generation, claimed: asyncio.Future[Appended]) -> None:
+        if generation.job.attempt == 1:
             # Nothing can have been said before: the engine starts while the claim is still on its way. The
             # writer keeps the order, so no token can stand in the journal before the claim.
             self._start(generation, ())
-        task = asyncio.create_task(self._confirm(generation, claimed), name=f"claim {claim}")
+        task = asyncio.create_task(self._confirm(generation, claimed), name=f"claim {generation.claim}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return claimed
 
     def _holds(self, job: Job) -> bool:
         """A redelivered job must not be claimed twice by the same worker."""
         return any(g.job.response_id == job.response_id and g.job.attempt == job.attempt for g in self._held.values())
 
-    def _hold(self, envelope: Envelope[Job], claim: str) -> Generation:
-        """Raises ChatTemplateError if the model's template refuses the prompt."""
+    def _hold(self, envelope: Envelope[Job], claim: str) -> Generation | None:
+        """Take a slot for the job; None if its prompt cannot be rendered: then the claim is released."""
         job = envelope.record
-        prompt_ids = tuple(self._tokenizer.encode([{"role": m.role, "content": m.text} for m in job.prompt]))
+        try:
+            prompt_ids = tuple(self._tokenizer.encode([{"role": m.role, "content": m.text} for m in job.prompt]))
+        except Exception as error:
+            # Not only ChatTemplateError: a template is a program that came with the model and met this conversation.
+            if not isinstance(error, ChatTemplateError):
+                log.error("%s: the prompt cannot be rendered", job.response_id, exc_info=error)
+            self._release_record(job, claim, f"the prompt cannot be rendered: {error}")
+            return None
         span = tracer.start_span(names.chat(job.model), context=extract(envelope.trace), kind=SpanKind.CONSUMER)
         span.set_attributes(
             {
@@ -149,13 +133,12 @@ class Worker:
         """Wait for the claim's ack; a takeover then reads what was said up to it and starts there."""
         try:
             ack = await claimed
-            if generation.job.attempt > 1:
+        except AppendError:
+            self._abandon(generation)  # nobody knows of the claim
+            return
+        if generation.job.attempt > 1:
+            with self._released_on_error(generation):
                 await self._take_over(generation, ack)
-        except AppendError as error:
-            log.warning("%s: claim not acknowledged: %s", generation.job.response_id, error)
-            self._abandon(generation)
-        except ChatmeshError as error:
-            self._release(generation, f"takeover failed: {error}")
 
     async def _take_over(self, generation: Generation, ack: Appended) -> None:
         job = generation.job
@@ -171,18 +154,28 @@ class Worker:
         self._start(generation, said)
 
     def _start(self, generation: Generation, said: tuple[int, ...]) -> None:
-        limit = limit_of(generation.job, generation.prompt_tokens, self._tokenizer.context_window)
-        seam = seam_at(said, limit, self._tokenizer.eos_ids)
-        try:
+        """Go on behind `said`, by this worker's window: another's may be longer."""
+        with self._released_on_error(generation):
+            limit = limit_of(generation.job, generation.prompt_tokens, self._engine.info.context_window)
+            seam = seam_at(said, limit, self._tokenizer.eos_ids)
             if seam.finish is not None:
-                self._finish_only(generation, seam)
+                self._append(generation, generation.finish_only(seam))
             else:
                 self._engine.submit(generation.request(seam))
-        except (EngineError, ValueError) as error:
-            self._release(generation, str(error))
 
-    def _finish_only(self, generation: Generation, seam: Seam) -> None:
-        self._append(generation, generation.finish_only(seam))
+    @contextlib.contextmanager
+    def _released_on_error(self, generation: Generation) -> Iterator[None]:
+        """Whatever goes wrong with one generation is its own affair: it is released, and the others go on."""
+        try:
+            yield
+        except EngineFullError as error:
+            # A slot whose request was cancelled a moment ago: the engine frees it with its next step.
+            self._release(generation, str(error), full=True)
+        except (ChatmeshError, ValueError) as error:
+            self._release(generation, str(error))
+        except Exception as error:
+            log.error("%s: claim %s failed", generation.job.response_id, generation.claim, exc_info=error)
+            self._release(generation, f"{type(error).__name__}: {error}")
 
     # -- the engine ------------------------------------------------------------------------------------------
 
@@ -190,18 +183,21 @@ class Worker:
         """Append what one engine step brought. Runs on the event loop."""
         for output in outputs:
             generation = self._held.get(output.request_id)
-            if generation is None:
-                continue
-            if output.finish == "error":
-                self._release(generation, output.error or "the engine failed")
-                continue
-            record = generation.tokens(output)
-            if record is not None:
-                self._append(generation, record)
-            if output.finish == "cancelled":
-                self._let_go(generation, output.finish)
+            if generation is not None:
+                with self._released_on_error(generation):
+                    self._on_output(generation, output)
         if not self._engine.alive:
             self._revive()
+
+    def _on_output(self, generation: Generation, output: StepOutput) -> None:
+        if output.finish == "error":
+            self._release(generation, output.error or "the engine failed")
+            return
+        record = generation.tokens(output)
+        if record is not None:
+            self._append(generation, record)
+        if output.finish == "cancelled":
+            self._let_go(generation, output.finish)
 
     def _append(self, generation: Generation, record: Tokens) -> None:
         self._send(record).add_done_callback(lambda done: self._check(generation, record, done))
@@ -248,25 +244,30 @@ class Worker:
 
     # -- ends ------------------------------------------------------------------------------------------------
 
-    def _obey(self, stop: Stop) -> None:
+    def obey(self, stop: Stop) -> None:
+        """The owner wants these claims to end: superseded, void, cancelled, cut."""
         for generation in list(self._held.values()):
             if generation.job.response_id == stop.response_id and stop.claim in (None, generation.claim):
+                log.info("%s: stops claim %s: %s", stop.response_id, generation.claim, stop.reason or "told to")
                 self._abandon(generation)
 
-    def release_all(self, reason: str) -> None:
-        """Hand every generation back to its owner: shutdown."""
+    async def drain(self, timeout_s: float) -> None:
+        """Hand every generation back to its owner: shutdown.
+
+        It is announced first, while the generations go on: an owner that took the last heartbeat at its word would
+        send what is released right back. Ends when every claim on its way is settled.
+        """
         self._draining = True
+        if not await self._heart.announce(timeout_s, state="draining"):
+            log.warning("the heartbeat that announces the end was not sent within %.1f s", timeout_s)
         for generation in list(self._held.values()):
-            self._release(generation, reason)
+            self._release(generation, "the worker shuts down")
+        await asyncio.gather(*self._tasks)
 
-    async def settle(self) -> None:
-        """Wait for the tasks that still run."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _release(self, generation: Generation, reason: str) -> None:
+    def _release(self, generation: Generation, reason: str, *, full: bool = False) -> None:
         if generation.claim in self._held:
             log.warning("%s: releases its claim: %s", generation.job.response_id, reason)
-            self._release_record(generation.job, generation.claim, reason)
+            self._release_record(generation.job, generation.claim, reason, full=full)
             generation.span.set_status(Status(StatusCode.ERROR, reason))
             self._abandon(generation)
 
@@ -301,19 +302,13 @@ class Worker:
         free = slots - len(self._held) if self._engine.alive else 0
         self._heart.update(slots_total=slots, slots_free=free, claims=list(self._held))
 
-    def on_assigned(self, mailboxes: Iterable[int]) -> None:
+    async def on_assigned(self, mailboxes: Iterable[int]) -> None:
         """The group gave us these mailboxes."""
         self._heart.update(partitions=sorted(mailboxes))
 
-
-def _decode(record: RawRecord) -> Envelope[Any]:
-    """Raises RecordError, also where there is no response that could be claimed."""
-    envelope = decode(JOBS, record)
-    try:
-        parse_response_id(envelope.record.response_id)
-    except InvalidIdError as error:
-        raise MalformedRecordError(str(error)) from error
-    return envelope
+    async def on_revoked(self, _: Iterable[int]) -> None:
+        """A rebalance: where mail would reach us is not known before its end."""
+        self._heart.update(partitions=[])
 
 
 def _ignore_loss(done: "asyncio.Future[Appended]") -> None:

@@ -74,7 +74,7 @@ class EngineBench:
 async def _main(max_tokens: int) -> None:
     settings = load_settings(InferenceSettings)
     tokenizer = load_chat_tokenizer(settings.model)
-    engine = build_engine(settings.engine_settings())
+    engine = build_engine(settings.engine_settings(), tokenizer)
     bench = EngineBench(engine, tokenizer, max_tokens)
     # What libraries print goes to stderr: stdout carries answers only.
     answers = os.fdopen(os.dup(1), "w")

@@ -173,13 +173,20 @@ class MemoryReplayer:
 
 
 class FakeHeart:
-    """`Heart` without a thread: what the next beat would say."""
+    """`Heart` without a thread: what the next beat would say. `may_beat` holds an announced beat back."""
 
     def __init__(self) -> None:
         self.says: dict[str, Any] = {}
+        self.may_beat = asyncio.Event()
+        self.may_beat.set()
 
     def update(self, **changes: Any) -> None:
         self.says.update(changes)
+
+    async def announce(self, timeout_s: float, **changes: Any) -> bool:
+        self.update(**changes)
+        await self.may_beat.wait()
+        return True
 
 
 class FakeMailbox:

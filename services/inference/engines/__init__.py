@@ -5,17 +5,13 @@ from typing import TypeAlias
 from services.inference.engines.port import Engine
 from services.inference.engines.scripted import ScriptedEngine, ScriptedSettings
 from services.inference.engines.transformers import TransformersEngine, TransformersSettings
-from shared.chat import load_chat_tokenizer
+from shared.chat import ChatTokenizer
 
 EngineSettings: TypeAlias = TransformersSettings | ScriptedSettings
 
 
-def build_engine(settings: EngineSettings) -> Engine:
-    """The engine that `settings` describe, not started; reads the tokenizer, not the weights.
-
-    Raises ModelNotFoundError and UnsupportedTokenizerError.
-    """
-    tokenizer = load_chat_tokenizer(settings.model)
+def build_engine(settings: EngineSettings, tokenizer: ChatTokenizer) -> Engine:
+    """The engine that `settings` describe, not started; `tokenizer` is that of `settings.model`."""
     if isinstance(settings, ScriptedSettings):
         return ScriptedEngine(settings, tokenizer)
     return TransformersEngine(settings, tokenizer)

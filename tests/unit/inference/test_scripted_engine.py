@@ -44,7 +44,7 @@ class Said:
 
 @asynccontextmanager
 async def running(settings: ScriptedSettings) -> AsyncIterator[tuple[Engine, Said]]:
-    engine, said = build_engine(settings), Said()
+    engine, said = build_engine(settings, load_chat_tokenizer(settings.model)), Said()
     await engine.start(said, lambda line: None)
     yield engine, said
     await engine.close()
@@ -114,7 +114,7 @@ async def test_a_poisoned_prompt_kills_the_loop_for_all_every_time(tokenizer: Ch
 
 async def test_who_hears_of_the_loop_s_death_finds_the_engine_dead(tokenizer: ChatTokenizer) -> None:
     alive: list[bool] = []
-    engine = build_engine(ScriptedSettings(poison="hemlock"))
+    engine = build_engine(ScriptedSettings(poison="hemlock"), tokenizer)
     await engine.start(lambda outputs: alive.append(engine.alive), lambda line: None)
     engine.submit(request(tokenizer, "r", prompt="hemlock"))
     async with asyncio.timeout(5):

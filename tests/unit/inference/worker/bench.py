@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from services.inference.mailbox import Mailbox
 from services.inference.worker import Worker
 from shared.chat import ChatTokenizer
 from shared.ids import now_ms
@@ -49,12 +50,13 @@ class WorkerBench:
             self.replayer,
             self.heart,  # type: ignore[arg-type]
         )
+        self.mail_handler = Mailbox(self.worker, self.writer, self.mailbox)  # type: ignore[arg-type]
         self._read = 0
 
     async def start(self) -> "WorkerBench":
         """The engine is ready and watched, the mailbox is ours."""
         await self.engine.start(self.worker.on_outputs, lambda _line: None)
-        self.worker.on_assigned([MAILBOX])
+        await self.worker.on_assigned([MAILBOX])
         self.watch = asyncio.create_task(self.worker.keep_engine_alive())
         return self
 
@@ -62,7 +64,6 @@ class WorkerBench:
         """Nothing goes on behind the test."""
         self.watch.cancel()
         await asyncio.gather(self.watch, return_exceptions=True)
-        await self.worker.settle()
 
     # -- others ------------------------------------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class WorkerBench:
         """Hand over what lies in the mailbox."""
         batch = self.log.read(JOBS, MAILBOX, self._read)
         self._read += len(batch)
-        await self.worker.on_mail(batch, self.mailbox)  # type: ignore[arg-type]
+        await self.mail_handler.take(batch)
         await settle()
 
     async def redeliver(self) -> None:

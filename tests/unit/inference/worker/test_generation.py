@@ -214,7 +214,8 @@ async def test_an_engine_that_cannot_be_revived_ends_the_service(bench: WorkerBe
 async def test_a_drain_releases_everything_and_takes_nothing_new(bench: WorkerBench) -> None:
     await bench.mail(job(1), job(2))
     claims = set(bench.engine.running)
-    bench.worker.release_all("the worker shuts down")
+    await bench.worker.drain(1)
+    assert bench.heart.says["state"] == "draining"
     assert {(r.claim, r.reason) for r in bench.released} == {(claim, "the worker shuts down") for claim in claims}
     assert (bench.engine.running, bench.free) == ({}, 2)
     await bench.mail(job(3))
@@ -275,20 +276,38 @@ async def test_what_the_engine_refuses_is_released(bench: WorkerBench) -> None:
 
 async def test_released_says_which_attempt_of_whom(bench: WorkerBench) -> None:
     await bench.mail(job())
-    bench.worker.release_all("drain")
+    await bench.worker.drain(1)
     (released,) = bench.log.of(JOURNAL, Released)
     assert (released.response_id, released.attempt, released.worker) == (R, 1, "worker_1")
 
 
-async def test_settling_waits_for_claims_that_are_on_their_way(bench: WorkerBench) -> None:
+async def test_a_drain_waits_for_claims_that_are_on_their_way(bench: WorkerBench) -> None:
     bench.past(*by_another(bench.tokenizer, [10, 11]))
     bench.writer.slow = True
     bench.log.append(JOBS, job(attempt=2), MAILBOX)
     delivering = asyncio.ensure_future(bench.deliver())
     await settle()
-    settling = asyncio.ensure_future(bench.worker.settle())
+    draining = asyncio.ensure_future(bench.worker.drain(1))
     await settle()
-    assert not settling.done()
+    assert not draining.done()
     bench.writer.acknowledge()
-    await settling
+    await draining
     await delivering
+    assert [released.attempt for released in bench.released] == [2]
+    assert bench.engine.submitted == []
+
+
+async def test_generations_go_on_until_others_can_know_of_the_drain(bench: WorkerBench) -> None:
+    """Released before, the job could come right back: the owner would go by the last heartbeat."""
+    await bench.mail(job())
+    claim = bench.claim
+    bench.heart.may_beat.clear()
+    draining = asyncio.ensure_future(bench.worker.drain(1))
+    await settle()
+    await bench.say(claim, [1])
+    assert (len(bench.written(Tokens)), bench.released) == (1, [])
+    await bench.mail(job(2))
+    assert [(r.response_id, r.full) for r in bench.released] == [(response_id(2), True)]
+    bench.heart.may_beat.set()
+    await draining
+    assert [r.claim for r in bench.released][1:] == [claim]

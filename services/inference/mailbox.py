@@ -1,0 +1,111 @@
+"""The mailbox: every record of it is obeyed, claimed or put aside, then committed, whatever it is (DESIGN 8.6).
+
+A job's offset is committed once its claim is acknowledged; from then on only the owner's watch starts a new attempt
+(DESIGN 5.3). The mailbox is never paused.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from services.inference.worker import Worker
+from shared.errors import AppendError, InvalidIdError, LogError, MalformedRecordError, RecordError
+from shared.ids import parse_response_id
+from shared.log import Appended, LogWriter, RawRecord, dead_letter, decode
+from shared.records import Job, Stop
+from shared.records.codec import Envelope
+from shared.topics import JOBS, Service
+
+log = logging.getLogger(__name__)
+
+LETTER_ATTEMPTS = 4
+LETTER_RETRY_S = 0.2
+"""Before the second attempt; twice as long before each further one."""
+
+
+class Commits(Protocol):
+    """What is asked of the group's consumer."""
+
+    async def commit(self, partition: int, next_offset: int) -> bool: ...
+
+
+@dataclass(slots=True)
+class MailCounts:
+    """What went wrong since the start. `lost_letters` are records that stand nowhere but in the mailbox itself."""
+
+    lost_claims: int = 0
+    dead_letters: int = 0
+    lost_letters: int = 0
+
+
+class Mailbox:
+    """Hands jobs and stops to the worker."""
+
+    def __init__(self, worker: Worker, writer: LogWriter, commits: Commits) -> None:
+        self._worker = worker
+        self._writer = writer
+        self._commits = commits
+        self.counts = MailCounts()
+
+    async def take(self, batch: Sequence[RawRecord]) -> None:
+        """Handle every record, wait until what that takes stands in the log, then commit."""
+        await asyncio.gather(*[done for record in batch if (done := self._handle(record)) is not None])
+        for partition, offset in {record.partition: record.offset for record in batch}.items():
+            try:
+                await self._commits.commit(partition, offset + 1)
+            except LogError as error:
+                # The mail comes again: jobs that are held are recognised, ended ones are stopped by their owner.
+                log.warning("%s", error)
+
+    def _handle(self, record: RawRecord) -> Awaitable[None] | None:
+        """What to wait for before the record counts as handled."""
+        try:
+            envelope = _decode(record)
+            if isinstance(envelope.record, Stop):
+                self._worker.obey(envelope.record)
+                return None
+            claimed = self._worker.claim(envelope)
+            return self._claimed(envelope.record, claimed) if claimed is not None else None
+        except RecordError as error:
+            return self._put_aside(record, error)
+        except Exception as error:
+            # A bug must neither end the worker nor come again with the same record.
+            log.error("mail %d/%d cannot be handled", record.partition, record.offset, exc_info=error)
+            return self._put_aside(record, error)
+
+    async def _claimed(self, job: Job, claimed: asyncio.Future[Appended]) -> None:
+        try:
+            await claimed
+        except AppendError as error:
+            # Not retried: the owner's watch sends the job anew after its claim timeout, perhaps to somebody luckier.
+            self.counts.lost_claims += 1
+            log.warning("%s: the claim of attempt %d is lost: %s", job.response_id, job.attempt, error)
+
+    async def _put_aside(self, record: RawRecord, error: Exception) -> None:
+        """Into the dead letters. What they do not take stays readable in the mailbox, and the log says where."""
+        log.error("mail %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
+        delay_s = LETTER_RETRY_S
+        for attempt in range(1, LETTER_ATTEMPTS + 1):
+            try:
+                await dead_letter(self._writer, Service.INFERENCE, JOBS, record, error)
+                self.counts.dead_letters += 1
+                return
+            except AppendError as refused:
+                log.warning("dead letter of mail %d/%d, try %d: %s", record.partition, record.offset, attempt, refused)
+            if attempt < LETTER_ATTEMPTS:
+                await asyncio.sleep(delay_s)
+                delay_s *= 2
+        self.counts.lost_letters += 1
+        log.error("mail %d/%d has no dead letter: look for it in %s", record.partition, record.offset, JOBS.name)
+
+
+def _decode(record: RawRecord) -> Envelope[Any]:
+    """Raises RecordError, also where there is no response that could be claimed."""
+    envelope = decode(JOBS, record)
+    try:
+        parse_response_id(envelope.record.response_id)
+    except InvalidIdError as error:
+        raise MalformedRecordError(str(error)) from error
+    return envelope
