@@ -1,7 +1,6 @@
 """Wiring of the moderation service, and its life from start to hand-over."""
 
 import asyncio
-import contextlib
 import logging
 
 from services.moderation.classifiers import PatternClassifier
@@ -15,8 +14,8 @@ from services.moderation.settings import ModerationSettings
 from shared.errors import LogError
 from shared.heartbeats import ClusterWatcher, Heart
 from shared.ids import new_id
+from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer
-from shared.runtime import first_end
 from shared.telemetry import start_telemetry
 from shared.topics import JOURNAL, Service
 
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 GROUP = "moderation"
 
 
-async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
+async def serve(settings: ModerationSettings, stop: Stop) -> None:
     """Own the assigned partitions until `stop`, then commit and leave the group."""
     service_id = settings.service_id or new_id("moderation")
     flush_traces = start_telemetry(Service.MODERATION, service_id)
@@ -49,32 +48,22 @@ async def serve(settings: ModerationSettings, stop: asyncio.Event) -> None:
         on_revoked=owner.drop,
     )
 
-    async with contextlib.AsyncExitStack() as stack:
-        await writer.start()
-        stack.push_async_callback(writer.stop)
-        stack.callback(flush_traces)
+    async with Lifetime(stop, settings.shutdown_s) as life:
+        life.at_end_blocking("traces", flush_traces)
+        await life.start("log writer", writer)
         heart.start()
-        stack.push_async_callback(asyncio.to_thread, heart.stop)
-        await replayer.start()
-        stack.push_async_callback(replayer.stop)
-        await watcher.start()
-        stack.push_async_callback(watcher.stop)
-        await journal.start()
-        stack.push_async_callback(journal.stop)
+        life.at_end_blocking("heartbeats", heart.stop)
+        await life.start("replayer", replayer)
+        await life.start("heartbeats of others", watcher)
+        life.watch(watcher.task)
+        await life.start("journal group", journal)
+        life.at_end("low watermarks", lambda: _commit(owner, journal))
+        life.spawn("journal", _follow(owner, journal))
+        life.spawn("watch", _watch(owner, journal, heart, settings))
         heart.update(state="ready")
         log.info("screens with policy %s", policy.name)
-        tasks = [
-            asyncio.create_task(_follow(owner, journal), name="journal"),
-            asyncio.create_task(_watch(owner, journal, heart, settings), name="watch"),
-        ]
-        try:
-            await first_end(stop, *tasks, watcher.task)
-        finally:
-            heart.update(state="draining", partitions=[])
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await _commit(owner, journal)
+        await life.until_end()
+        heart.update(state="draining", partitions=[])
 
 
 async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -> None:
@@ -96,7 +85,11 @@ async def _watch(owner: Owner, journal: GroupConsumer, heart: Heart, settings: M
         broken = await owner.tick()
         heart.update(partitions=owner.live_partitions, waiting=owner.waiting)
         for number in broken:
-            await heal(owner, journal, number)
+            try:
+                await heal(owner, journal, number)
+            except LogError as error:
+                log.warning("partition %d is still broken: %s", number, error)  # the next tick tries again
+                break
         if loop.time() >= commit_at:
             await _commit(owner, journal)
             commit_at = loop.time() + settings.commit_every_s

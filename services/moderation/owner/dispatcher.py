@@ -41,8 +41,8 @@ class Dispatcher:
 
     @property
     def overloaded(self) -> bool:
-        """More jobs wait than `max_waiting`, not counting those that a free slot takes at once."""
-        if len(self._waiting) < self._max_waiting:
+        """As many jobs wait as may, those that a free slot takes at once not counted; 0 means no bound."""
+        if not 0 < self._max_waiting <= len(self._waiting):
             return False
         workers, now_ms = self._cluster.alive(Service.INFERENCE, ready=True), self._cluster.now_ms
         return len(self._waiting) >= self._max_waiting + sum(max(0, self._slots.free(w, now_ms)) for w in workers)

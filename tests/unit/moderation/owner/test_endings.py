@@ -94,17 +94,18 @@ async def test_a_burst_in_one_batch_is_held_against_the_slots_and_the_bound() ->
 
 async def test_a_429_is_told_once_the_journal_has_decided_it() -> None:
     """How many wait depends on the moment, so that a successor must find it in the journal."""
-    bench = OwnerBench(max_waiting=0)
+    bench = OwnerBench(max_waiting=1)
     bench.hear(gateway_beat())
     await bench.start()
-    bench.log.append(JOURNAL, requested())
-    await bench.owner.on_records(bench.log.read(JOURNAL, bench.partition))
+    await bench.journal(requested(2))
+    bench.log.append(JOURNAL, requested(1))
+    await bench.owner.on_records(bench.log.read(JOURNAL, bench.partition)[-1:])
     assert replies(bench) == []
     other = OwnerBench(bench.log, max_waiting=9, generation=2)
     other.hear(gateway_beat(), worker_beat())
     await other.start()
     assert [reply.status for reply in replies(other)] == [429]
-    assert other.kinds() == ["Screening"]
+    assert other.kinds(1) == ["Screening"]
 
 
 async def test_a_request_that_was_cancelled_before_it_was_screened_is_accepted_and_ends_as_cancelled() -> None:
