@@ -1,13 +1,21 @@
-"""Constructor arguments of the Kafka clients, in one place, each with its reason."""
+"""The Kafka clients: their constructor arguments in one place, each with its reason, and an end that always comes."""
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from shared.settings import KafkaSettings
 from shared.topics import Topic
 
+log = logging.getLogger(__name__)
+
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
+CLOSE_TIMEOUT_S = 5.0
+"""A consumer has nothing to say at its end but that it leaves its group."""
 
 
 def topic_name(settings: KafkaSettings, topic: Topic) -> str:
@@ -61,3 +69,34 @@ def make_consumer(settings: KafkaSettings, *, group: str | None = None, **overri
             "heartbeat_interval_ms": settings.heartbeat_interval_ms,
         }
     return AIOKafkaConsumer(**options)
+
+
+async def close_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group and disconnect, within CLOSE_TIMEOUT_S, also where the consumer is broken.
+
+    `stop()` raises what ended the fetcher, and waits for a coordinator that may wait for the broker; what it did not
+    get to then stays alive. aiokafka has no public names for these parts.
+    """
+    fetcher, client = consumer._fetcher, consumer._client  # `stop()` is of no use twice
+    if not await _closed("consumer", consumer.stop, CLOSE_TIMEOUT_S):
+        if fetcher is not None:
+            await _closed("fetcher", fetcher.close, CLOSE_TIMEOUT_S)
+        await _closed("client", client.close, CLOSE_TIMEOUT_S)
+
+
+async def close_producer(producer: AIOKafkaProducer, timeout_s: float) -> None:
+    """Send what is queued, then disconnect, within `timeout_s`, also where the producer is broken."""
+    sender, client = producer._sender, producer.client
+    if not await _closed("producer", producer.stop, timeout_s):
+        await _closed("sender", sender.close, CLOSE_TIMEOUT_S)
+        await _closed("client", client.close, CLOSE_TIMEOUT_S)
+
+
+async def _closed(what: str, close: Callable[[], Awaitable[None]], timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await close()
+    except (KafkaError, TimeoutError) as error:
+        log.debug("the %s did not close in order: %s %s", what, type(error).__name__, error)
+        return False
+    return True

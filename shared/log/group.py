@@ -1,21 +1,25 @@
 """Consuming as a member of a group: assignments come and go, offsets are committed by hand."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
-from shared.log.clients import make_consumer, topic_name
-from shared.log.tail import RawRecord, raw
+from shared.log.clients import close_consumer, make_consumer, topic_name
+from shared.log.tail import RECONNECT_S, RawRecord, raw
+from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.settings import KafkaSettings
 from shared.topics import Service, Topic, assert_may_consume
 
-_POLL_MS = 200
+log = logging.getLogger(__name__)
 
+_POLL_MS = 200
 
 PartitionsChanged = Callable[[list[int]], Awaitable[None]]
 
@@ -24,7 +28,9 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of one group over one topic.
 
     `on_revoked` runs before a rebalance takes partitions away (or when the member was fenced), `on_assigned`
-    after it gave them; both get only what changed hands. Uncommitted partitions start at the log's beginning.
+    after it gave them; both get only what changed hands. Records come only after `on_assigned` has returned; where it
+    raises LogError it is called again until it succeeds or the partitions are taken away. Uncommitted partitions start
+    at the log's beginning. A consumer that stands still is replaced by a new member; `heals` counts how often.
     """
 
     def __init__(
@@ -38,19 +44,29 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         on_revoked: PartitionsChanged | None = None,
     ) -> None:
         assert_may_consume(topic, service)
+        self.heals = 0
         self._settings = settings
         self._name = topic_name(settings, topic)
         self._group = group
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._held: set[int] = set()
-        self._consumer = make_consumer(
-            settings,
-            group=group,
+        self._introduction: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._adopt(self._made())
+
+    def _made(self) -> AIOKafkaConsumer:
+        return make_consumer(
+            self._settings,
+            group=self._group,
             auto_offset_reset="earliest",
             # The sticky assignor of aiokafka is broken (aio-libs/aiokafka#1175, #1176).
             partition_assignment_strategy=(RangePartitionAssignor,),
         )
+
+    def _adopt(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._poller = Poller(consumer)
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -67,26 +83,66 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return int(self._consumer._coordinator.generation)
 
     async def start(self) -> None:
-        """Join the group. Raises BrokerUnavailableError."""
-        self._consumer.subscribe([self._name], listener=self)
+        """Join the group; returns when `on_assigned` has. Raises BrokerUnavailableError."""
         try:
-            await self._consumer.start()
+            await self._join()
         except KafkaError as error:
-            await self._consumer.stop()
-            raise BrokerUnavailableError(f"cannot read {self._name}: {type(error).__name__} {error}") from error
+            await close_consumer(self._consumer)
+            raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+        if self._introduction is not None:
+            await asyncio.wait([self._introduction])
+
+    async def _join(self) -> None:
+        self._consumer.subscribe([self._name], listener=self)
+        await self._consumer.start()
 
     async def stop(self) -> None:
         """Leave the group at once, so that the others take over without waiting for the session to expire."""
-        await self._consumer.stop()
+        await self._end_introduction()
+        await close_consumer(self._consumer)
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
-        """Batches in log order per partition, until cancelled."""
+        """Batches in log order per partition, until cancelled, also over outages of the broker.
+
+        Raises BrokerUnavailableError for what no new connection mends, and what `on_assigned` or `on_revoked` raised.
+        """
         while True:
-            found = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            self._raise_failure()
+            try:
+                found = await self._poller.poll(_POLL_MS)
+            except HOPELESS as error:
+                raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+            except (KafkaError, StalledError) as error:
+                await self._heal(error)
+                continue
             if found:
                 yield [raw(message) for messages in found.values() for message in messages]
             else:
                 await asyncio.sleep(0)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _heal(self, error: Exception) -> None:
+        """Give everything up and join anew, once the broker answers."""
+        self.heals += 1
+        log.warning("%s is joined anew for %s: %s", self._group, self._name, error)
+        await self._give_up()
+        await close_consumer(self._consumer)
+        while True:
+            await self._give_up()  # what a rebalance gave while the member left
+            self._adopt(self._made())
+            try:
+                await self._join()
+            except KafkaError:
+                await close_consumer(self._consumer)
+                await asyncio.sleep(RECONNECT_S)
+            else:
+                return
+
+    async def _give_up(self) -> None:
+        await self.on_partitions_revoked({TopicPartition(self._name, number) for number in self._held})
 
     def seek(self, partition: int, offset: int) -> None:
         """Go on at `offset`; a no-op if the partition has just been taken away."""
@@ -94,43 +150,91 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.seek(TopicPartition(self._name, partition), offset)
 
     async def position(self, partition: int) -> int:
-        """The offset of the next record that `batches()` will give of the partition."""
-        return int(await self._consumer.position(TopicPartition(self._name, partition)))
+        """The offset of the next record that `batches()` will give of the partition. Raises LogError."""
+        async with self._bounded(f"position in {self._name}/{partition}"):
+            return int(await self._consumer.position(TopicPartition(self._name, partition)))
 
     async def end_offset(self, partition: int) -> int:
-        """The offset that the next record appended to the partition will get."""
+        """The offset that the next record appended to the partition will get. Raises LogError."""
         where = TopicPartition(self._name, partition)
-        return int((await self._consumer.end_offsets([where]))[where])
+        async with self._bounded(f"end of {self._name}/{partition}"):
+            return int((await self._consumer.end_offsets([where]))[where])
 
     async def commit(self, partition: int, next_offset: int) -> bool:
         """Commit where a successor must start. False if the partition is no longer ours; raises LogError."""
         position = {TopicPartition(self._name, partition): OffsetAndMetadata(next_offset, "")}
-        try:
-            await self._consumer.commit(position)
-        except (CommitFailedError, IllegalStateError):
-            return False
-        except KafkaError as error:
-            raise LogError(f"commit to {self._name}/{partition} failed: {error}") from error
+        async with self._bounded(f"commit to {self._name}/{partition}"):
+            try:
+                await self._consumer.commit(position)
+            except (CommitFailedError, IllegalStateError):
+                return False
         return True
 
+    @asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        """aiokafka would try for as long as the broker is away."""
+        timeout_s = self._settings.request_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as error:
+            raise BrokerUnavailableError(f"{what}: no answer within {timeout_s:g} s") from error
+        except KafkaError as error:
+            raise LogError(f"{what} failed: {error}") from error
+
+    # -- aiokafka's hooks: what they raise would only be logged, and the members would wait for us ---------------
+
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """aiokafka's hook. Eager rebalances revoke everything; what comes back is assigned anew."""
+        """Eager rebalances revoke everything; what comes back is assigned anew."""
+        await self._end_introduction()
         gone = sorted(p.partition for p in revoked)
         self._held.difference_update(gone)
         if gone and self._on_revoked is not None:
-            await self._on_revoked(gone)
+            try:
+                await self._on_revoked(gone)
+            except Exception as error:  # noqa: BLE001 - raised where the service waits
+                self._failure = error
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """aiokafka's hook.
+        """Fetching starts at once: the pause keeps records back of which `on_assigned` has not been told yet.
 
-        Fetching starts while this hook still runs: without the pause, `batches()` would hand out records of
-        partitions of which `on_assigned` has not been told yet.
+        `on_assigned` runs beside: aiokafka sends no heartbeat before this hook returns, so that a member which needs
+        longer than the session timeout would be thrown out, again and again.
         """
-        numbers = sorted(p.partition for p in assigned)
-        self._held = set(numbers)
-        if numbers and self._on_assigned is not None:
+        self._held = {p.partition for p in assigned}
+        if self._held and self._on_assigned is not None:
             self._consumer.pause(*assigned)
-            try:
-                await self._on_assigned(numbers)
-            finally:
-                self._consumer.resume(*assigned)
+            self._introduction = asyncio.create_task(
+                self._introduce(self._consumer, assigned, self._on_assigned), name=f"assigned {self._name}"
+            )
+
+    async def _introduce(
+        self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition], on_assigned: PartitionsChanged
+    ) -> None:
+        numbers = sorted(p.partition for p in assigned)
+        try:
+            await _until_it_succeeds(lambda: on_assigned(numbers), f"taking over {self._name} {numbers}")
+        except Exception as error:  # noqa: BLE001 - raised where the service waits
+            self._failure = error
+        else:
+            consumer.resume(*assigned)
+
+    async def _end_introduction(self) -> None:
+        if self._introduction is not None:
+            self._introduction.cancel()
+            await asyncio.wait([self._introduction])
+            self._introduction = None
+
+
+async def _until_it_succeeds(work: Callable[[], Awaitable[None]], what: str) -> None:
+    """Again while the log does not answer; says so once."""
+    said = False
+    while True:
+        try:
+            await work()
+        except LogError as error:
+            log.log(logging.DEBUG if said else logging.WARNING, "%s must wait: %s", what, error)
+            said = True
+            await asyncio.sleep(RECONNECT_S)
+        else:
+            return

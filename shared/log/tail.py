@@ -1,20 +1,26 @@
 """Following partitions from explicit offsets, without a group."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import BrokerUnavailableError, ReplayGoneError
-from shared.log.clients import make_consumer, topic_name
+from shared.log.clients import close_consumer, make_consumer, topic_name
+from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
 from shared.topics import Service, Topic, assert_may_consume
 
+log = logging.getLogger(__name__)
+
 _POLL_MS = 200
+RECONNECT_S = 0.5
+"""Between two attempts to reach the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,22 @@ def decode(topic: Topic, record: RawRecord) -> Envelope[Any]:
 
 
 class Tail:
-    """One consumer over a fixed set of partitions; assigned once, because a changed `assign()` loses positions."""
+    """One consumer over a fixed set of partitions; assigned once, because a changed `assign()` loses positions.
+
+    A consumer that stands still is replaced; `heals` counts how often. Readers notice nothing but the time it took.
+    """
 
     def __init__(self, settings: KafkaSettings, service: Service, topic: Topic) -> None:
         assert_may_consume(topic, service)
+        self.heals = 0
         self._settings = settings
         self._name = topic_name(settings, topic)
-        self._consumer = make_consumer(settings)
+        self._next: dict[TopicPartition, int] = {}
+        self._adopt(make_consumer(settings))
+
+    def _adopt(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._poller = Poller(consumer)
 
     async def start(self, positions: Mapping[int, int | None]) -> None:
         """Assign partition → first offset to read; None is the end at this moment.
@@ -72,28 +87,60 @@ class Tail:
         """
         try:
             await self._consumer.start()
-            partitions = [TopicPartition(self._name, number) for number in positions]
-            self._consumer.assign(partitions)
-            ends = await self._consumer.end_offsets([p for p in partitions if positions[p.partition] is None])
+            ends = await self._consumer.end_offsets(
+                [TopicPartition(self._name, number) for number, first in positions.items() if first is None]
+            )
         except KafkaError as error:
-            await self._consumer.stop()
-            raise BrokerUnavailableError(f"cannot read {self._name}: {type(error).__name__} {error}") from error
-        for partition in partitions:
-            wanted = positions[partition.partition]
-            self._consumer.seek(partition, ends[partition] if wanted is None else wanted)
+            await close_consumer(self._consumer)
+            raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+        for number, first in positions.items():
+            where = TopicPartition(self._name, number)
+            self._next[where] = ends[where] if first is None else first
+        self._assign()
+
+    def _assign(self) -> None:
+        self._consumer.assign(list(self._next))
+        for partition, offset in self._next.items():
+            self._consumer.seek(partition, offset)
 
     async def stop(self) -> None:
         """Disconnect; `batches()` ends."""
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
-        """Batches in log order per partition, until cancelled. Raises ReplayGoneError past the retention."""
+        """Batches in log order per partition, until cancelled, also over outages of the broker.
+
+        Raises ReplayGoneError past the retention, BrokerUnavailableError for what no new connection mends.
+        """
         while True:
             try:
-                found = await self._consumer.getmany(timeout_ms=_POLL_MS)
+                found = await self._poller.poll(_POLL_MS)
             except OffsetOutOfRangeError as error:
                 raise ReplayGoneError(f"{self._name} no longer holds the wanted offsets: {error}") from error
+            except HOPELESS as error:
+                raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+            except (KafkaError, StalledError) as error:
+                await self._heal(error)
+                continue
             if not found:
                 await asyncio.sleep(0)
                 continue
+            for partition, messages in found.items():
+                self._next[partition] = messages[-1].offset + 1
             yield [raw(message) for messages in found.values() for message in messages]
+
+    async def _heal(self, error: Exception) -> None:
+        """Read on with a new consumer, once the broker answers."""
+        self.heals += 1
+        log.warning("%s is read anew from where it stands: %s", self._name, error)
+        await close_consumer(self._consumer)
+        while True:
+            self._adopt(make_consumer(self._settings))
+            try:
+                await self._consumer.start()
+            except KafkaError:
+                await close_consumer(self._consumer)
+                await asyncio.sleep(RECONNECT_S)
+                continue
+            self._assign()
+            return
