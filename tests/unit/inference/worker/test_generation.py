@@ -5,13 +5,12 @@ import asyncio
 import pytest
 
 from services.inference.engines.port import EngineDeadError, StepOutput
-from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.folds import JournalFold
-from shared.records import Claimed, Record, Released, Sampling, Stop, Tokens
+from shared.records import Claimed, Record, Released, Stop, Tokens
 from shared.topics import JOBS, JOURNAL, Topic
 from tests.support.fakes import settle
 from tests.support.owner_bench import response_id
-from tests.unit.inference.worker.bench import MAILBOX, PROMPT, WorkerBench, by_another, job
+from tests.unit.inference.worker.bench import MAILBOX, WorkerBench, by_another, job
 
 R = response_id(1)
 
@@ -223,55 +222,6 @@ async def test_a_drain_releases_everything_and_takes_nothing_new(bench: WorkerBe
     bench.engine.die()
     await settle()
     assert bench.engine.restarts == 0
-
-
-# -- what cannot be handled ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"{oops}",
-        b'{"type":"dance","response_id":"x"}',
-        b'{"type":"job","response_id":"x"}',
-        b'{"type":"job","response_id":"resp_x","attempt":1,"prompt":[],"sampling":{},"deadline_ms":9999999999999,'
-        b'"model":"m","journal_offset":0}',
-    ],
-)
-async def test_unreadable_mail_goes_to_the_dead_letters_and_the_next_job_is_claimed(
-    bench: WorkerBench, value: bytes
-) -> None:
-    bench.log.append_raw(JOBS, MAILBOX, "x", value)
-    await bench.mail(job())
-    (letter,) = bench.log.dead_letters(JOBS)
-    assert (letter.origin_partition, letter.origin_offset, letter.value) == (MAILBOX, 0, value.decode())
-    assert len(bench.written(Claimed)) == 1
-    assert bench.mailbox.commits == [(MAILBOX, 2)]
-
-
-async def test_a_prompt_that_the_template_refuses_is_released_and_the_next_job_is_claimed(
-    bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encode = ChatTokenizer.encode
-
-    def strict(self: ChatTokenizer, messages: list[dict[str, str]], **options: bool) -> list[int]:
-        if messages[0]["role"] == "assistant":
-            raise ChatTemplateError("conversation roles must alternate")
-        return encode(self, messages, **options)
-
-    monkeypatch.setattr(ChatTokenizer, "encode", strict)
-    refused = [type(PROMPT[0])(role="assistant", parts=["Hi"])]
-    await bench.mail(job(1, prompt=refused), job(2))
-    assert [(r.response_id, "alternate" in r.reason) for r in bench.released] == [(R, True)]
-    assert len(bench.written(Claimed, 2)) == 1
-    assert (len(bench.engine.running), bench.free) == (1, 1)
-
-
-async def test_what_the_engine_refuses_is_released(bench: WorkerBench) -> None:
-    await bench.mail(job(sampling=Sampling(temperature=-1.0)))
-    assert len(bench.released) == 1
-    assert "temperature" in bench.released[0].reason
-    assert bench.free == 2
 
 
 async def test_released_says_which_attempt_of_whom(bench: WorkerBench) -> None:
