@@ -14,6 +14,8 @@ from shared.topics import Topic
 log = logging.getLogger(__name__)
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
+RECONNECT_S = 0.5
+"""Between two attempts to reach the broker."""
 CLOSE_TIMEOUT_S = 5.0
 """A consumer has nothing to say at its end but that it leaves its group."""
 
@@ -86,10 +88,16 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
 
 async def close_producer(producer: AIOKafkaProducer, timeout_s: float) -> None:
     """Send what is queued, then disconnect, within `timeout_s`, also where the producer is broken."""
-    sender, client = producer._sender, producer.client
     if not await _closed("producer", producer.stop, timeout_s):
-        await _closed("sender", sender.close, CLOSE_TIMEOUT_S)
-        await _closed("client", client.close, CLOSE_TIMEOUT_S)
+        await abandon_producer(producer)
+
+
+async def abandon_producer(producer: AIOKafkaProducer) -> None:
+    """Disconnect at once and send nothing more. `stop()` would wait for what cannot be sent."""
+    producer._closed = True  # else its destructor complains
+    await _closed("client", producer.client.close, CLOSE_TIMEOUT_S)
+    if producer._sender is not None:
+        await _closed("sender", producer._sender.close, CLOSE_TIMEOUT_S)
 
 
 async def _closed(what: str, close: Callable[[], Awaitable[None]], timeout_s: float) -> bool:

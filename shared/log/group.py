@@ -11,8 +11,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
-from shared.log.clients import close_consumer, make_consumer, topic_name
-from shared.log.tail import RECONNECT_S, RawRecord, raw
+from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
+from shared.log.tail import RawRecord, raw
 from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.settings import KafkaSettings
 from shared.topics import Service, Topic, assert_may_consume
@@ -51,6 +51,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._held: set[int] = set()
+        self._generation = 0
         self._introduction: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
         self._adopt(self._made())
@@ -75,12 +76,9 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def generation(self) -> int:
-        """How often the group has been assigned anew, as of this member's last join.
-
-        It grows with every rebalance, so whoever holds a partition in a later generation can prove it. -1 while this
-        member is not in the group. aiokafka has no public name for it.
-        """
-        return int(self._consumer._coordinator.generation)
+        """In which generation of the group this member was given what it holds. It grows with every rebalance, so
+        that whoever held a partition before has a lower one."""
+        return self._generation
 
     async def start(self) -> None:
         """Join the group; returns when `on_assigned` has. Raises BrokerUnavailableError."""
@@ -201,6 +199,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         `on_assigned` runs beside: aiokafka sends no heartbeat before this hook returns, so that a member which needs
         longer than the session timeout would be thrown out, again and again.
         """
+        self._generation = self._consumer._coordinator.generation  # aiokafka has no public name for it
         self._held = {p.partition for p in assigned}
         if self._held and self._on_assigned is not None:
             self._consumer.pause(*assigned)

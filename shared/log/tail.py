@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import BrokerUnavailableError, ReplayGoneError
-from shared.log.clients import close_consumer, make_consumer, topic_name
+from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
 from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
@@ -19,8 +19,6 @@ from shared.topics import Service, Topic, assert_may_consume
 log = logging.getLogger(__name__)
 
 _POLL_MS = 200
-RECONNECT_S = 0.5
-"""Between two attempts to reach the broker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,29 @@ send to one partition can then overtake each other (DESIGN 5.4).
 """
 
 import asyncio
+import logging
 import zlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerClosed
 
 from shared.errors import AppendError, BrokerUnavailableError
 from shared.ids import parse_response_id
-from shared.log.clients import make_producer, topic_name
+from shared.log.clients import RECONNECT_S, abandon_producer, close_producer, make_producer, topic_name
 from shared.records import Record
 from shared.records.codec import encode_headers, encode_value
 from shared.settings import KafkaSettings
 from shared.topics import Partitioning, Service, Topic, assert_may_produce
 
+log = logging.getLogger(__name__)
+
 MAX_PENDING_RECORDS = 100_000
+EXPIRES_AFTER_REQUESTS = 2
+"""A batch expires after one request timeout, but aiokafka looks only when the request under way has timed out too."""
+_SPARE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ def partition_of_key(key: str, partitions: int) -> int:
     return zlib.crc32(key.encode()) % partitions
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
     record: Record
     trace: Mapping[str, str] | None
@@ -53,31 +60,51 @@ class _Lane:
 
 
 class LogWriter:
-    """The one producer of a process. `source` is the service id that CloudEvents' `source` names."""
+    """The one producer of a process. `source` is the service id that CloudEvents' `source` names.
+
+    Every append is settled in bounded time. A producer that settles nothing any more, or whose sender died, is
+    replaced; `heals` counts how often.
+    """
 
     def __init__(self, settings: KafkaSettings, service: Service, source: str) -> None:
+        self.heals = 0
         self._settings = settings
         self._service = service
         self._source = source
-        self._producer = make_producer(settings)
+        self._producer: AIOKafkaProducer | None = make_producer(settings)
         self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._sent_items: set[_Pending] = set()
         self._pending = 0
+        self._settled = 0
+        self._broken = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailableError."""
+        assert self._producer is not None
         try:
             await self._producer.start()
         except KafkaError as error:
-            await self._producer.stop()
+            await abandon_producer(self._producer)
             raise BrokerUnavailableError(
                 f"no Kafka broker answers at {self._settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
             ) from error
+        self._watch = asyncio.create_task(self._keep_alive(), name=f"writer of {self._source}")
 
     async def stop(self) -> None:
         """Send what is queued, then disconnect. Batches that cannot be sent expire by themselves."""
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._producer.stop()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._producer is not None:
+            await close_producer(self._producer, self._patience_s)
+
+    @property
+    def _patience_s(self) -> float:
+        """Longer than any append takes while the producer lives."""
+        return EXPIRES_AFTER_REQUESTS * self._settings.request_timeout_ms / 1000 + _SPARE_S
 
     async def append(
         self, topic: Topic, record: Record, *, partition: int | None = None, trace: Mapping[str, str] | None = None
@@ -116,8 +143,13 @@ class LogWriter:
     async def _drain(self, lane: _Lane, name: str, partition: int) -> None:
         while lane.queue:
             item = lane.queue.popleft()
+            self._sent_items.add(item)
+            producer = self._producer
+            if producer is None:
+                self._fail(item, name, BrokerUnavailableError("the broker does not answer yet"))
+                continue
             try:
-                sent = await self._producer.send(
+                sent = await producer.send(
                     name,
                     encode_value(item.record),
                     key=item.record.subject.encode(),
@@ -125,24 +157,76 @@ class LogWriter:
                     headers=encode_headers(item.record, self._source, item.trace),
                 )
             except (KafkaError, ValueError) as error:
-                self._settle(item, name, error)
+                self._fail(item, name, error)
+                # The bare class says that the sender's task has died: everything later fails likewise.
+                if type(error) is KafkaError or isinstance(error, ProducerClosed):
+                    self._broken.set()
             else:
                 sent.add_done_callback(lambda done, item=item: self._sent(done, item, name))
         lane.task = None
 
     def _sent(self, done: "asyncio.Future[object]", item: _Pending, name: str) -> None:
-        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        error = asyncio.CancelledError("the producer was closed") if done.cancelled() else done.exception()
         if error is not None:
-            self._settle(item, name, error)
-            return
-        metadata = done.result()
-        self._pending -= 1
-        if not item.future.done():
+            self._fail(item, name, error)
+        elif self._take_off(item):
+            metadata = done.result()
             item.future.set_result(Appended(metadata.partition, metadata.offset, metadata.timestamp))  # type: ignore[attr-defined]
 
-    def _settle(self, item: _Pending, name: str, error: BaseException) -> None:
-        self._pending -= 1
-        if not item.future.done():
-            failure = AppendError(f"append to {name} failed: {type(error).__name__} {error}".rstrip())
+    def _fail(self, item: _Pending, name: str, error: BaseException) -> None:
+        if self._take_off(item):
+            failure = AppendError(f"append to {name} failed: {error}")
             failure.__cause__ = error
             item.future.set_exception(failure)
+
+    def _take_off(self, item: _Pending) -> bool:
+        """The item needs no more of us; False if nobody waits for it any more."""
+        if item in self._sent_items:
+            self._sent_items.remove(item)
+            self._pending -= 1
+            self._settled += 1
+        return not item.future.done()
+
+    # -- a producer that has failed ------------------------------------------------------------------------------
+
+    async def _keep_alive(self) -> None:
+        """Replace the producer when its sender died, or when nothing was settled for longer than an append takes."""
+        while True:
+            settled, waiting = self._settled, self._pending
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await self._broken.wait()
+            except TimeoutError:
+                if not waiting or self._settled != settled:
+                    continue
+            self._broken.clear()
+            await self._replace()
+
+    async def _replace(self) -> None:
+        """Give up what the old producer holds, and go on with a new one."""
+        self.heals += 1
+        log.error("the producer of %s is replaced: %d appends are given up", self._source, self._pending)
+        broken, self._producer = self._producer, None
+        self._give_up()
+        if broken is not None:
+            await abandon_producer(broken)
+        while self._producer is None:
+            producer = make_producer(self._settings)
+            try:
+                await producer.start()
+            except KafkaError:
+                await abandon_producer(producer)
+                await asyncio.sleep(RECONNECT_S)
+            else:
+                self._producer = producer
+
+    def _give_up(self) -> None:
+        error = AppendError("its producer answers no more")
+        for lane in self._lanes.values():
+            if lane.task is not None:
+                lane.task.cancel()
+                lane.task = None
+            self._sent_items.update(lane.queue)
+            lane.queue.clear()
+        for item in list(self._sent_items):
+            self._fail(item, "the log", error)

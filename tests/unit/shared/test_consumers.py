@@ -56,6 +56,7 @@ class Consumer:
         self.asleep: set[TopicPartition] = set()
         self.topic = EVENTS.name
         self._fetcher = self._client = None
+        self._coordinator = SimpleNamespace(generation=1)
 
     async def start(self) -> None:
         if self.world.away:

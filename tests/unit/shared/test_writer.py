@@ -1,0 +1,164 @@
+"""Appending through a producer that fails, on a fake at aiokafka's boundary: every append is settled."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+
+from shared.errors import AppendError, BrokerUnavailableError
+from shared.log import LogWriter, writer
+from shared.records import Heartbeat
+from shared.settings import MeshSettings
+from shared.topics import HEARTBEATS, Service
+
+PATIENCE_S = 0.05
+
+
+class World:
+    """The broker, and every producer that was made. `log` has what was appended."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.log: list[bytes] = []
+        self.producers: list[Producer] = []
+
+    def make(self, _settings: MeshSettings) -> "Producer":
+        self.producers.append(Producer(self))
+        return self.producers[-1]
+
+
+class Producer:
+    """As much of AIOKafkaProducer as the writer uses. `failure` fails sends at once or, `late`, their batches; while
+    `mute`, nothing is ever answered."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.failure: Exception | None = None
+        self.late: Exception | None = None
+        self.mute = False
+        self.client = SimpleNamespace(close=self.stop)
+        self._sender = None
+        self.closed = False
+
+    async def start(self) -> None:
+        if self.world.away:
+            raise KafkaConnectionError("nobody listens")
+
+    async def stop(self) -> None:
+        self.closed = True
+
+    async def send(self, _topic: str, value: bytes, **_where: Any) -> "asyncio.Future[Any]":
+        if self.failure is not None:
+            raise self.failure
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.late is not None:
+            answer.set_exception(self.late)
+        elif not self.mute:
+            self.world.log.append(value)
+            answer.set_result(SimpleNamespace(partition=0, offset=len(self.world.log) - 1, timestamp=0))
+        return answer
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(writer, "make_producer", world.make)
+    monkeypatch.setattr(writer, "RECONNECT_S", 0)
+    monkeypatch.setattr(LogWriter, "_patience_s", PATIENCE_S)
+    return world
+
+
+async def started(settings: MeshSettings | None = None) -> LogWriter:
+    log_writer = LogWriter(settings or MeshSettings(), Service.HISTORY, "history-1")
+    await log_writer.start()
+    return log_writer
+
+
+def beat(number: int) -> Heartbeat:
+    return Heartbeat(service="history", id="history-1", state="ready", seq=number)
+
+
+async def test_appends_keep_their_order(world: World) -> None:
+    log_writer = await started()
+    acks = await asyncio.gather(*(log_writer.enqueue(HEARTBEATS, beat(n), partition=0) for n in range(5)))
+    assert [ack.offset for ack in acks] == list(range(5))
+    assert [value.count(f'"seq":{n}'.encode()) for n, value in enumerate(world.log)] == [1] * 5
+    await log_writer.stop()
+    assert world.producers[0].closed
+
+
+async def test_a_batch_that_expired_is_a_failed_append_and_no_reason_for_a_new_producer(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].late = RequestTimedOutError()
+    with pytest.raises(AppendError, match="RequestTimedOutError"):
+        await log_writer.append(HEARTBEATS, beat(1), partition=0)
+    world.producers[0].late = None
+    await log_writer.append(HEARTBEATS, beat(2), partition=0)
+    assert log_writer.heals == 0
+
+
+async def test_a_producer_whose_sender_died_is_replaced(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].failure = KafkaError("Unexpected error during batch delivery")
+    with pytest.raises(AppendError):
+        await log_writer.append(HEARTBEATS, beat(1), partition=0)
+    async with asyncio.timeout(5):
+        while len(world.producers) < 2:
+            await asyncio.sleep(0)
+    await log_writer.append(HEARTBEATS, beat(2), partition=0)
+    assert (log_writer.heals, world.producers[0].closed) == (1, True)
+
+
+async def test_a_producer_that_answers_no_more_is_replaced_and_every_append_is_settled(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].mute = True
+    waiting = [log_writer.enqueue(HEARTBEATS, beat(n), partition=0) for n in range(3)]
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, AppendError) for outcome in outcomes)
+    async with asyncio.timeout(5):
+        while len(world.producers) < 2:
+            await asyncio.sleep(0)
+    await log_writer.append(HEARTBEATS, beat(9), partition=0)
+    assert log_writer.heals == 1
+
+
+async def test_while_the_broker_is_away_the_replacement_waits_and_appends_fail_at_once(world: World) -> None:
+    log_writer = await started()
+    world.away = True
+    world.producers[0].failure = KafkaError("Unexpected error during batch delivery")
+    with pytest.raises(AppendError):
+        await log_writer.append(HEARTBEATS, beat(1), partition=0)
+    async with asyncio.timeout(5):
+        while len(world.producers) < 4:
+            await asyncio.sleep(0)
+    with pytest.raises(AppendError, match="does not answer yet"):
+        await log_writer.append(HEARTBEATS, beat(2), partition=0)
+    world.away = False
+    async with asyncio.timeout(5):
+        while not world.log:
+            await asyncio.gather(log_writer.enqueue(HEARTBEATS, beat(3), partition=0), return_exceptions=True)
+    assert log_writer.heals == 1
+
+
+async def test_a_slow_producer_is_not_a_dead_one(world: World) -> None:
+    """As long as anything is settled, what waits is left alone."""
+    log_writer = await started()
+    world.producers[0].mute = True
+    slow = log_writer.enqueue(HEARTBEATS, beat(0), partition=0)
+    await asyncio.sleep(0)
+    world.producers[0].mute = False
+    deadline = asyncio.get_running_loop().time() + 4 * PATIENCE_S
+    while asyncio.get_running_loop().time() < deadline:
+        await log_writer.append(HEARTBEATS, beat(1), partition=0)
+        await asyncio.sleep(0)
+    assert not slow.done() and log_writer.heals == 0
+
+
+async def test_a_broker_that_never_answered_is_said_at_the_start(world: World) -> None:
+    world.away = True
+    with pytest.raises(BrokerUnavailableError):
+        await started()
+    assert world.producers[0].closed
