@@ -2,18 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import BrokerUnavailableError, RecordError, ReplayGoneError
 from shared.ids import ResponseId
-from shared.log.clients import make_consumer, topic_name
+from shared.log.clients import close_consumer, make_consumer, topic_name
 from shared.log.tail import RawRecord, decode, raw
+from shared.log.watching import STALLED_AFTER_S, StalledError
 from shared.records import Accepted, Requested, Screening
 from shared.records.codec import Envelope
 from shared.settings import MeshSettings
@@ -25,6 +28,8 @@ _POLL_MS = 1000
 _NO_LIMIT = 1 << 62
 _FIRST_KINDS = (Requested, Accepted)
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -35,25 +40,63 @@ class Replay:
 
 
 class Replayer:
-    """Replays responses one at a time over one connection."""
+    """Replays responses one at a time over one connection.
 
-    def __init__(self, settings: MeshSettings, service: Service) -> None:
+    Raises BrokerUnavailableError in bounded time when the broker is away; the next replay connects anew. `heals`
+    counts the connections that were given up.
+    """
+
+    def __init__(self, settings: MeshSettings, service: Service, *, clock: Clock = time.monotonic) -> None:
+        self.heals = 0
         self._settings = settings
         self._service = service
-        self._consumer = make_consumer(settings)
+        self._clock = clock
+        self._connected: AIOKafkaConsumer | None = make_consumer(settings)
         self._lock = asyncio.Lock()
+        self._failed_s = -math.inf
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailableError."""
+        assert self._connected is not None
         try:
-            await self._consumer.start()
+            await self._connected.start()
         except KafkaError as error:
-            await self._consumer.stop()
+            await close_consumer(self._connected)
             raise BrokerUnavailableError(f"cannot reach the broker: {error}") from error
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        if self._connected is not None:
+            await close_consumer(self._connected)
+
+    @asynccontextmanager
+    async def _connection(self, topic: Topic) -> AsyncIterator[AIOKafkaConsumer]:
+        """The consumer for one replay. After a failure nobody knows what it is good for, so it is given up."""
+        asked_s = self._clock()
+        async with self._lock:
+            if asked_s < self._failed_s:
+                # Who waited while it failed would only fail as slowly again, one after the other.
+                raise BrokerUnavailableError(f"cannot replay {topic.name}: the broker does not answer")
+            try:
+                yield await self._reconnected()
+            except OffsetOutOfRangeError as error:
+                raise ReplayGoneError(f"{topic.name} no longer holds the wanted offsets: {error}") from error
+            except (KafkaError, StalledError) as error:
+                await self._give_up()
+                raise BrokerUnavailableError(f"cannot replay {topic.name}: {error}") from error
+
+    async def _reconnected(self) -> AIOKafkaConsumer:
+        if self._connected is None:
+            self._connected = make_consumer(self._settings)
+            await self._connected.start()
+        return self._connected
+
+    async def _give_up(self) -> None:
+        broken, self._connected = self._connected, None
+        self.heals += 1
+        self._failed_s = self._clock()
+        if broken is not None:
+            await close_consumer(broken)
 
     async def replay(
         self, topic: Topic, response_id: ResponseId, *, start: int | None = None, until: int | None = None
@@ -65,13 +108,12 @@ class Replayer:
         """
         assert_may_consume(topic, self._service)
         partition = TopicPartition(topic_name(self._settings, topic), response_id.partition)
-        async with self._lock, _translated(topic):
-            self._consumer.assign([partition])
-            begin = (await self._consumer.beginning_offsets([partition]))[partition]
-            end, limit = await self._bounds(partition, until)
-            if start is not None and start >= begin:
-                return Replay(*await self._scan(topic, partition, start, end, limit, {response_id.text.encode()}))
-            return await self._search(topic, partition, begin, end, limit, response_id)
+        async with self._connection(topic) as consumer:
+            scan = _Scan(consumer, topic, partition, self._margin_ms, self._clock)
+            await scan.open(until)
+            if start is not None and start >= scan.begin:
+                return await scan.read(start, {response_id.text.encode()})
+            return await scan.search(response_id)
 
     async def read(
         self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, until: int | None = None
@@ -83,69 +125,89 @@ class Replayer:
         assert_may_consume(topic, self._service)
         where = TopicPartition(topic_name(self._settings, topic), partition)
         wanted = {key.encode() for key in keys}
-        async with self._lock, _translated(topic):
-            self._consumer.assign([where])
-            begin = (await self._consumer.beginning_offsets([where]))[where]
-            end, limit = await self._bounds(where, until)
-            margin_ms = int(self._settings.skew_margin_s * 1000)
-            start = await self._offset_at(where, since_ms - margin_ms, begin, end)
-            return Replay(*await self._scan(topic, where, start, end, limit, wanted))
+        async with self._connection(topic) as consumer:
+            scan = _Scan(consumer, topic, where, self._margin_ms, self._clock)
+            await scan.open(until)
+            return await scan.read(await scan.offset_at(since_ms - self._margin_ms), wanted)
 
-    async def _bounds(self, partition: TopicPartition, until: int | None) -> tuple[int, int]:
-        """Where a scan ends for now, and what it must never pass. A given `until` was acknowledged: it exists."""
+    @property
+    def _margin_ms(self) -> int:
+        return int(self._settings.skew_margin_s * 1000)
+
+
+class _Scan:
+    """Reading one partition from `begin` to `end`, which grows, and never past `limit`."""
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, topic: Topic, partition: TopicPartition, margin_ms: int, clock: Clock
+    ) -> None:
+        self.begin = self.end = 0
+        self._limit = _NO_LIMIT
+        self._consumer = consumer
+        self._topic = topic
+        self._partition = partition
+        self._margin_ms = margin_ms
+        self._clock = clock
+
+    async def open(self, until: int | None) -> None:
+        """Find the bounds. A given `until` was acknowledged: it exists."""
+        self._consumer.assign([self._partition])
+        self.begin = (await self._consumer.beginning_offsets([self._partition]))[self._partition]
         if until is not None:
-            return until + 1, until + 1
-        return (await self._consumer.end_offsets([partition]))[partition], _NO_LIMIT
+            self.end = self._limit = until + 1
+        else:
+            self.end = (await self._consumer.end_offsets([self._partition]))[self._partition]
 
-    async def _search(
-        self, topic: Topic, partition: TopicPartition, begin: int, end: int, limit: int, response_id: ResponseId
-    ) -> Replay:
+    async def search(self, response_id: ResponseId) -> Replay:
         """Seek by time less the skew margin; unless the first record is a first kind, step back, doubling.
 
         `screening` does not count: an owner marks its epoch even if nothing was accepted before it took over.
         """
-        back_ms = int(self._settings.skew_margin_s * 1000)
+        back_ms = self._margin_ms
         while True:
-            start = await self._offset_at(partition, response_id.created_ms - back_ms, begin, end)
-            records, reached = await self._scan(topic, partition, start, end, limit, {response_id.text.encode()})
-            first = next((e.record for e in records if not isinstance(e.record, Screening)), None)
+            start = await self.offset_at(response_id.created_ms - back_ms)
+            found = await self.read(start, {response_id.text.encode()})
+            first = next((e.record for e in found.records if not isinstance(e.record, Screening)), None)
             if isinstance(first, _FIRST_KINDS):
-                return Replay(records, reached)
-            if start <= begin:
+                return found
+            if start <= self.begin:
                 break
             back_ms = max(1000, back_ms) * 2
-        if first is not None or (begin > 0 and await self._older_than_log(partition, response_id, begin, end)):
-            raise ReplayGoneError(f"{topic.name} no longer holds the beginning of {response_id.text}")
-        return Replay(records, reached)
+        if first is not None or (self.begin > 0 and await self._older_than_log(response_id)):
+            raise ReplayGoneError(f"{self._topic.name} no longer holds the beginning of {response_id.text}")
+        return found
 
-    async def _offset_at(self, partition: TopicPartition, unix_ms: int, begin: int, end: int) -> int:
-        found = (await self._consumer.offsets_for_times({partition: max(0, unix_ms)})).get(partition)
+    async def offset_at(self, unix_ms: int) -> int:
+        """The first offset whose record is not older than that, the end if there is none."""
+        times = {self._partition: max(0, unix_ms)}
+        found = (await self._consumer.offsets_for_times(times)).get(self._partition)
         # None and (0, -1) both mean "past the end" (DESIGN 2).
         if found is None or (found.offset == 0 and found.timestamp == -1):
-            return end
-        return max(begin, int(found.offset))
+            return self.end
+        return max(self.begin, int(found.offset))
 
-    async def _older_than_log(self, partition: TopicPartition, response_id: ResponseId, begin: int, end: int) -> bool:
-        margin_ms = int(self._settings.skew_margin_s * 1000)
-        return await self._offset_at(partition, response_id.created_ms - margin_ms, begin, end) <= begin
+    async def _older_than_log(self, response_id: ResponseId) -> bool:
+        return await self.offset_at(response_id.created_ms - self._margin_ms) <= self.begin
 
-    async def _scan(
-        self, topic: Topic, partition: TopicPartition, start: int, end: int, limit: int, wanted: Collection[bytes]
-    ) -> tuple[list[Envelope[Any]], int]:
-        """The wanted records in [start, end) and the end that was reached.
+    async def read(self, start: int, wanted: Collection[bytes]) -> Replay:
+        """The wanted records from `start` to the end, which may grow. Raises StalledError when it gets nowhere.
 
         The embedded broker's ListOffsets understates the end by up to one batch; the high watermark that comes
-        with each fetch is right on every broker, so the scan goes on to it, but never past `limit`.
+        with each fetch is right on every broker, so the scan goes on to it, but never past the limit.
         """
         records: list[Envelope[Any]] = []
-        self._consumer.seek(partition, start)
-        while await self._consumer.position(partition) < end:
-            found = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
-            for message in found.get(partition, ()):
-                if message.offset < limit and message.key in wanted:
-                    records += _readable(topic, raw(message))
-            end = min(limit, max(end, self._consumer.highwater(partition) or 0))
-        return records, end
+        self._consumer.seek(self._partition, start)
+        moved_s = self._clock()
+        while await self._consumer.position(self._partition) < self.end:
+            found = await self._consumer.getmany(self._partition, timeout_ms=_POLL_MS)
+            for message in found.get(self._partition, ()):
+                if message.offset < self._limit and message.key in wanted:
+                    records += _readable(self._topic, raw(message))
+            self.end = min(self._limit, max(self.end, self._consumer.highwater(self._partition) or 0))
+            moved_s = self._clock() if found else moved_s
+            if self._clock() - moved_s > STALLED_AFTER_S:
+                raise StalledError(f"no record came for {STALLED_AFTER_S:g} s, {self.end} is the end")
+        return Replay(records, self.end)
 
 
 def _readable(topic: Topic, record: RawRecord) -> list[Envelope[Any]]:
@@ -157,13 +219,3 @@ def _readable(topic: Topic, record: RawRecord) -> list[Envelope[Any]]:
             "leaves out an unreadable record at %s %d/%d: %s", topic.name, record.partition, record.offset, error
         )
         return []
-
-
-@asynccontextmanager
-async def _translated(topic: Topic) -> AsyncIterator[None]:
-    try:
-        yield
-    except OffsetOutOfRangeError as error:
-        raise ReplayGoneError(f"{topic.name} no longer holds the wanted offsets: {error}") from error
-    except KafkaError as error:
-        raise BrokerUnavailableError(f"cannot replay {topic.name}: {type(error).__name__} {error}".rstrip()) from error

@@ -1,13 +1,15 @@
-"""Finding a response's beginning: what counts as one, on a consumer in memory."""
+"""Finding a response's beginning, and what an outage of the broker does to it, on a consumer in memory."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
-from shared.errors import ReplayGoneError
+from shared.errors import BrokerUnavailableError, ReplayGoneError
 from shared.ids import new_response_id
 from shared.log import Replayer
 from shared.records import Accepted, Delta, Events, ResponseSpec, Screening
@@ -122,3 +124,88 @@ async def test_an_unreadable_record_is_left_out_as_its_live_readers_do() -> None
     with patch("shared.log.replay.make_consumer", lambda _settings: consumer):
         replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
     assert [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records] == [accepted(), DELTA]
+
+
+# -- when the broker is away -----------------------------------------------------------------------------------
+
+
+class Connections:
+    """Every consumer that was made, and whether the broker answers."""
+
+    def __init__(self) -> None:
+        self.made: list[FailingConsumer] = []
+        self.away = False
+
+    def make(self, _settings: MeshSettings) -> "FailingConsumer":
+        self.made.append(FailingConsumer(self))
+        return self.made[-1]
+
+
+class FailingConsumer(MemoryConsumer):
+    """`mute`: it gives no records, as a consumer whose fetcher died."""
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__([(10, accepted()), (30, DELTA)])
+        self._connections = connections
+        self._fetcher = self._client = None
+        self.mute = False
+        self.closed = False
+
+    async def start(self) -> None:
+        self._ask()
+
+    async def stop(self) -> None:
+        self.closed = True
+
+    def _ask(self) -> None:
+        if self._connections.away:
+            raise KafkaTimeoutError("no answer")
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        await asyncio.sleep(0)
+        self._ask()
+        return await super().beginning_offsets(partitions)
+
+    async def getmany(self, partition: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        await asyncio.sleep(0)
+        return {} if self.mute else await super().getmany(partition, timeout_ms)
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
+    connections = Connections()
+    monkeypatch.setattr("shared.log.replay.make_consumer", connections.make)
+    return connections
+
+
+async def test_a_replay_during_an_outage_fails_and_the_next_one_connects_anew(connections: Connections) -> None:
+    replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    await replayer.start()
+    connections.away = True
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailableError, match="no answer"):
+            await replayer.replay(EVENTS, ID)
+    connections.away = False
+    assert len((await replayer.replay(EVENTS, ID)).records) == 2
+    assert [made.closed for made in connections.made] == [True, True, False]
+    assert replayer.heals == 2
+
+
+async def test_who_waited_behind_a_replay_that_failed_does_not_try_in_turn(connections: Connections) -> None:
+    """A thousand clients that resume must not wait for a thousand timeouts, one after the other."""
+    replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    await replayer.start()
+    connections.away = True
+    outcomes = await asyncio.gather(*(replayer.replay(EVENTS, ID) for _ in range(50)), return_exceptions=True)
+    assert all(isinstance(outcome, BrokerUnavailableError) for outcome in outcomes)
+    assert len(connections.made) == 1
+
+
+async def test_a_replay_that_gets_nowhere_gives_its_connection_up(connections: Connections) -> None:
+    now_s = iter(range(1000))
+    replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY, clock=lambda: next(now_s))
+    await replayer.start()
+    connections.made[0].mute = True
+    with pytest.raises(BrokerUnavailableError, match="no record came"):
+        await replayer.replay(EVENTS, ID)
+    assert len((await replayer.replay(EVENTS, ID)).records) == 2
