@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,13 +13,14 @@ from starlette.routing import Route, WebSocketRoute
 from services.gateway.admission import Admission
 from services.gateway.api.errors import SERVER_ERROR, ApiError, error_response
 from services.gateway.api.health import healthz, readyz
-from services.gateway.api.middleware import ReplyHeaders
+from services.gateway.api.middleware import Gate, ReplyHeaders
 from services.gateway.api.models import list_models, retrieve_model
 from services.gateway.api.parts import Parts
 from services.gateway.api.realtime import connect
 from services.gateway.api.responses import Endpoint, cancel, create, retrieve
-from services.gateway.auth import load_authenticator
+from services.gateway.auth import Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
@@ -32,6 +32,7 @@ from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.ids import ResponseId, new_id
+from shared.lifetime import Lifetime, Stop
 from shared.log import (
     Appended,
     LogWriter,
@@ -43,77 +44,83 @@ from shared.log import (
     ensure_topics,
     wait_for_broker,
 )
-from shared.runtime import first_end
 from shared.telemetry import start_telemetry
 from shared.topics import EVENTS, Service
 
 log = logging.getLogger(__name__)
+_HEALTH = frozenset({"/healthz", "/readyz"})
 
 
-async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
-    """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
+async def serve(settings: GatewaySettings, stop: Stop) -> None:
+    """Run until `stop`, or until a part fails for good; then drain. Raises ChatmeshError."""
     authenticator = load_authenticator(settings.api_keys, settings.host)
     gateway_id = settings.service_id or new_id("gateway")
-    async with AsyncExitStack() as running:
-        bound = running.enter_context(bind(settings))
-        running.callback(start_telemetry(Service.GATEWAY, gateway_id))
-        await wait_for_broker(settings, settings.start_timeout_s)
-        await ensure_topics(settings)
-        heart = Heart(settings, Service.GATEWAY, gateway_id)
-        heart.start()
-        running.push_async_callback(asyncio.to_thread, heart.stop)
+    with bind(settings) as bound:
+        async with Lifetime(stop, settings.shutdown_s) as life:
+            life.at_end_blocking("traces", start_telemetry(Service.GATEWAY, gateway_id))
+            await wait_for_broker(settings, settings.start_timeout_s)
+            await ensure_topics(settings)
+            heart = Heart(settings, Service.GATEWAY, gateway_id)
+            heart.start()
+            life.at_end_blocking("heartbeats", heart.stop)
+            parts = await _connected(settings, gateway_id, authenticator, life, heart)
+            server = Server(make_app(parts), settings, bound)
+            http = life.spawn("http", server.run_until_exit())
+            life.at_end("http", lambda: server.leave(http))
+            life.at_end("streams", lambda: _drain(parts.drain, settings, heart, stop), share=0.8)
+            model = parts.tokenizer
+            heart.update(state="ready", detail="", model=model.model_id, revision=model.revision)
+            log.info("listens on %s:%d", *bound.getsockname()[:2])
+            await life.until_end()
 
-        heart.update(detail="loading the tokenizer")
-        tokenizer = await asyncio.to_thread(load_chat_tokenizer, settings.model)
-        heart.update(detail="connecting to the log")
-        writer = LogWriter(settings, Service.GATEWAY, gateway_id)
-        replayer = Replayer(settings, Service.GATEWAY)
-        replies = Replies(settings, gateway_id)
-        watcher = ClusterWatcher(settings, Service.GATEWAY)
-        for part in (writer, replayer, replies, watcher):
-            running.push_async_callback(part.stop)
-            await part.start()
-        presence = JournalPresence(writer, gateway_id)
-        fanout = _fanout(settings, gateway_id, replayer, presence, writer)
-        running.push_async_callback(fanout.stop)
-        await fanout.rehome(())
-        heart.update(partitions=sorted(fanout.home))
 
-        admission = make_admission(settings, watcher.cluster, tokenizer.model_id)
-        ingress = Ingress(settings, admission, tokenizer, watcher.cluster, fanout, writer, replies, presence)
-        running.push_async_callback(ingress.stop)
-        lookup = Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s)
-        parts = Parts(
-            settings=settings,
-            authenticator=authenticator,
-            admission=admission,
-            ingress=ingress,
-            lookup=lookup,
-            cancellation=Cancellation(lookup, writer, settings.cancel_timeout_s),
-            fanout=fanout,
-            cluster=watcher.cluster,
-            tokenizer=tokenizer,
-        )
-        server = Server(make_app(parts), settings, bound)
-        http = asyncio.create_task(server.run_until_exit(), name="http")
-        others = [
-            watcher.task,
-            asyncio.create_task(replies.run(), name="replies"),
-            asyncio.create_task(fanout.failed(), name="fanout"),
-            asyncio.create_task(_keep_home(fanout, watcher, heart), name="homes"),
-            asyncio.create_task(_measure(admission, settings.heartbeat_ms / 1000), name="admission"),
-        ]
-        heart.update(state="ready", detail="", model=tokenizer.model_id, revision=tokenizer.revision)
-        log.info("listens on %s:%d", *bound.getsockname()[:2])
-        try:
-            await first_end(stop, http, *others)
-        finally:
-            heart.update(state="draining")
-            server.should_exit = True
-            await asyncio.gather(http, return_exceptions=True)
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+async def _connected(
+    settings: GatewaySettings, gateway_id: str, authenticator: Authenticator, life: Lifetime, heart: Heart
+) -> Parts:
+    """The parts, connected to the log; `life` ends them."""
+    heart.update(detail="loading the tokenizer")
+    tokenizer = await asyncio.to_thread(load_chat_tokenizer, settings.model)
+    heart.update(detail="connecting to the log")
+    writer = LogWriter(settings, Service.GATEWAY, gateway_id)
+    replayer = Replayer(settings, Service.GATEWAY)
+    replies = Replies(settings, gateway_id)
+    watcher = ClusterWatcher(settings, Service.GATEWAY)
+    await life.start("writer", writer)
+    await life.start("replays", replayer)
+    await life.start("replies", replies)
+    await life.start("cluster", watcher)
+    presence = JournalPresence(writer, gateway_id)
+    fanout = _fanout(settings, gateway_id, replayer, presence, writer)
+    life.at_end("fan-out", fanout.stop)
+    await fanout.rehome(())
+    heart.update(partitions=sorted(fanout.home))
+    admission = make_admission(settings, watcher.cluster, tokenizer.model_id)
+    ingress = Ingress(settings, admission, tokenizer, watcher.cluster, fanout, writer, replies, presence)
+    life.at_end("introductions", ingress.stop)
+    life.watch(watcher.task)
+    life.spawn("replies", replies.run())
+    life.spawn("followers", fanout.failed())
+    life.spawn("homes", _keep_home(fanout, watcher, heart))
+    life.spawn("admission", _measure(admission, settings.heartbeat_ms / 1000))
+    lookup = Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s)
+    return Parts(
+        settings=settings,
+        authenticator=authenticator,
+        admission=admission,
+        drain=Drain(),
+        ingress=ingress,
+        lookup=lookup,
+        cancellation=Cancellation(lookup, writer, settings.cancel_timeout_s),
+        fanout=fanout,
+        cluster=watcher.cluster,
+        tokenizer=tokenizer,
+    )
+
+
+async def _drain(drain: Drain, settings: GatewaySettings, heart: Heart, stop: Stop) -> None:
+    """Where a part of ours failed, streams stand still already: their clients had better go on elsewhere at once."""
+    heart.update(state="draining")
+    await drain.run(settings.grace_s if stop.is_set() else 0.0, stop.hurried)
 
 
 def make_app(parts: Parts) -> Starlette:
@@ -129,7 +136,7 @@ def make_app(parts: Parts) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],
-        middleware=[Middleware(ReplyHeaders)],
+        middleware=[Middleware(ReplyHeaders), Middleware(Gate, drain=parts.drain, health=_HEALTH)],
         exception_handlers={ApiError: _api_error, HTTPException: _http_exception, Exception: _unexpected},
     )
     app.state.parts = parts

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -43,11 +44,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 log_level="warning",
-                # The rest of `shutdown_s` is for what comes after: the last records and the consumers.
-                timeout_graceful_shutdown=max(1, round(settings.shutdown_s / 2)),
+                # The streams have drained before; this is for peers that do not read what was written to them.
+                timeout_graceful_shutdown=1,
             )
         )
         self._bound = bound
+        logging.getLogger("uvicorn.error").addFilter(_is_not_broken_off)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -55,7 +57,17 @@ class Server(uvicorn.Server):
         yield
 
     async def run_until_exit(self) -> None:
-        """Serve until `should_exit`; then close WebSockets with 1012 and let HTTP responses end, within bounds."""
+        """Serve until `should_exit`; then close what is still connected, WebSockets with 1012, within bounds."""
         await self.serve(sockets=[self._bound])
         # uvicorn cancels what is left at its deadline, but does not wait for it.
         await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+
+    async def leave(self, serving: "asyncio.Task[None]") -> None:
+        """Exit, and return once `serving`, the task of `run_until_exit`, has ended. Raises nothing of its."""
+        self.should_exit = True
+        await asyncio.wait({serving})
+
+
+def _is_not_broken_off(record: logging.LogRecord) -> bool:
+    """A stream without its last chunk is how a client learns that it must resume; we log the cause ourselves."""
+    return record.msg != "ASGI callable returned without completing response."

@@ -1,4 +1,4 @@
-"""Work that ends when its client leaves."""
+"""Work that ends when its client leaves, or the gateway."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,22 +6,28 @@ from typing import Any
 
 from starlette.types import Receive
 
+from services.gateway.drain import Drain
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+
+async def until_disconnect(receive: Receive, drain: Drain, work: Coroutine[Any, Any, None]) -> None:
     """Run `work` (the request's body has been read); cancel it as soon as the client disconnects.
 
-    Raises what `work` raises. A client that left gets no answer, so there is nothing to return.
+    Raises what `work` raises, and ApiError 503 when the gateway's drain is over before it is done. A client that left
+    gets no answer, so there is nothing to return.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))
+    ending = asyncio.ensure_future(drain.over.wait())
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, watching, ending}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             working.result()
+        elif not watching.done():
+            raise drain.refusal()
     finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.gather(watching, working, return_exceptions=True)
+        for task in (watching, ending, working):
+            task.cancel()
+        await asyncio.gather(watching, ending, working, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -26,6 +26,8 @@ class Lanes:
     def __init__(self) -> None:
         self._lanes: dict[str | None, _Lane] = {}
         self._in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def submit(self, name: str | None, job: Job) -> None:
@@ -35,8 +37,13 @@ class Lanes:
             raise too_many(f"This connection has {MAX_QUEUED} requests queued, its limit.")
         lane.queue.append(job)
         if lane.task is None:
+            self._idle.clear()
             lane.task = asyncio.create_task(self._drain(lane), name=f"lane {name}")
             lane.task.add_done_callback(self._ended)
+
+    async def idle(self) -> None:
+        """Return when nothing runs or waits."""
+        await self._idle.wait()
 
     async def failed(self) -> None:
         """Return never; raises what a job raised."""
@@ -70,6 +77,8 @@ class Lanes:
                     await lane.queue.popleft()()
         finally:
             lane.task = None
+            if all(other.task is None for other in self._lanes.values()):
+                self._idle.set()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()

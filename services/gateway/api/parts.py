@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
@@ -20,6 +21,7 @@ class Parts:
     settings: GatewaySettings
     authenticator: Authenticator
     admission: Admission
+    drain: Drain
     ingress: Ingress
     lookup: Lookup
     cancellation: Cancellation

@@ -23,10 +23,10 @@ from shared.errors import LogError
 log = logging.getLogger(__name__)
 
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
-# Codes after which a reconnecting SDK tries again (1001, 1012, 1013), and those after which it does not.
+# Codes after which a reconnecting SDK tries again (1001, 1011, 1012, 1013), and those after which it does not.
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
-INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
 TRY_AGAIN_LATER = 1013
 _CLOSE_S = 10.0
 
@@ -82,9 +82,10 @@ class Session:
             self._lanes.submit(None, lambda: self._resume(*resume))
         reading = asyncio.ensure_future(self._read())
         failing = asyncio.ensure_future(self._lanes.failed())
+        draining = asyncio.ensure_future(self._drain())
         try:
             done, _ = await asyncio.wait(
-                {reading, failing},
+                {reading, failing, draining},
                 timeout=self._parts.settings.connection_limit_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -92,9 +93,9 @@ class Session:
                 task.result()
             await self._expire()
         finally:
-            for task in (reading, failing):
+            for task in (reading, failing, draining):
                 task.cancel()
-            await asyncio.gather(reading, failing, return_exceptions=True)
+            await asyncio.gather(reading, failing, draining, return_exceptions=True)
             await self._lanes.stop()
 
     async def _expire(self) -> None:
@@ -106,6 +107,18 @@ class Session:
         )
         await self._send(error_event(error))
         raise _Close(GOING_AWAY, "connection limit reached")
+
+    async def _drain(self) -> None:
+        """Once the gateway leaves, close as soon as nothing runs here, at the latest when its drain is over."""
+        drain = self._parts.drain
+        await drain.begun.wait()
+        waits = [asyncio.ensure_future(wait) for wait in (self._lanes.idle(), drain.over.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        raise _Close(SERVICE_RESTART, "this gateway is shutting down; resume with ?response_id=&starting_after=")
 
     async def _read(self) -> None:
         while True:
@@ -149,6 +162,8 @@ class Session:
     async def _create(self, command: CreateResponse, lane: str | None) -> None:
         try:
             with server_span(self._websocket, "WS", "/v1/responses") as span:
+                if self._parts.drain.begun.is_set():
+                    raise self._parts.drain.refusal()
                 spec = command.spec()
                 describe_request(span, self._caller, spec)
                 with self._parts.admission.slot(), await self._parts.ingress.submit(self._caller, spec) as lease:

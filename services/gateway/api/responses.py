@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
-from services.gateway.api.errors import bad_request, json_response, server_error
+from services.gateway.api.errors import ApiError, bad_request, json_response, server_error
 from services.gateway.api.parts import Parts
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
@@ -30,13 +30,28 @@ _SSE_HEADERS = [
 
 
 class Endpoint:
-    """An ASGI endpoint around `handle(request, send)`: what it holds is held until its last byte was sent."""
+    """An ASGI endpoint around `handle(request, send)`: what it holds is held until its last byte was sent.
+
+    An ApiError after the reply began breaks the connection off: the last chunk is never sent, so that no client takes
+    a part for the whole.
+    """
 
     def __init__(self, handle: Callable[[Request, Send], Awaitable[None]]) -> None:
         self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._handle(Request(scope, receive, send), send)
+        begun = False
+
+        async def noticed(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._handle(Request(scope, receive, send), noticed)
+        except ApiError:
+            if not begun:
+                raise
 
 
 async def create(request: Request, send: Send) -> None:
@@ -58,7 +73,7 @@ async def create(request: Request, send: Send) -> None:
                 finally:
                     describe_outcome(span, lease.stream.id.text, lease.stream.projection.fold.terminal)
 
-        await until_disconnect(request.receive, serve())
+        await until_disconnect(request.receive, parts.drain, serve())
 
 
 async def retrieve(request: Request, send: Send) -> None:
@@ -76,7 +91,7 @@ async def retrieve(request: Request, send: Send) -> None:
         if isinstance(followed, Lease):
             with parts.admission.slot(), followed as lease:
                 cursor = lease.cursor(starting_after)
-                await until_disconnect(request.receive, _stream(cursor, parts.settings.lag_limit_s, send))
+                await until_disconnect(request.receive, parts.drain, _stream(cursor, parts.settings.lag_limit_s, send))
         else:
             events = stored_events(followed)[starting_after + 1 :]
             body = b"".join(event.sse() for event in events)
@@ -96,7 +111,7 @@ async def cancel(request: Request, send: Send) -> None:
             ended = await parts.cancellation.cancel(caller, request.path_params["response_id"])
             await _reply(json_response(ended.response()), request, send)
 
-        await until_disconnect(request.receive, serve())
+        await until_disconnect(request.receive, parts.drain, serve())
 
 
 def starting_after_of(text: str | None) -> int:

@@ -12,6 +12,7 @@ from services.gateway.api.parts import Parts
 from services.gateway.app import make_admission, make_app
 from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
 from services.gateway.cancellation import Cancellation
+from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
@@ -107,6 +108,7 @@ class Mesh:
     replies: Any = None
     fanout: Any = None
     admission: Any = None
+    drain: Drain = field(default_factory=Drain)
     server: Any = None
 
     def appended(self, _: Topic, record: Any) -> None:
@@ -135,7 +137,7 @@ class Mesh:
 @asynccontextmanager
 async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIterator[Mesh]:
     """Serve on a free port."""
-    options = GatewaySettings(PORT=0, partitions=PARTITIONS, shutdown_s=2, **settings)
+    options = GatewaySettings(PORT=0, partitions=PARTITIONS, **settings)
     authenticator: Authenticator = LoopbackOnly()
     if keys:
         authenticator = ApiKeys({"sk-a": KeyEntry(tenant="acme"), "sk-b": KeyEntry(tenant="beta")})
@@ -164,6 +166,7 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
         settings=options,
         authenticator=authenticator,
         admission=admission,
+        drain=mesh.drain,
         ingress=ingress,
         lookup=lookup,
         cancellation=Cancellation(lookup, writer, options.cancel_timeout_s),
@@ -181,8 +184,9 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
         try:
             yield mesh
         finally:
-            mesh.server.should_exit = True
-            await serving
+            await mesh.drain.run(0, asyncio.Event())
+            await mesh.server.leave(serving)
+            serving.result()
             await ingress.stop()
             await fanout.stop()
             await mesh.replies.stop()
