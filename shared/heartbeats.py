@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import AppendError, BrokerUnavailableError, RecordError
+from shared.log.outage import Outage
 from shared.log.tail import Tail, decode
 from shared.log.writer import LogWriter
 from shared.records import Heartbeat
@@ -91,29 +92,45 @@ class Heart:
     async def _send(self) -> None:
         with self._lock:
             self._loop = asyncio.get_running_loop()
+        outage = Outage(log, f"heartbeats of {self._beat.id}")
         try:
-            while not self._stop.is_set():
-                await self._send_while_it_works()
+            writer = await self._connected(outage)
+            if writer is not None:
+                try:
+                    await self._beat_on(writer, outage)
+                finally:
+                    await writer.stop()
         finally:
             with self._lock:
                 self._loop = None
 
-    async def _send_while_it_works(self) -> None:
-        writer = LogWriter(self._settings, self._service, self._beat.id)
-        try:
-            await writer.start()
-            while not self._stop.is_set():
-                beat, waiting = self._next()
-                await writer.append(HEARTBEATS, beat)
-                for heard in waiting:
-                    if heard.set_running_or_notify_cancel():
-                        heard.set_result(None)
+    async def _connected(self, outage: Outage) -> LogWriter | None:
+        """The writer once the broker answers, None if the service ends before."""
+        while not self._stop.is_set():
+            writer = LogWriter(self._settings, self._service, self._beat.id)
+            try:
+                await writer.start()
+            except BrokerUnavailableError as error:
+                outage.failed(error)
                 await self._pause()
-        except (BrokerUnavailableError, AppendError) as error:
-            log.warning("heartbeats interrupted: %s", error)
+            else:
+                return writer
+        return None
+
+    async def _beat_on(self, writer: LogWriter, outage: Outage) -> None:
+        """One beat after the other. The one under way when the broker comes back arrives at once."""
+        while not self._stop.is_set():
+            beat, waiting = self._next()
+            try:
+                await writer.append(HEARTBEATS, beat)
+            except AppendError as error:
+                outage.failed(error)
+                with self._lock:
+                    self._unheard += waiting
+            else:
+                outage.over()
+                _tell(waiting)
             await self._pause()
-        finally:
-            await writer.stop()
 
     async def _pause(self) -> None:
         """One interval, or until somebody wants the next beat at once."""
@@ -121,6 +138,12 @@ class Heart:
             async with asyncio.timeout(self._settings.heartbeat_ms / 1000):
                 await self._wake.wait()
         self._wake.clear()
+
+
+def _tell(waiting: list[Future[None]]) -> None:
+    for heard in waiting:
+        if heard.set_running_or_notify_cancel():
+            heard.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +159,8 @@ class Member:
 class Cluster:
     """Who is alive, judged on the log's clock against the beats of others, never on one's own clock (DESIGN 5.3).
 
-    If everybody falls silent (the broker is away), nobody is judged dead.
+    If everybody falls silent, nobody is judged dead: the broker was away, and that time counts for nobody. Else the
+    first one that is heard again would make all others look dead.
     """
 
     silent_after_ms: int
@@ -145,11 +169,20 @@ class Cluster:
 
     def apply(self, beat: Heartbeat, timestamp_ms: int) -> bool:
         """Take a beat in. True if what others may decide on has changed: members, state, partitions, slots."""
+        gap_ms = timestamp_ms - self.now_ms
+        if gap_ms > self.silent_after_ms:
+            self._forgive(gap_ms)
         self.now_ms = max(self.now_ms, timestamp_ms)
         before = self.members.get(beat.id)
         stepped = before is None or before.beat.steps != beat.steps
         self.members[beat.id] = Member(beat, timestamp_ms, timestamp_ms if stepped else before.stepped_ms)  # type: ignore[union-attr]
         return before is None or _essence(before.beat) != _essence(beat)
+
+    def _forgive(self, gap_ms: int) -> None:
+        self.members = {
+            name: Member(member.beat, member.last_ms + gap_ms, member.stepped_ms + gap_ms)
+            for name, member in self.members.items()
+        }
 
     def forget_silent(self) -> list[Member]:
         """Remove and return the members that fell silent."""
