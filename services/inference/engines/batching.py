@@ -112,7 +112,7 @@ class BatchLoop:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._ready = threading.Event()
-        self._death: Exception | None = None
+        self._death: str | None = None  # not the exception: its traceback would keep the cache of a dead loop alive
         self._thread = threading.Thread(target=self._run, name="generation-loop", daemon=True)
         self.steps = 0
 
@@ -131,12 +131,19 @@ class BatchLoop:
             raise EngineDeadError(f"the engine cannot generate: {self._death or 'no token in two minutes'}")
 
     def stop(self) -> None:
-        """End the loop after the current step and wait for it; live requests end with "error"."""
+        """End the loop after the current step and wait for it; live requests end with "error".
+
+        Gives the cache's memory back: a successor allocates as much again. Raises EngineDeadError if the step does
+        not end within 30 s: it may still work on that memory.
+        """
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_TIMEOUT_S)
+            if self._thread.is_alive():
+                raise EngineDeadError(f"the engine has hung in one step for {_STOP_TIMEOUT_S:.0f} s")
         self._manager.destroy()
+        del self._processor, self._manager
 
     def submit(self, request: GenerationRequest) -> None:
         """Raises EngineDeadError, EngineFullError; ValueError if the id is in use."""
@@ -179,7 +186,7 @@ class BatchLoop:
                     self._turn()
         except Exception as error:  # noqa: BLE001 - the last of the thread: every request must hear of it
             _log.error("the generation loop died", exc_info=error)
-            self._death = error
+            self._death = f"{type(error).__name__}: {error}"
         finally:
             self._ready.set()
             self._end_all(f"the engine's loop ended: {self._death or 'stopped'}")

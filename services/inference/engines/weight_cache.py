@@ -8,8 +8,9 @@ a lock that the system takes back from a killed process, made durable and rename
 import hashlib
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,19 @@ def entry_name(model_id: str, file: Path, dtype: str, library: str) -> str:
     return f"{model_id}-{digest[:_DIGEST_CHARS]}-{dtype}-{library}"
 
 
+def entries_of(model_id: str, root: Path) -> list[Path]:
+    """The folders of a model in `root`, the most recently used first; another model's name may begin like this one's.
+
+    Raises OSError.
+    """
+    ours = re.compile(re.escape(model_id) + rf"-[0-9a-f]{{{_DIGEST_CHARS}}}-.+")
+    return sorted(
+        (path for path in root.iterdir() if ours.fullmatch(path.name) and path.is_dir()),
+        key=lambda path: path.stat().st_mtime_ns,
+        reverse=True,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
     """One folder below `root`, and what may go wrong with it.
@@ -67,9 +81,12 @@ class CacheEntry:
         if not self.folder.is_dir():
             return None
         try:
-            return read(self.folder)
+            content = read(self.folder)
         except self.errors as error:
             _log.warning("the cache %s cannot be read and is made anew: %s", self.folder, error)
+        else:
+            self._note_use()
+            return content
         try:
             with self._lock():
                 self._remove()
@@ -90,6 +107,25 @@ class CacheEntry:
             _log.debug("another process writes %s", self.folder)
         except self.errors as error:
             _log.warning("the cache %s cannot be written; the next start takes as long: %s", self.folder, error)
+
+    def prune(self, others: Iterable[Path]) -> None:
+        """Remove these folders of `root`; one that another process writes or removes is left to it."""
+        for folder in others:
+            stale = CacheEntry(self.root, folder.name, self.errors)
+            try:
+                with stale._lock():
+                    stale._remove()
+                _log.info("removed %s: the model has newer ones", folder)
+            except Timeout:
+                _log.debug("another process is at %s", folder)
+            except OSError as error:
+                _log.warning("the cache %s cannot be removed: %s", folder, error)
+
+    def _note_use(self) -> None:
+        try:
+            os.utime(self.folder)
+        except OSError as error:
+            _log.debug("%s belongs to somebody else, who prunes it by its age: %s", self.folder, error)
 
     @property
     def _partial(self) -> Path:

@@ -16,10 +16,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from services.inference.engines.attention import use_varlen_attention
 from services.inference.engines.port import EngineLoadError
-from services.inference.engines.weight_cache import CacheEntry, cache_root, entry_name
+from services.inference.engines.weight_cache import CacheEntry, cache_root, entries_of, entry_name
 from shared.chat import ModelSource
 
 _log = logging.getLogger(__name__)
+_KEPT_PER_MODEL = 2
 _UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, struct.error, SafetensorError)
 
 
@@ -52,7 +53,16 @@ def _load_gguf(source: ModelSource, cache_dir: str) -> Any:
     if entry is not None:
         # The names that the model has, not those of its original checkpoint: what is saved is what was loaded.
         entry.store(lambda folder: model.save_pretrained(folder, save_original_format=False))
+        _prune(entry, source.model_id)
     return model
+
+
+def _prune(entry: CacheEntry, model_id: str) -> None:
+    """Each new file, dtype and version of transformers leaves 2 bytes a parameter behind: keep what is still used."""
+    try:
+        entry.prune(entries_of(model_id, entry.root)[_KEPT_PER_MODEL:])
+    except OSError as error:
+        _log.warning("old weights in %s are not removed: %s", entry.root, error)
 
 
 def _cache_entry(source: ModelSource, cache_dir: str) -> CacheEntry | None:

@@ -114,3 +114,20 @@ def test_what_is_no_gguf_says_so(tmp_path: Path) -> None:
     with pytest.raises(EngineLoadError, match="the weights of m cannot be loaded"):
         load_weights(ModelSource("m", file), device="cpu", cache_dir=str(tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_only_the_newest_two_of_a_model_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded under three versions of transformers."""
+    monkeypatch.setattr(weights, "_load", lambda *_args, **_options: StandIn())
+    for version in ("5.1", "5.2", "5.3"):
+        monkeypatch.setattr(weights.transformers, "__version__", version)
+        weights._load_gguf(locate_model(""), str(tmp_path))
+    kept = sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir() if not path.name.startswith("."))
+    assert kept == ["5.2", "5.3"]
+
+
+class StandIn:
+    """A model that saves itself in no time."""
+
+    def save_pretrained(self, folder: Path, *, save_original_format: bool) -> None:
+        (folder / "model.safetensors").write_bytes(b"1")

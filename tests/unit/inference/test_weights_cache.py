@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from services.inference.engines.weight_cache import CacheEntry, cache_root, entry_name
+from services.inference.engines.weight_cache import CacheEntry, cache_root, entries_of, entry_name
 
 TIMEOUT_S = 20
 
@@ -164,3 +164,44 @@ def test_another_content_is_another_entry(tmp_path: Path) -> None:
     names.add(entry_name("m", tmp_path / "m.gguf", "bfloat16", "library-2"))
     names.add(entry_name("m", tmp_path / "m.gguf", "float32", "library-1"))
     assert len(names) == 4
+
+
+DIGESTS = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
+
+
+def stored(root: Path, model_id: str, digest: str, used_at: float) -> CacheEntry:
+    entry = CacheEntry(root, f"{model_id}-{digest}-bfloat16-library-1", (OSError, ValueError))
+    entry.store(write)
+    os.utime(entry.folder, (used_at, used_at))
+    return entry
+
+
+def test_what_was_not_used_for_longest_is_pruned_and_other_models_stay(tmp_path: Path) -> None:
+    first, second, third, fourth = (stored(tmp_path, "m", digest, n) for n, digest in enumerate(DIGESTS))
+    others = [stored(tmp_path, "m-instruct", DIGESTS[0], 0.0), stored(tmp_path, "n", DIGESTS[0], 0.0)]
+    assert first.load(read) == "12", "reading is using"
+    fourth.prune(entries_of("m", tmp_path)[2:])
+    assert visible(first) == sorted(entry.name for entry in (first, fourth, *others))
+    assert fourth.load(read) == "12"
+    assert second.load(read) is None
+    assert third.load(read) is None
+
+
+def test_what_another_process_holds_is_not_pruned(tmp_path: Path) -> None:
+    held, newest = stored(tmp_path, "m", DIGESTS[0], 0.0), stored(tmp_path, "m", DIGESTS[1], 1.0)
+    with FileLock(tmp_path / f".{held.name}.lock"):
+        newest.prune([held.folder])
+    assert held.load(read) == "12"
+
+
+def test_what_cannot_be_pruned_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, newest = stored(tmp_path, "m", DIGESTS[0], 0.0), stored(tmp_path, "m", DIGESTS[1], 1.0)
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    newest.prune([old.folder])
+    assert "cannot be removed" in caplog.text
