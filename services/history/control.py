@@ -14,7 +14,7 @@ import asyncio
 import logging
 from typing import Any
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faststream import AckPolicy
@@ -33,12 +33,17 @@ log = logging.getLogger(__name__)
 
 TOPICS = (CONTEXT, HISTORY_QUERIES)
 
+HAND_OVER_S = 0.5
+"""Nearly every request takes milliseconds. One that waits for its parent's end waits as well at another replica, and
+while this one stays in the group without taking anything, nobody takes what comes to its partitions."""
+
 
 class ControlPlane:
     """The subscribers of the control plane and the intakes behind them."""
 
     def __init__(self, settings: HistorySettings, ports: Ports, outbox: Outbox) -> None:
         self._settings = settings
+        self._commit_timeout_s = settings.request_timeout_ms / 1000
         self._broker = KafkaBroker(
             **client_options(settings),
             consumer_only=True,
@@ -58,9 +63,9 @@ class ControlPlane:
             await self._broker.stop()
             raise BrokerUnavailableError(f"cannot read the control plane: {type(error).__name__} {error}") from error
 
-    async def stop(self, timeout_s: float) -> None:
-        """Let what runs end, for `timeout_s` at most, then leave the groups."""
-        await asyncio.gather(*(intake.close(timeout_s) for intake in self._intakes))
+    async def stop(self) -> None:
+        """Let what runs end, for HAND_OVER_S at most, then leave the groups: the rest is another replica's."""
+        await asyncio.gather(*(intake.close(HAND_OVER_S) for intake in self._intakes))
         await self._broker.stop()
 
     async def failed(self) -> None:
@@ -70,6 +75,11 @@ class ControlPlane:
     def _subscribe(self, topic: Topic, handle: RecordHandler) -> Intake:
         assert_may_consume(topic, Service.HISTORY)
         name = topic_name(self._settings, topic)
+
+        async def commit(partition: int, next_offset: int) -> None:
+            await _commit(subscriber.consumer, TopicPartition(name, partition), next_offset, self._commit_timeout_s)
+
+        intake = Intake(handle, commit, self._settings.max_in_flight)
         subscriber = self._broker.subscriber(
             name,
             ack_policy=AckPolicy.MANUAL,
@@ -79,16 +89,25 @@ class ControlPlane:
             max_partition_fetch_bytes=MAX_REQUEST_BYTES,
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.heartbeat_interval_ms,
+            listener=_Revocations(intake),
             parser=_parse,
             decoder=_decode,
         )
-
-        async def commit(partition: int, next_offset: int) -> None:
-            await _commit(subscriber.consumer, TopicPartition(name, partition), next_offset)
-
-        intake = Intake(handle, commit, self._settings.max_in_flight)
         subscriber(intake.take)
         return intake
+
+
+class _Revocations(ConsumerRebalanceListener):  # type: ignore[misc]
+    """A rebalance takes everything away first; what comes back begins at the committed offset again."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self._intake.forget([where.partition for where in revoked])
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Records come by themselves."""
 
 
 def _faststream_log() -> logging.Logger:
@@ -106,11 +125,13 @@ async def _decode(message: KafkaMessage) -> RawRecord:
     return raw(message.raw_message)
 
 
-async def _commit(consumer: Any, where: TopicPartition, next_offset: int) -> None:
+async def _commit(consumer: Any, where: TopicPartition, next_offset: int, timeout_s: float) -> None:
     """What cannot be committed is delivered again, to us or to whom the partition belongs now; that does no harm."""
     try:
-        await consumer.commit({where: OffsetAndMetadata(next_offset, "")})
+        # aiokafka would try for as long as the broker is away, and every other commit waits behind this one.
+        async with asyncio.timeout(timeout_s):
+            await consumer.commit({where: OffsetAndMetadata(next_offset, "")})
     except (CommitFailedError, IllegalStateError) as error:
         log.info("%s/%d is no longer ours: %s", where.topic, where.partition, error)
-    except KafkaError as error:
-        log.warning("commit to %s/%d failed: %s", where.topic, where.partition, error)
+    except (KafkaError, TimeoutError) as error:
+        log.warning("commit to %s/%d failed: %s %s", where.topic, where.partition, type(error).__name__, error)

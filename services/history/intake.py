@@ -6,7 +6,7 @@ One request may wait seconds for its parent's end; the others must not wait with
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind
 from services.history.errors import StoreError, StoreRefusedError
 from services.history.handlers import HANDLERS, apology
 from services.history.ports import Outbox, Outgoing, Ports
-from services.history.retry import until_available
+from services.history.retry import Patience
 from services.history.watermark import Watermark
 from shared.errors import RecordError
 from shared.log import RawRecord, decode
@@ -37,6 +37,9 @@ class RecordHandler:
         self._topic = topic
         self._ports = ports
         self._outbox = outbox
+        self._handling = Patience(topic.name)
+        self._sending = Patience(f"answers to {topic.name}")
+        self._burying = Patience(f"dead-letter queue of {topic.name}")
 
     async def __call__(self, raw: RawRecord) -> None:
         """Raises StoreError when the store is unusable: then the service must end."""
@@ -58,7 +61,7 @@ class RecordHandler:
         handler = HANDLERS[type(envelope.record)]
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                return await until_available(lambda: handler(envelope.record, self._ports), self._topic.name)
+                return await self._handling.until_available(lambda: handler(envelope.record, self._ports))
             except StoreRefusedError as error:
                 failure: Exception = error
             except StoreError:
@@ -70,11 +73,11 @@ class RecordHandler:
         return apology(envelope.record)
 
     async def _send(self, outgoing: Outgoing) -> None:
-        await until_available(lambda: self._outbox.send(outgoing), outgoing.topic.name)
+        await self._sending.until_available(lambda: self._outbox.send(outgoing))
 
     async def _bury(self, raw: RawRecord, error: Exception, attempts: int) -> None:
         log.error("%s at %s cannot be handled: %s", self._topic.name, _place(raw), error)
-        await until_available(lambda: self._outbox.bury(self._topic, raw, error, attempts), "dead-letter queue")
+        await self._burying.until_available(lambda: self._outbox.bury(self._topic, raw, error, attempts))
 
 
 class Intake:
@@ -99,6 +102,14 @@ class Intake:
         task = asyncio.create_task(self._run(raw, self._watermark(raw)), name=f"handle {_place(raw)}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def forget(self, partitions: Collection[int]) -> None:
+        """The partitions were taken away: what still runs of them is no longer ours to commit.
+
+        It may end all the same: what it appends a second time does not count (DESIGN 5).
+        """
+        for partition in partitions:
+            self._watermarks.pop(partition, None)
 
     async def close(self, timeout_s: float) -> None:
         """Take nothing more and let what runs end; what has not after `timeout_s` is left to another replica."""

@@ -1,9 +1,11 @@
 """Finding a response that has ended: in the store, else in the log, for the recorder may be a moment behind."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from enum import Enum
 
+from services.history.errors import StoreUnavailableError
 from services.history.ports import Ports
 from services.history.stores.port import StoredResponse
 from shared.errors import InvalidIdError, ReplayGoneError
@@ -36,26 +38,19 @@ async def find_chain(
 ) -> list[StoredResponse] | Missing:
     """The response and those of its ancestors that are stored with it, oldest first (see `Store.chain`).
 
-    Never empty.
+    Never empty. Store and log stand in for each other: what one of them lacks, or cannot tell now, the other may know.
+    Raises StoreUnavailableError when the log does not know it and the store does not answer; LogError.
     """
-    stored = await ports.store.chain(tenant, response_id, limit)
-    if stored:
-        return stored
-    ended = await _from_log(ports, tenant, response_id, until_ms)
-    return ended if isinstance(ended, Missing) else [ended]
-
-
-async def _from_log(ports: Ports, tenant: str, response_id: str, until_ms: int) -> StoredResponse | Missing:
     try:
         parsed = parse_response_id(response_id)
     except InvalidIdError:
         return Missing.UNKNOWN
     if parsed.partition >= ports.partitions:
         return Missing.UNKNOWN
-    follower = _Follower(ports, parsed)
+    search = _Search(ports, tenant, parsed, limit)
     pause_s = _FIRST_POLL_S
     while True:
-        found = await follower.look(tenant)
+        found = await search.look()
         remaining_s = (until_ms - ports.clock_ms()) / 1000
         if found is not Missing.RUNNING or remaining_s <= 0:
             return found
@@ -64,25 +59,40 @@ async def _from_log(ports: Ports, tenant: str, response_id: str, until_ms: int) 
 
 
 @dataclass(slots=True)
-class _Follower:
-    """Folds a response's events; every look reads on from where the last one ended."""
+class _Search:
+    """Looks for one response; every look at the log reads on from where the last one ended."""
 
     ports: Ports
+    tenant: str
     response_id: ResponseId
+    limit: int
     fold: EventFold = field(default_factory=EventFold)
     next_offset: int | None = None
 
-    async def look(self, tenant: str) -> StoredResponse | Missing:
+    async def look(self) -> list[StoredResponse] | Missing:
+        with contextlib.suppress(StoreUnavailableError):
+            if stored := await self._stored():
+                return stored
+        found = await self._logged()
+        if found is Missing.UNKNOWN:
+            # The store has the last word: it may have been recorded since, or the store did not answer before.
+            return await self._stored() or found
+        return found
+
+    async def _stored(self) -> list[StoredResponse]:
+        return await self.ports.store.chain(self.tenant, self.response_id.text, self.limit)
+
+    async def _logged(self) -> list[StoredResponse] | Missing:
         try:
             replay = await self.ports.log.replay(EVENTS, self.response_id, start=self.next_offset)
         except ReplayGoneError:
-            return Missing.UNKNOWN  # the store was asked first, and it keeps what the log forgets
+            return Missing.UNKNOWN
         for envelope in replay.records:
             self.fold.apply(envelope.record)
         accepted = self.fold.accepted
-        if accepted is None or self.fold.deleted or accepted.tenant != tenant or not accepted.spec.store:
+        if accepted is None or self.fold.deleted or accepted.tenant != self.tenant or not accepted.spec.store:
             return Missing.UNKNOWN
         self.next_offset = replay.next_offset
         if self.fold.terminal is None:
             return Missing.RUNNING
-        return StoredResponse(accepted, self.fold.terminal)
+        return [StoredResponse(accepted, self.fold.terminal)]

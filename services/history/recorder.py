@@ -3,23 +3,26 @@
 The rules of which record counts are the store's (`Store.record`), because the state that they need, the highest
 epoch and what has already counted, must outlive this process. The recorder only brings the records in order, again
 if need be, and commits behind the store's acknowledgement.
+
+Only deltas are left out: the terminal repeats their text, and by the rules of the fold they raise no epoch.
 """
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.history.errors import StoreRefusedError
-from services.history.ports import Outbox
-from services.history.retry import until_available
-from services.history.stores.port import Recordable, Store
+from services.history.orphans import Orphans
+from services.history.ports import Outbox, ResponseLog
+from services.history.retry import Patience
+from services.history.stores.port import RECORDABLE, Recordable, Store
 from shared.errors import RecordError
 from shared.log import RawRecord, decode
-from shared.records import TERMINALS, Accepted, Deleted, Delta, Screening
+from shared.records import TERMINALS, Delta
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
 from shared.topics import EVENTS
@@ -29,8 +32,7 @@ tracer = trace.get_tracer(__name__)
 
 GROUP = "history.recorder"
 MAX_ATTEMPTS = 3
-_RECORDED = (Accepted, Screening, Deleted, *TERMINALS)
-# Deltas are nearly all of the log, and the terminal repeats their text: they are dropped undecoded.
+# Deltas are nearly all of the log: they are dropped undecoded.
 _SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
 
 
@@ -44,9 +46,13 @@ class Offsets(Protocol):
 class Recorder:
     """Brings batches of the events log into the store."""
 
-    def __init__(self, store: Store, outbox: Outbox) -> None:
+    def __init__(self, store: Store, events: ResponseLog, outbox: Outbox) -> None:
         self._kept_in = store
+        self._orphans = Orphans(store, events)
         self._outbox = outbox
+        self._storing = Patience("recorder")
+        self._burying = Patience("recorder's dead-letter queue")
+        self._committing = Patience("recorder's commit")
         self.recorded = 0
 
     async def take(self, batch: Sequence[RawRecord], offsets: Offsets) -> None:
@@ -55,7 +61,7 @@ class Recorder:
         if kept:
             await self._store_all(kept)
         for partition, next_offset in _ends(batch).items():
-            await until_available(_commit(offsets, partition, next_offset), f"commit of {EVENTS.name}/{partition}")
+            await self._commit(offsets, partition, next_offset)
 
     async def _decode(self, raw: RawRecord) -> Envelope[Recordable] | None:
         if raw.kind in _SKIPPED_KINDS:
@@ -65,7 +71,7 @@ class Recorder:
         except RecordError as error:
             await self._bury(raw, error, attempts=1)
             return None
-        return envelope if isinstance(envelope.record, _RECORDED) else None
+        return envelope if isinstance(envelope.record, RECORDABLE) else None
 
     async def _store_all(self, kept: Sequence[tuple[RawRecord, Envelope[Recordable]]]) -> None:
         try:
@@ -87,20 +93,20 @@ class Recorder:
     async def _store(self, envelopes: Sequence[Envelope[Recordable]]) -> None:
         started_ns = time.time_ns()
         records = [envelope.record for envelope in envelopes]
-        ended = await until_available(lambda: self._kept_in.record(records), "recorder")
+        ended = await self._storing.until_available(lambda: self._kept_in.record(records))
+        ended |= await self._storing.until_available(lambda: self._orphans.adopt(records, ended))
         self.recorded += len(ended)
         # The last terminal of an ended response is the one that counted: a lower epoch's comes before it.
         last = {e.record.response_id: e for e in envelopes if isinstance(e.record, TERMINALS)}
         for response_id in ended:
             _span(last[response_id], started_ns)
 
+    async def _commit(self, offsets: Offsets, partition: int, next_offset: int) -> None:
+        await self._committing.until_available(lambda: offsets.commit(partition, next_offset))
+
     async def _bury(self, raw: RawRecord, error: Exception, attempts: int) -> None:
         log.error("%s %d@%d cannot be recorded: %s", EVENTS.name, raw.partition, raw.offset, error)
-        await until_available(lambda: self._outbox.bury(EVENTS, raw, error, attempts), "dead-letter queue")
-
-
-def _commit(offsets: Offsets, partition: int, next_offset: int) -> Callable[[], Awaitable[bool]]:
-    return lambda: offsets.commit(partition, next_offset)
+        await self._burying.until_available(lambda: self._outbox.bury(EVENTS, raw, error, attempts))
 
 
 def _ends(batch: Sequence[RawRecord]) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
@@ -24,13 +25,46 @@ def pauses_s() -> Iterator[float]:
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-async def until_available(work: Callable[[], Awaitable[T]], what: str) -> T:
-    """Do `work` until store and broker answer, however long they are away; other errors pass through."""
-    pauses = pauses_s()
-    while True:
-        try:
-            return await work()
-        except TRANSIENT as error:
-            pause_s = next(pauses)
-            log.warning("%s: %s; trying again in %.1f s", what, error, pause_s)
-            await asyncio.sleep(pause_s)
+class Patience:
+    """Waits for one thing that may be away for a while, and says so: one line when it goes, one when it is back.
+
+    `what` is the work's name in the log. Any number of tasks may wait with the same patience.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._away_since_s: float | None = None
+
+    async def until_available(self, work: Callable[[], Awaitable[T]], *, timeout_s: float = math.inf) -> T:
+        """Do `work` until store and broker answer, however long they are away; other errors pass through.
+
+        Where `timeout_s` is given, what `work` raises after so many seconds is raised.
+        """
+        give_up_at_s = _clock_s() + timeout_s
+        pauses = pauses_s()
+        while True:
+            try:
+                result = await work()
+            except TRANSIENT as error:
+                pause_s = next(pauses)
+                if _clock_s() + pause_s > give_up_at_s:
+                    raise
+                self._fails(error)
+                await asyncio.sleep(pause_s)
+            else:
+                self._answers()
+                return result
+
+    def _fails(self, error: Exception) -> None:
+        first = self._away_since_s is None
+        self._away_since_s = _clock_s() if self._away_since_s is None else self._away_since_s
+        log.log(logging.WARNING if first else logging.DEBUG, "%s waits, trying again: %s", self._what, error)
+
+    def _answers(self) -> None:
+        if self._away_since_s is not None:
+            log.info("%s goes on after %.1f s", self._what, _clock_s() - self._away_since_s)
+            self._away_since_s = None
+
+
+def _clock_s() -> float:
+    return asyncio.get_running_loop().time()

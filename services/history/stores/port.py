@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.records import Accepted, AnyTerminal, Deleted, Screening
+from shared.records import TERMINALS, Accepted, AnyTerminal, Deleted, Screening
 
 Recordable = Accepted | Screening | AnyTerminal | Deleted
+RECORDABLE = (Accepted, Screening, Deleted, *TERMINALS)
 
 
 @dataclass(frozen=True, slots=True)

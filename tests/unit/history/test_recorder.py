@@ -15,7 +15,18 @@ from services.history.stores.port import Recordable
 from shared.errors import AppendError, LogError
 from shared.records.codec import encode_headers
 from shared.telemetry import names
-from tests.unit.history.fakes import TENANT, MemoryOutbox, MemoryStore, an_id, broken, completed, delta, raw, turn
+from tests.unit.history.fakes import (
+    TENANT,
+    MemoryLog,
+    MemoryOutbox,
+    MemoryStore,
+    an_id,
+    broken,
+    completed,
+    delta,
+    raw,
+    turn,
+)
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -43,7 +54,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_stores_what_counts_and_commits_behind_the_batch() -> None:
     memory, offsets, response_id = MemoryStore(), Offsets(), an_id()
     first, last = turn(response_id, "q", "answer")
-    recorder = Recorder(memory, MemoryOutbox())
+    recorder = Recorder(memory, MemoryLog(), MemoryOutbox())
     await recorder.take([raw(first, 7), raw(delta(response_id), 8), raw(last, 9), raw(first, 3, partition=1)], offsets)
     assert await memory.get(TENANT, response_id) is not None
     assert offsets.committed == {3: 10, 1: 4}
@@ -55,7 +66,7 @@ async def test_deltas_are_dropped_before_they_are_decoded() -> None:
     headers = tuple(encode_headers(delta(an_id()), "test"))
     skipped = type(unreadable)(3, 5, 0, "x", b"{not json", headers)
     outbox, offsets = MemoryOutbox(), Offsets()
-    await Recorder(MemoryStore(), outbox).take([skipped], offsets)
+    await Recorder(MemoryStore(), MemoryLog(), outbox).take([skipped], offsets)
     assert outbox.buried == []
     assert offsets.committed == {3: 6}
 
@@ -65,7 +76,7 @@ async def test_an_absent_store_and_an_absent_broker_are_waited_for() -> None:
     memory.failures = [StoreUnavailableError("locked")] * 3
     outbox.failures = [AppendError("away")]
     batch = [broken(0), *(raw(r, n) for n, r in enumerate(turn(response_id, "q", "a"), start=1))]
-    await Recorder(memory, outbox).take(batch, offsets)
+    await Recorder(memory, MemoryLog(), outbox).take(batch, offsets)
     assert await memory.get(TENANT, response_id) is not None
     assert outbox.buried == [("responses.events", 0, 1)]
     assert offsets.committed == {3: 3}
@@ -81,7 +92,7 @@ async def test_a_record_that_the_store_refuses_goes_aside_and_takes_no_other_wit
     memory, outbox, offsets = Picky(), MemoryOutbox(), Offsets()
     poison, response_id = an_id(), an_id()
     records = [*turn(response_id, "q", "a"), *turn(poison, "q", "a")]
-    await Recorder(memory, outbox).take([raw(r, n) for n, r in enumerate(records)], offsets)
+    await Recorder(memory, MemoryLog(), outbox).take([raw(r, n) for n, r in enumerate(records)], offsets)
     assert await memory.get(TENANT, response_id) is not None
     assert outbox.buried == [("responses.events", 2, 3), ("responses.events", 3, 3)]
     assert offsets.committed == {3: 4}
@@ -91,7 +102,7 @@ async def test_an_unusable_store_ends_the_service_and_commits_nothing() -> None:
     memory, offsets = MemoryStore(), Offsets()
     memory.failures = [StoreError("malformed")]
     with pytest.raises(StoreError):
-        await Recorder(memory, MemoryOutbox()).take([raw(completed(an_id()), 0)], offsets)
+        await Recorder(memory, MemoryLog(), MemoryOutbox()).take([raw(completed(an_id()), 0)], offsets)
     assert offsets.committed == {}
 
 
@@ -101,7 +112,7 @@ async def test_one_span_per_stored_response_in_the_trace_of_its_terminal(monkeyp
     monkeypatch.setattr(module, "tracer", provider.get_tracer("test"))
     response_id, other = an_id(), an_id()
     first, last = turn(response_id, "q", "a")
-    recorder, trace = Recorder(MemoryStore(), MemoryOutbox()), {"traceparent": TRACEPARENT}
+    recorder, trace = Recorder(MemoryStore(), MemoryLog(), MemoryOutbox()), {"traceparent": TRACEPARENT}
     batch = [raw(first, 0, trace=trace), raw(last, 1, trace=trace), raw(completed(other), 2, trace=trace)]
     for _ in range(2):
         await recorder.take(batch, Offsets())
