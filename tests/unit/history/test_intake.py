@@ -108,6 +108,20 @@ async def test_a_rewound_partition_is_committed_by_its_new_run_only() -> None:
     await intake.close(0)
 
 
+async def test_what_was_taken_away_is_never_committed_below_what_others_committed() -> None:
+    slow, commits = Slow(), Commits()
+    intake = Intake(slow, commits, max_in_flight=10)
+    await take(intake, place(0, 5), place(0, 6), place(1, 2))
+    intake.forget([0])
+    await slow.finish(0, 5)
+    await slow.finish(0, 6)
+    await slow.finish(1, 2)
+    assert commits.made == [(1, 3)]
+    await take(intake, place(0, 20))  # given back, after somebody else committed 20
+    await slow.finish(0, 20)
+    assert commits.made[-1] == (0, 21)
+
+
 async def test_closing_leaves_what_is_late_uncommitted() -> None:
     slow, commits = Slow(), Commits()
     intake = Intake(slow, commits, max_in_flight=10)

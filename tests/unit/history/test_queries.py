@@ -2,7 +2,9 @@
 
 import pytest
 
+from services.history.errors import StoreUnavailableError
 from services.history.queries import get_response
+from shared.errors import BrokerUnavailableError
 from shared.records import GetResponse, Rejected, ResponseFound
 from shared.topics import REPLIES
 from tests.unit.history.fakes import REPLY_TO, MemoryLog, MemoryStore, accepted, an_id, ports, turn
@@ -36,3 +38,11 @@ async def test_anything_else_is_404(case: str) -> None:
     assert isinstance(sent.record, Rejected)
     assert (sent.record.status, sent.record.correlation_id) == (404, "q_1")
     assert sent.record.message == f"Response with id '{response_id}' not found."
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("locked"), BrokerUnavailableError("away")])
+async def test_while_nobody_can_tell_the_asker_hears_so_at_once(error: Exception) -> None:
+    log = MemoryLog(failures=[error])
+    (sent,) = await get_response(query(an_id()), ports(MemoryStore(), log))
+    assert isinstance(sent.record, Rejected)
+    assert (sent.record.status, sent.record.error_type) == (503, "server_error")

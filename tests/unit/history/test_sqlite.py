@@ -1,6 +1,7 @@
 """What the SQLite file survives and what it refuses."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -63,6 +64,68 @@ async def test_two_replicas_share_the_file(tmp_path: Path) -> None:
     assert [await two.get(TENANT, response_id) is not None for response_id in ids] == [True] * len(ids)
     await one.close()
     await two.close()
+
+
+_TWIN = """
+import asyncio, json, pathlib, random, sys
+from services.history.stores.sqlite import SqliteStore
+from tests.unit.history.fakes import turn
+
+async def main():
+    store = SqliteStore(pathlib.Path(sys.argv[1]), busy_timeout_s=20)
+    await store.open()
+    ids, ended = json.loads(sys.stdin.readline()), []
+    random.Random(sys.argv[2]).shuffle(ids)
+    for response_id in ids:
+        for record in turn(response_id, "q", "a" * 300):
+            ended += await store.record([record])
+    await store.close()
+    print(json.dumps(ended))
+
+asyncio.run(main())
+"""
+
+
+def _recorded_by_twins(file: Path, ids: list[list[str]]) -> list[list[str]]:
+    """What each of several processes, which write at the same time, was told to have ended."""
+    twins = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TWIN, str(file), str(seed)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(len(ids))
+    ]
+    for twin, mine in zip(twins, ids, strict=True):
+        assert twin.stdin is not None
+        twin.stdin.write(json.dumps(mine) + "\n")
+        twin.stdin.flush()
+    return [json.loads(twin.communicate(timeout=60)[0]) for twin in twins]
+
+
+async def test_processes_that_write_at_once_lose_nothing_and_end_nothing_twice(tmp_path: Path) -> None:
+    file = tmp_path / "h.sqlite3"
+    common, own = [an_id() for _ in range(60)], [[an_id() for _ in range(60)] for _ in range(2)]
+    ended = await asyncio.to_thread(_recorded_by_twins, file, [common + mine for mine in own])
+    assert sorted(ended[0] + ended[1]) == sorted(common + own[0] + own[1])
+    assert {*own[0]} <= {*ended[0]} and {*own[1]} <= {*ended[1]}
+    store = SqliteStore(file)
+    await store.open()
+    assert [i for i in [*common, *own[0], *own[1]] if await store.get(TENANT, i) is None] == []
+    await store.close()
+
+
+async def test_a_full_disk_is_unavailable_and_then_available_again(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3")
+    await store.open()
+    batch = turn(an_id(), "q", "a" * 100_000)
+    await store._writer.run(lambda connection: connection.execute("PRAGMA max_page_count=1").fetchall())
+    with pytest.raises(StoreUnavailableError, match="full"):
+        await store.record(batch)
+    await store._writer.run(lambda connection: connection.execute("PRAGMA max_page_count=1000000").fetchall())
+    assert await store.record(batch) == {batch[0].response_id}
+    await store.close()
 
 
 async def test_a_locked_file_is_unavailable_and_a_record_that_cannot_be_held_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from services.history.errors import StoreUnavailableError
+from services.history.stores.port import StoredResponse
 from services.history.turns import request_with_context
 from shared.errors import BrokerUnavailableError
 from shared.records import Failed, Rejected, Requested, Screening, Usage
@@ -155,3 +157,38 @@ async def test_a_request_given_twice_comes_out_twice_the_same(memory: MemoryStor
     event = asked(parent)
     made = ports(memory, log)
     assert await request_with_context(event, made) == await request_with_context(event, made)
+
+
+class AwayStore(MemoryStore):
+    """Does not answer the first `away` looks; `arriving` is recorded meanwhile."""
+
+    def __init__(self, away: int = 0, arriving: list[Any] | None = None) -> None:
+        super().__init__()
+        self.away = away
+        self.arriving = arriving or []
+
+    async def chain(self, tenant: str, response_id: str, limit: int) -> list[StoredResponse]:
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailableError("away")
+        found = await super().chain(tenant, response_id, limit)
+        await self.record(self.arriving)
+        return found
+
+
+async def test_the_log_stands_in_for_a_store_that_does_not_answer(log: MemoryLog) -> None:
+    first, second = an_id(), an_id()
+    log.records = {first: turn(first, "one", "1"), second: turn(second, "two", "2", first)}
+    assert texts(await ask(AwayStore(away=100), log, second)) == ["one", "1", "two", "2", "and then?"]
+
+
+async def test_what_the_log_does_not_know_is_unknown_only_if_the_store_says_so(log: MemoryLog) -> None:
+    with pytest.raises(StoreUnavailableError):
+        await ask(AwayStore(away=100), log, an_id())
+    assert (await ask(AwayStore(away=1), log, an_id())).code == "previous_response_not_found"
+
+
+async def test_a_turn_that_was_recorded_while_the_log_forgot_it_is_found(log: MemoryLog) -> None:
+    parent = an_id()
+    log.gone = {parent}
+    assert texts(await ask(AwayStore(arriving=turn(parent, "one", "1")), log, parent)) == ["one", "1", "and then?"]

@@ -1,0 +1,66 @@
+"""Patience: waits as long as it must, says so once, and gives up only where it was told when."""
+
+import logging
+
+import pytest
+
+from services.history import retry
+from services.history.errors import StoreError, StoreUnavailableError
+from services.history.retry import Patience, pauses_s
+from shared.errors import AppendError
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(retry, "_LONGEST_PAUSE_S", 0.002)
+
+
+class Away:
+    """Fails so many times, then answers with the number of its calls."""
+
+    def __init__(self, failures: int, error: Exception | None = None) -> None:
+        self.calls = 0
+        self._failures = failures
+        self._error = error or StoreUnavailableError("database is locked")
+
+    async def __call__(self) -> int:
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise self._error
+        return self.calls
+
+
+async def test_one_line_when_it_goes_and_one_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    patience = Patience("recorder")
+    with caplog.at_level(logging.INFO):
+        assert await patience.until_available(Away(5)) == 6
+        assert await patience.until_available(Away(0)) == 1
+        assert await patience.until_available(Away(2, AppendError("no broker"))) == 3
+    assert [(r.levelname, r.message.split(" after")[0]) for r in caplog.records] == [
+        ("WARNING", "recorder waits, trying again: database is locked"),
+        ("INFO", "recorder goes on"),
+        ("WARNING", "recorder waits, trying again: no broker"),
+        ("INFO", "recorder goes on"),
+    ]
+
+
+async def test_what_no_waiting_mends_passes_through_at_once() -> None:
+    work = Away(1, StoreError("malformed"))
+    with pytest.raises(StoreError, match="malformed"):
+        await Patience("recorder").until_available(work)
+    assert work.calls == 1
+
+
+async def test_gives_up_after_the_time_that_it_was_given() -> None:
+    work = Away(1_000_000)
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        await Patience("store").until_available(work, timeout_s=0.02)
+    assert work.calls > 2
+
+
+def test_the_pauses_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(retry, "_LONGEST_PAUSE_S", 0.5)
+    pauses = pauses_s()
+    assert [next(pauses) for _ in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]
