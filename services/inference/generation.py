@@ -20,6 +20,7 @@ class Generation:
         self.claim = claim
         self.mailbox = mailbox
         self.span = span
+        self.running = False  # whether the engine has a slot for it
         self.trace: Mapping[str, str] = {}
         self._prompt_ids = prompt_ids
         self._tokenizer = tokenizer

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from services.inference.claims import limit_of, said_before, seam_at
-from services.inference.engines.port import Engine, EngineFullError, StepOutput
+from services.inference.engines.port import Engine, EngineDeadError, EngineFullError, StepOutput
 from services.inference.generation import Generation
 from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.errors import AppendError, ChatmeshError
@@ -23,6 +23,9 @@ from shared.topics import JOBS, JOURNAL
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("chatmesh.inference")
+
+HUNG_AFTER_S = 30.0
+"""An engine that has not confirmed a cancel for so long hangs; a step that reads a long prompt may take seconds."""
 
 
 class Worker:
@@ -44,6 +47,7 @@ class Worker:
         self._replayer = replayer
         self._heart = heart
         self._held: dict[str, Generation] = {}
+        self._leaving: dict[str, float] = {}  # cancelled claims whose slot the engine has not freed yet: since when
         self._tasks: set[asyncio.Task[None]] = set()
         self._engine_died = asyncio.Event()
         self._draining = False
@@ -82,7 +86,7 @@ class Worker:
         if job.model != info.id or job.revision not in ("", info.revision):
             # The job was for another worker: mailboxes change hands.
             return f"serves {info.id} {info.revision}, not {job.model} {job.revision}".rstrip()
-        if len(self._held) >= info.slots or not self._engine.alive:
+        if self._free_slots() < 1:
             return "no free slot"
         return None
 
@@ -162,6 +166,7 @@ class Worker:
                 self._append(generation, generation.finish_only(seam))
             else:
                 self._engine.submit(generation.request(seam))
+                generation.running = True
 
     @contextlib.contextmanager
     def _released_on_error(self, generation: Generation) -> Iterator[None]:
@@ -186,10 +191,14 @@ class Worker:
             if generation is not None:
                 with self._released_on_error(generation):
                     self._on_output(generation, output)
+            elif output.finish is not None and self._leaving.pop(output.request_id, None) is not None:
+                self._tell()
         if not self._engine.alive:
             self._revive()
 
     def _on_output(self, generation: Generation, output: StepOutput) -> None:
+        if output.finish is not None:
+            generation.running = False
         if output.finish == "error":
             self._release(generation, output.error or "the engine failed")
             return
@@ -232,15 +241,26 @@ class Worker:
     async def keep_engine_alive(self) -> None:
         """Restart the engine whenever its loop died, until cancelled.
 
-        Raises EngineError if it cannot be revived: the service must end, for it can answer nobody.
+        Raises EngineError if it cannot be revived, or hangs: the service must end, for it can answer nobody, and
+        would be sent one job after the other.
         """
         while True:
-            await self._engine_died.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HUNG_AFTER_S / 10):
+                    await self._engine_died.wait()
             self._engine_died.clear()
             if not self._engine.alive:
                 log.error("the engine's loop died: restarting it")
                 await self._engine.restart()
+                self._leaving.clear()
                 self._tell()
+            self._check_leaving()
+
+    def _check_leaving(self) -> None:
+        """Raises EngineDeadError if a cancel was not confirmed in time: the port promises a second."""
+        since_s = min(self._leaving.values(), default=None)
+        if since_s is not None and asyncio.get_running_loop().time() - since_s > HUNG_AFTER_S:
+            raise EngineDeadError(f"the engine has not freed a cancelled slot for {HUNG_AFTER_S:.0f} s: it hangs")
 
     # -- ends ------------------------------------------------------------------------------------------------
 
@@ -278,8 +298,10 @@ class Worker:
         self._send(record).add_done_callback(_ignore_loss)
 
     def _abandon(self, generation: Generation) -> None:
-        """Free the slot; the engine's last output for it finds nobody."""
-        self._engine.cancel(generation.claim)
+        """Give the claim up. If the engine runs it, its slot is free once the engine says so."""
+        if generation.running and self._engine.alive:
+            self._leaving[generation.claim] = asyncio.get_running_loop().time()
+            self._engine.cancel(generation.claim)
         self._let_go(generation, "cancelled")
 
     def _let_go(self, generation: Generation, outcome: str) -> None:
@@ -296,11 +318,14 @@ class Worker:
         generation.span.end()
         self._tell()
 
-    def _tell(self) -> None:
-        # A dead engine offers nothing: what it released would come right back and lose an attempt each time.
+    def _free_slots(self) -> int:
+        """A dead engine offers nothing: what it released would come right back and lose an attempt each time."""
         slots = self._engine.info.slots
-        free = slots - len(self._held) if self._engine.alive else 0
-        self._heart.update(slots_total=slots, slots_free=free, claims=list(self._held))
+        return slots - len(self._held) - len(self._leaving) if self._engine.alive else 0
+
+    def _tell(self) -> None:
+        slots = self._engine.info.slots
+        self._heart.update(slots_total=slots, slots_free=max(0, self._free_slots()), claims=list(self._held))
 
     async def on_assigned(self, mailboxes: Iterable[int]) -> None:
         """The group gave us these mailboxes."""

@@ -215,6 +215,7 @@ class FakeEngine:
         self.cancelled: list[str] = []
         self.restarts = 0
         self.restart_error: Exception | None = None
+        self.hangs = False
         self.may_restart = asyncio.Event()
         self.may_restart.set()
         self._on_outputs: OnOutputs | None = None
@@ -245,8 +246,10 @@ class FakeEngine:
         self.submitted.append(request)
 
     def cancel(self, request_id: str) -> None:
+        """Confirmed with the next turn of the event loop, unless the engine `hangs`."""
         self.cancelled.append(request_id)
-        self.running.pop(request_id, None)
+        if not self.hangs and self.running.pop(request_id, None) is not None:
+            asyncio.get_running_loop().call_soon(self._deliver, [StepOutput(request_id, finish="cancelled")])
 
     def say(self, request_id: str, ids: Sequence[int], finish: Any = None, *, cached_tokens: int = 0) -> None:
         """One step's output for one request."""

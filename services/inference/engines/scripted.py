@@ -62,6 +62,7 @@ class _Stream:
     request: GenerationRequest
     answer: Answer
     started_s: float
+    due_s: float = 0.0
     said: int = 0
 
 
@@ -114,9 +115,9 @@ class ScriptedEngine:
         if len(self._streams) >= self._info.slots:
             raise EngineFullError(f"all {self._info.slots} slots are taken")
         now_s = asyncio.get_running_loop().time()
-        self._streams[request.id] = _Stream(
-            request, self._script(request.prompt_ids), now_s + self._settings.first_token_delay_s
-        )
+        stream = _Stream(request, self._script(request.prompt_ids), now_s + self._settings.first_token_delay_s)
+        stream.due_s = self._due_s(stream)
+        self._streams[request.id] = stream
         self._work.set()
 
     def cancel(self, request_id: str) -> None:
@@ -148,24 +149,23 @@ class ScriptedEngine:
             for request_id in cancelled
             if self._streams.pop(request_id, None) is not None
         ]
-        for stream in list(self._streams.values()):
-            if (output := self._say(stream, now_s)) is not None:
-                outputs.append(output)
-        return outputs
+        due = [stream for stream in self._streams.values() if stream.due_s <= now_s]
+        return [*outputs, *(self._say(stream, now_s) for stream in due)]
 
-    def _say(self, stream: _Stream, now_s: float) -> StepOutput | None:
+    def _say(self, stream: _Stream, now_s: float) -> StepOutput:
         request, ids = stream.request, list[int]()
         finish: FinishReason | None = None
-        while finish is None and self._due_s(stream) <= now_s:
+        while finish is None and stream.due_s <= now_s:
             ids.append(stream.answer(len(request.primed_ids) + stream.said))
             stream.said += 1
+            stream.due_s = self._due_s(stream)
             if ids[-1] in request.eos_ids:
                 finish = "stop"
             elif stream.said == request.max_new_tokens:
                 finish = "length"
         if finish is not None:
             del self._streams[request.id]
-        return StepOutput(request.id, tuple(ids), finish) if ids else None
+        return StepOutput(request.id, tuple(ids), finish)
 
     def _due_s(self, stream: _Stream) -> float:
         jitter_s = self._settings.jitter_s

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from services.inference import worker
 from services.inference.engines.port import EngineDeadError, StepOutput
 from shared.folds import JournalFold
 from shared.records import Claimed, Record, Released, Stop, Tokens
@@ -207,6 +208,37 @@ async def test_an_engine_that_cannot_be_revived_ends_the_service(bench: WorkerBe
     assert bench.free == 0
 
 
+async def test_a_slot_counts_as_free_once_the_engine_has_freed_it(bench: WorkerBench) -> None:
+    await bench.mail(job(1), job(2))
+    claim = bench.claim
+    bench.engine.hangs = True
+    await bench.mail(Stop(response_id=response_id(2)))
+    assert (bench.free, claim in bench.heart.says["claims"]) == (0, False)
+    await bench.mail(job(3))
+    assert [(r.response_id, r.full) for r in bench.released] == [(response_id(3), True)]
+    bench.worker.on_outputs([StepOutput(claim, finish="cancelled")])
+    assert bench.free == 1
+
+
+async def test_what_has_ended_in_the_engine_leaves_nothing_to_wait_for(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    bench.writer.slow = True
+    await bench.say(bench.claim, [min(bench.tokenizer.eos_ids)], "stop")
+    await asyncio.wait_for(bench.worker.drain(1), 5)
+    assert (bench.free, bench.engine.cancelled) == (2, [])
+
+
+async def test_an_engine_that_hangs_ends_the_service(bench: WorkerBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be sent one job after the other, each to stand there until its owner gives up on the worker."""
+    monkeypatch.setattr(worker, "HUNG_AFTER_S", 0.05)
+    watch = asyncio.create_task(bench.worker.keep_engine_alive())
+    await bench.mail(job())
+    bench.engine.hangs = True
+    await bench.mail(Stop(response_id=R))
+    with pytest.raises(EngineDeadError, match="it hangs"):
+        await asyncio.wait_for(watch, 5)
+
+
 # -- shutdown ------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +246,7 @@ async def test_a_drain_releases_everything_and_takes_nothing_new(bench: WorkerBe
     await bench.mail(job(1), job(2))
     claims = set(bench.engine.running)
     await bench.worker.drain(1)
+    await settle()
     assert bench.heart.says["state"] == "draining"
     assert {(r.claim, r.reason) for r in bench.released} == {(claim, "the worker shuts down") for claim in claims}
     assert (bench.engine.running, bench.free) == ({}, 2)

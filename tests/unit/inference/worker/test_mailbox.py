@@ -183,14 +183,13 @@ async def test_a_bug_puts_the_record_aside_and_the_worker_lives(
     assert len(bench.written(Claimed, 2)) == 1
 
 
-async def test_a_slot_that_the_engine_has_not_freed_yet_costs_no_attempt(bench: WorkerBench) -> None:
-    """The stop frees our slot at once, the engine's with its next step."""
+async def test_an_engine_that_says_it_is_full_costs_no_attempt(bench: WorkerBench) -> None:
     await bench.mail(job(1), job(2))
-    first = next(iter(bench.engine.running.values()))
-    bench.engine.cancel = lambda request_id: None  # type: ignore[method-assign]
-    bench.worker.on_outputs([StepOutput(first.id, finish="cancelled")])
+    gone = bench.claim
+    bench.worker.on_outputs([StepOutput(gone, finish="cancelled")])  # and yet its slot is taken
     await bench.mail(job(3))
     assert [(r.response_id, r.full) for r in bench.released] == [(response_id(3), True)]
+    assert "slots are taken" in bench.released[0].reason
 
 
 # -- one generation's trouble is its own ---------------------------------------------------------------------------
