@@ -43,7 +43,7 @@ class StreamClient:
     """Reads one response to its end, whatever happens to gateways."""
 
     def __init__(self, stream: int, gateways: Gateways, notebook: Notebook) -> None:
-        self._stream = stream
+        self.number = stream
         self._gateways = gateways
         self._notebook = notebook
         self._turn = stream
@@ -52,19 +52,34 @@ class StreamClient:
         self._ended = False
 
     @property
-    def response_id(self) -> str | None:
-        """Known from the first event on."""
+    def response_id(self) -> str:
+        """The response's id. Raises RuntimeError before the first event."""
+        if self._response_id is None:
+            raise RuntimeError(f"stream {self.number} has no response yet")
         return self._response_id
+
+    @property
+    def events_seen(self) -> int:
+        """How many events came so far."""
+        return self._last_number + 1
 
     async def run(self, wanted: dict[str, Any], patience_s: float) -> None:
         """Ask, read, resume. A request that broke before its id was known is asked anew."""
-        self._notebook.write(Asked(at=now(), stream=self._stream, prompt=wanted["input"]))
+        self.asked(wanted["input"])
+        await self.read_on(wanted, patience_s)
+
+    def asked(self, prompt: str) -> None:
+        """The stream begins, whoever sends the request."""
+        self._notebook.write(Asked(at=now(), stream=self.number, prompt=prompt))
+
+    async def read_on(self, wanted: dict[str, Any], patience_s: float) -> None:
+        """Read what is left behind the events seen so far."""
         try:
             async with asyncio.timeout(patience_s):
                 while not self._ended:
                     await self._connection(wanted)
         except TimeoutError:
-            self._notebook.write(GaveUp(at=now(), stream=self._stream))
+            self._notebook.write(GaveUp(at=now(), stream=self.number))
 
     async def _connection(self, wanted: dict[str, Any]) -> None:
         gateway = self._next_gateway()
@@ -74,7 +89,7 @@ class StreamClient:
                 if answer.status == 200:
                     opened = Opened(
                         at=now(),
-                        stream=self._stream,
+                        stream=self.number,
                         gateway=gateway.id,
                         sent_at=sent_at,
                         starting_after=self._last_number,
@@ -104,9 +119,10 @@ class StreamClient:
 
     async def _read(self, answer: Answer) -> None:
         async for event in answer.events():
-            self._see(msgspec.json.decode(event))
+            self.see(msgspec.json.decode(event))
 
-    def _see(self, event: dict[str, Any]) -> None:
+    def see(self, event: dict[str, Any]) -> None:
+        """Note an event, however it came."""
         kind, text = event["type"], None
         if kind == CREATED:
             self._response_id = event["response"]["id"]
@@ -118,7 +134,7 @@ class StreamClient:
         self._last_number = event["sequence_number"]
         seen = Event(
             at=now(),
-            stream=self._stream,
+            stream=self.number,
             type=kind,
             number=self._last_number,
             response_id=self._response_id if kind == CREATED else None,
@@ -130,7 +146,7 @@ class StreamClient:
         body = (await answer.body()).decode(errors="replace")[:500]
         refused = Refused(
             at=now(),
-            stream=self._stream,
+            stream=self.number,
             gateway=gateway.id,
             status=answer.status,
             body=body,
@@ -140,7 +156,7 @@ class StreamClient:
         await asyncio.sleep(BUSY_RETRY_S)
 
     def _broken(self, gateway: Gateway, error: str) -> None:
-        self._notebook.write(Broken(at=now(), stream=self._stream, gateway=gateway.id, error=error))
+        self._notebook.write(Broken(at=now(), stream=self.number, gateway=gateway.id, error=error))
 
 
 def output_text(response: dict[str, Any]) -> str:

@@ -30,11 +30,26 @@ class Rule(Enum):
     FORGOTTEN = "unknown on resume"
 
 
+class Harm(Enum):
+    """What only a scenario can find, because it knows what it did."""
+
+    SLOWED = "slowed by another"
+    NOT_CLOSED = "not closed in time"
+    MEMORY = "memory grew"
+    NOT_BURIED = "poison not put aside"
+    DIED = "a service ended"
+    HELD = "slot held too long"
+    RECLAIMED = "claimed again without need"
+    AMNESIA = "last turn forgotten"
+    DIFFERENT = "followers saw different bytes"
+    LATE = "resumed too late"
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """`where` is a stream ("stream 7"), a response id or a part of the mesh."""
 
-    rule: Rule
+    rule: Rule | Harm
     where: str
     detail: str
 
