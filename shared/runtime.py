@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from shared.errors import ChatmeshError
 from shared.lifetime import HURRY_S, Stop
@@ -93,22 +93,6 @@ def _parse_no_arguments(name: str, summary: str, settings: type[MeshSettings]) -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
-
-
-async def first_end(stop: asyncio.Event, *tasks: "asyncio.Task[Any]") -> None:
-    """Wait for `stop`, or for the first of the tasks to end: a service whose part died must not linger.
-
-    Raises what that task raised.
-    """
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()
-    finally:
-        stopping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await stopping
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
