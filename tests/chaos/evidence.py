@@ -43,6 +43,7 @@ class Harm(Enum):
     AMNESIA = "last turn forgotten"
     DIFFERENT = "followers saw different bytes"
     LATE = "resumed too late"
+    ALARM = "an error in a service's log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from tests.chaos.scenarios.rules import (
     amnesia,
     buried,
     closed,
+    complaints,
     died,
     different,
     grown,
@@ -96,6 +97,7 @@ def turn(*context: Message) -> list[Envelope[Any]]:
 
 
 ASKED, ANSWERED = Message(role="user", parts=["p"]), Message(role="assistant", parts=["sa", "id"])
+INFO, ERROR = '{"level": "INFO", "message": "m"}', '{"level": "ERROR", "message": "m"}'
 WHOLE = Follower("a", -1, [b"0", b"1", b"2"])
 
 Finding = Callable[[], Sequence[Violation]]
@@ -146,6 +148,8 @@ HARMS: dict[str, tuple[Harm, Finding]] = {
         lambda: list(different(RESPONSE, [WHOLE, Follower("b", 0, WHOLE.events)])),
     ),
     "a resumed stream waits": (Harm.LATE, lambda: list(late("g", {RESPONSE: 5.1}, 1))),
+    "a service reports an error": (Harm.ALARM, lambda: list(complaints("s", [ERROR, INFO]))),
+    "the interpreter reports one": (Harm.ALARM, lambda: list(complaints("s", ["Traceback (most recent …", INFO]))),
     "a stream is not resumed": (Harm.LATE, lambda: list(late("g", {}, 1))),
 }
 
@@ -173,6 +177,7 @@ def test_what_is_as_it_should_be_is_no_harm() -> None:
         *amnesia(RESPONSE, turn(ASKED, ANSWERED), ENDED_WELL),
         *different(RESPONSE, [WHOLE, Follower("b", 0, [b"1", b"2"]), Follower("c", 2, [])]),
         *late("g", {RESPONSE: 0.2}, 1),
+        *complaints("s", [INFO, ERROR, '{"level": "ERR'], expected=["m"]),
     ]
     assert not harmless
 

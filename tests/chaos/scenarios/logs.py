@@ -71,3 +71,11 @@ async def stored(mesh: Mesh, response_ids: Collection[str]) -> dict[str, StoredR
 def store_file(mesh: Mesh) -> Path:
     """The file that history's replicas share."""
     return load_settings(HistorySettings, data_dir=mesh.folder / "data").sqlite_file
+
+
+def service_logs(mesh: Mesh) -> dict[str, list[str]]:
+    """Service id → the lines of its log; those that are gone too."""
+    return {
+        replica.id: replica.process.log_path.read_text(errors="replace").splitlines()
+        for replica in [*mesh.retired, *mesh.replicas]
+    }

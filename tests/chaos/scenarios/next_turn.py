@@ -15,10 +15,12 @@ from tests.chaos.logrules import folded
 from tests.chaos.observations import Opened, by_stream
 from tests.chaos.scenarios import logs
 from tests.chaos.scenarios.rules import amnesia
-from tests.chaos.scenarios.stage import Outcome, Question, Stage
+from tests.chaos.scenarios.stage import PATIENCE_S, Outcome, Question, Stage
 
 CHAINS = 6
-TOKENS = 30
+TOKENS = 40
+NEARLY_ENDED = 30
+"""Events of about 45, half a second before the end."""
 
 
 async def paused_replica(stage: Stage) -> Outcome:
@@ -32,16 +34,21 @@ async def paused_recorder(stage: Stage) -> Outcome:
 
 
 async def _next_turns(stage: Stage, name: str, fault: Callable[[], AbstractAsyncContextManager[None]]) -> Outcome:
+    """The fault strikes moments before the first turns end: their ends are not recorded, and nobody is missed yet."""
     chains = [await _chain(stage) for _ in range(CHAINS)]
-    async with fault(), asyncio.TaskGroup() as group:
-        asked = [group.create_task(_two_turns(stage, *chain)) for chain in chains]
+    firsts, followings = [stage.client() for _ in chains], [stage.client() for _ in chains]
+    async with asyncio.timeout(2 * PATIENCE_S), asyncio.TaskGroup() as group:
+        asked = [group.create_task(_two_turns(*turns)) for turns in zip(firsts, followings, chains, strict=True)]
+        while any(client.events_seen < NEARLY_ENDED for client in firsts):
+            await asyncio.sleep(0.01)
+        async with fault():
+            await asyncio.wait(asked)
     journals, events = await logs.sub_logs(stage.mesh, JOURNAL), await logs.sub_logs(stage.mesh, EVENTS)
     found, waits = list[Violation](), list[float]()
-    for first, following in (task.result() for task in asked):
+    for first, following in zip(firsts, followings, strict=True):
         waits.append(_opened_s(stage, following.number))
-        found += amnesia(
-            following.response_id, journals[following.response_id], folded(events[first.response_id]).terminal
-        )
+        last_turn = folded(events[first.response_id]).terminal
+        found += amnesia(following.response_id, journals[following.response_id], last_turn)
     return Outcome(found, [row(f"next turn, {name}: request to its acceptance", 1, waits)])
 
 
@@ -53,9 +60,9 @@ async def _chain(stage: Stage) -> tuple[Question, Question]:
     return first, following
 
 
-async def _two_turns(stage: Stage, first: Question, following: Question) -> tuple[StreamClient, StreamClient]:
-    before = await stage.stream(first)
-    return before, await stage.stream(following, previous_response_id=before.response_id)
+async def _two_turns(first: StreamClient, following: StreamClient, turns: tuple[Question, Question]) -> None:
+    await first.run(turns[0].wanted(), PATIENCE_S)
+    await following.run(turns[1].wanted(previous_response_id=first.response_id), PATIENCE_S)
 
 
 def _opened_s(stage: Stage, stream: int) -> float:

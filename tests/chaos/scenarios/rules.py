@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from typing import Any
 
+import msgspec
+
 from shared.records import (
     AnyTerminal,
     Claimed,
@@ -158,3 +160,22 @@ def died(before: Set[str], after: Set[str]) -> Iterator[Violation]:
     """Nobody ended by himself."""
     for name in sorted(before - after):
         yield Violation(Harm.DIED, name, "it ended, though nobody had struck it")
+
+
+_ALARMING = frozenset({"ERROR", "CRITICAL"})
+
+
+def complaints(service: str, lines: Sequence[str], expected: Sequence[str] = ()) -> Iterator[Violation]:
+    """A service whose part fails says so in its log (JSON lines); what is no JSON came from the interpreter itself.
+
+    The last line may be torn: its writer may have been killed. `expected` are messages that a scenario provokes.
+    """
+    for number, line in enumerate(lines):
+        try:
+            entry = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:
+            if number < len(lines) - 1:
+                yield Violation(Harm.ALARM, service, line)
+            continue
+        if entry.get("level") in _ALARMING and entry.get("message") not in expected:
+            yield Violation(Harm.ALARM, service, line)

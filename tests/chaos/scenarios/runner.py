@@ -2,20 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.brokers import Broker
 from shared.heartbeats import ClusterWatcher
 from shared.topics import Service
+from tests.chaos.checker import counts
 from tests.chaos.evidence import Violation
 from tests.chaos.figures import Row
 from tests.chaos.observations import Notebook, now
+from tests.chaos.scenarios import logs
 from tests.chaos.scenarios.forbidden import screened
 from tests.chaos.scenarios.freeing import abandoned, cancels
-from tests.chaos.scenarios.jobs import duplicated_job, joining_worker, poison_job
+from tests.chaos.scenarios.jobs import LOOP_DIED, duplicated_job, joining_worker, poison_job
 from tests.chaos.scenarios.next_turn import paused_recorder, paused_replica
 from tests.chaos.scenarios.readers import followers, heirs
+from tests.chaos.scenarios.rules import complaints
 from tests.chaos.scenarios.slow_reader import slow_readers
 from tests.chaos.scenarios.stage import GRACE_S, LAG_LIMIT_S, POISON, SCREENING, TOKENS_PER_S, Outcome, Stage
 from tests.support.mesh import Mesh
@@ -55,6 +59,15 @@ class Report:
         """All that was measured."""
         return [row for outcome in self.outcomes.values() for row in outcome.rows]
 
+    def as_json(self) -> dict[str, Any]:
+        """All figures; waits in seconds."""
+        return {
+            "violations": {name: len(outcome.violations) for name, outcome in self.outcomes.items()},
+            "checked": counts(self.checked),
+            "details": [str(violation) for violation in self.violations],
+            "waits": [asdict(row) for row in self.rows],
+        }
+
 
 async def run_scenarios(
     broker: Broker, folder: Path, *, only: Collection[str] = (), progress: Progress = print
@@ -70,6 +83,7 @@ async def run_scenarios(
         "CHATMESH_POLICY": str(policy),
         "CHATMESH_LAG_LIMIT_S": str(LAG_LIMIT_S),
         "CHATMESH_FOREGROUND_GRACE_S": str(GRACE_S),
+        "CHATMESH_LOG_FORMAT": "json",
     }
     outcomes: dict[str, Outcome] = {}
     async with AsyncExitStack() as stack:
@@ -84,7 +98,10 @@ async def run_scenarios(
                 begun = now()
                 outcomes[name] = await scenario(stage)
                 progress(f"{name}: {now() - begun:.1f} s, {len(outcomes[name].violations)} violations")
-        return Report(outcomes, await stage.check())
+        checked = await stage.check()
+    for service, lines in logs.service_logs(mesh).items():
+        checked += complaints(service, lines, expected=(LOOP_DIED,))
+    return Report(outcomes, checked)
 
 
 def table(report: Report) -> str:
