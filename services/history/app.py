@@ -49,7 +49,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         control = ControlPlane(settings, ports, outbox)
         await asyncio.gather(life.start("recorder group", events), life.start("control plane", control))
         life.spawn("recorder", _record(Recorder(store, replayer, outbox), events))
-        life.spawn("control plane", control.failed())
+        life.spawn("control plane", control.watch())
         heart.update(state="ready", detail="", model=counter.model_id, revision=counter.revision)
         log.info("ready: answers from %s", settings.sqlite_file)
         await life.until_end()

@@ -111,6 +111,15 @@ class Intake:
         for partition in partitions:
             self._watermarks.pop(partition, None)
 
+    def forget_all(self) -> None:
+        """The group was left."""
+        self._watermarks.clear()
+
+    @property
+    def full(self) -> bool:
+        """Whether the next record must wait for a slot."""
+        return self._slots.locked()
+
     async def close(self, timeout_s: float) -> None:
         """Take nothing more and let what runs end; what has not after `timeout_s` is left to another replica."""
         self._closed = True

@@ -3,14 +3,19 @@
 Two replicas share one SQLite file; the test plays the owner, the gateway and the client.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from faststream.kafka import KafkaBroker
 
 from deploy.brokers import Broker
+from services.history.settings import HistorySettings
+from services.history.subscription import Subscription
+from shared.log import RawRecord
 from shared.records import Cancelled, Failed, Incomplete, Rejected, Requested, Usage
-from shared.topics import Service
-from tests.support.history import HistoryProbe, locked
+from shared.topics import HISTORY_QUERIES, Service
+from tests.support.history import HistoryProbe, a_query, locked
 from tests.support.mesh import Mesh
 from tests.unit.history.fakes import TENANT, accepted, an_id, asked, completed, turn
 
@@ -110,3 +115,40 @@ async def test_a_parent_that_still_speaks_is_waited_for_without_holding_up_other
     assert first.request.response_id not in probe.answers
     await probe.tell(completed(speaking, "at last"))
     assert texts(await probe.answer(first, 5)) == ["q", "at last", "and then?"]
+
+
+async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe: HistoryProbe, broker: Broker) -> None:
+    """The stall is made by pausing the partitions behind FastStream's back: its tasks live and nothing comes."""
+    settings = HistorySettings(
+        KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap,
+        namespace=mesh.namespace,
+        partitions=mesh.partitions,
+        session_timeout_ms=broker.capabilities.session_timeout_ms,
+        fetch_max_wait_ms=broker.capabilities.fetch_max_wait_ms,
+    )
+    taken: asyncio.Queue[str] = asyncio.Queue()
+
+    async def handle(record: RawRecord) -> None:
+        await taken.put(record.key)
+
+    control = KafkaBroker(broker.bootstrap, consumer_only=True, allow_auto_create_topics=False)
+    subscription = Subscription(control, settings, HISTORY_QUERIES, handle, look_every_s=0.3, group="history.stalled")
+    await control.connect()
+    await subscription.start()
+    watching = asyncio.create_task(subscription.watch())
+    try:
+        first, second = a_query(an_id()), a_query(an_id())
+        await probe.ask(first)
+        while await asyncio.wait_for(taken.get(), 20) != first.subject:
+            pass
+        consumer = subscription.consumer
+        assert consumer is not None
+        consumer.pause(*consumer.assignment())
+        await probe.ask(second)
+        while await asyncio.wait_for(taken.get(), 30) != second.subject:
+            pass
+        assert subscription.heals >= 1
+    finally:
+        watching.cancel()
+        await subscription.intake.close(1)
+        await control.stop()

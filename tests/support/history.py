@@ -10,15 +10,26 @@ from pathlib import Path
 from typing import Any, Self
 
 from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
 
 from services.history.stores.port import StoredResponse
 from services.history.stores.sqlite import SqliteStore
+from shared.ids import new_id
 from shared.log import LogWriter, RawRecord, Tail, decode
-from shared.log.admin import partitions_of
+from shared.log.admin import admin_client, partitions_of
 from shared.log.clients import make_consumer, make_producer, topic_name
 from shared.log.tail import raw
-from shared.records import ContextRequested, DeadLetter, GetResponse, Record, Rejected, Requested, ResponseFound
+from shared.records import (
+    ContextRequested,
+    DeadLetter,
+    GetResponse,
+    Record,
+    Rejected,
+    ReplyAddress,
+    Requested,
+    ResponseFound,
+)
 from shared.settings import MeshSettings
 from shared.topics import CONTEXT, DEAD_LETTERS, EVENTS, HISTORY_QUERIES, JOURNAL, REPLIES, Service, Topic
 
@@ -125,6 +136,13 @@ class HistoryProbe:
                     return letter
         raise AssertionError("unreachable: the reader ends with the timeout only")
 
+    async def forget(self, topic: Topic) -> None:
+        """Delete every record of the topic, as its retention would."""
+        name = topic_name(self.settings, topic)
+        places = [TopicPartition(name, number) for number in range(partitions_of(self.settings, topic))]
+        async with admin_client(self.settings) as client:
+            await client.delete_records({place: RecordsToDelete(before_offset=-1) for place in places})
+
     async def commit(self, group: str, topic: Topic, next_offset: int) -> None:
         """Move a group without members to `next_offset` in every partition."""
         consumer = make_consumer(self.settings, group=group)
@@ -136,6 +154,12 @@ class HistoryProbe:
             await consumer.commit({place: OffsetAndMetadata(next_offset, "") for place in places})
         finally:
             await consumer.stop()
+
+
+def a_query(response_id: str, tenant: str = "acme") -> GetResponse:
+    """A gateway's question for a response."""
+    address = ReplyAddress(gateway="gateway_1", partition=1)
+    return GetResponse(correlation_id=new_id("query"), reply_to=address, tenant=tenant, response_id=response_id)
 
 
 def _topic_of(asked: ContextRequested | GetResponse) -> Topic:

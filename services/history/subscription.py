@@ -1,0 +1,149 @@
+"""One topic of the control plane: FastStream's subscriber, the intake behind it, and a watch that it goes on.
+
+FastStream polls, rebalances and describes the subscribers; our codec decodes, our writer answers, because both ask
+the topic registry. What is set here, and why:
+
+* `AckPolicy.MANUAL`: its other policies commit before handling, or commit every position of the consumer with each
+  ack (ag2ai/faststream#2618), so that a failed record is skipped. `Intake` commits behind the oldest unfinished one.
+* a parser of our own: the default one raises on a header that is not UTF-8, and a record whose parsing raises is lost.
+* no batches: `Intake` makes its own concurrency, and the batch subscriber sleeps after each empty poll.
+* no telemetry middleware: one span per request is made by the handler.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+
+from services.history.intake import Intake
+from services.history.settings import HistorySettings
+from shared.log.clients import MAX_REQUEST_BYTES, group_name, topic_name
+from shared.log.tail import RawRecord, raw
+from shared.log.watching import STALLED_AFTER_S, Standstill
+from shared.topics import Service, Topic, assert_may_consume
+
+log = logging.getLogger(__name__)
+
+_LOOK_TIMEOUT_S = 5.0
+
+
+class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
+    """History's place in the group that shares `topic`; `heals` counts how often it was taken anew."""
+
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        settings: HistorySettings,
+        topic: Topic,
+        handle: Callable[[RawRecord], Awaitable[None]],
+        *,
+        look_every_s: float = STALLED_AFTER_S,
+        group: str = "",
+    ) -> None:
+        assert_may_consume(topic, Service.HISTORY)
+        self.heals = 0
+        self._name = topic_name(settings, topic)
+        self._commit_timeout_s = settings.request_timeout_ms / 1000
+        self._look_every_s = look_every_s
+        self._standstill = Standstill()
+        self.intake = Intake(handle, self._commit, settings.max_in_flight)
+        self._subscriber = broker.subscriber(
+            self._name,
+            ack_policy=AckPolicy.MANUAL,
+            group_id=group_name(settings, group or f"history.{topic.name}"),
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=MAX_REQUEST_BYTES,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
+            listener=self,
+            parser=_parse,
+            decoder=_decode,
+        )
+        self._subscriber(self.intake.take)
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer | None:
+        """aiokafka's consumer of the moment; None outside the group."""
+        return self._subscriber.consumer
+
+    async def start(self) -> None:
+        """Join the group. Raises KafkaError."""
+        await self._subscriber.start()
+
+    async def watch(self) -> None:
+        """Heal for ever: aiokafka can stand still without a word (`shared.log.watching`), and FastStream trusts it.
+
+        Raises what handling raised that no retry can mend.
+        """
+        while not self.intake.failure.done():
+            await asyncio.wait([self.intake.failure], timeout=self._look_every_s)
+            if stalled := await self._stalled():
+                await self._heal(stalled)
+        self.intake.failure.result()
+
+    async def _stalled(self) -> list[TopicPartition]:
+        consumer = self.consumer
+        partitions = list(consumer.assignment()) if consumer is not None else []
+        if consumer is None or not partitions or self.intake.full:
+            self._standstill.forget()  # nothing can move, and that is no fault
+            return []
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                ends = await consumer.end_offsets(partitions)
+                positions = {where: await consumer.position(where) for where in partitions}
+        except (KafkaError, TimeoutError):  # no broker, or a rebalance: the next look shows more
+            self._standstill.forget()
+            return []
+        return self._standstill.judge(positions, ends)
+
+    async def _heal(self, stalled: list[TopicPartition]) -> None:
+        self.heals += 1
+        log.warning("%s is joined anew: %s stand still", self._name, sorted(where.partition for where in stalled))
+        self._standstill.forget()
+        await self._subscriber.stop()
+        self.intake.forget_all()
+        while True:
+            try:
+                await self._subscriber.start()
+            except KafkaError as error:
+                log.warning("%s cannot be joined: %s %s", self._name, type(error).__name__, error)
+                await asyncio.sleep(self._look_every_s)
+            else:
+                return
+
+    async def _commit(self, partition: int, next_offset: int) -> None:
+        """What cannot be committed is delivered again, to us or to whose the partition is now; that does no harm."""
+        consumer = self.consumer
+        if consumer is None:
+            return
+        try:
+            # aiokafka would try for as long as the broker is away, and every other commit waits behind this one.
+            async with asyncio.timeout(self._commit_timeout_s):
+                await consumer.commit({TopicPartition(self._name, partition): OffsetAndMetadata(next_offset, "")})
+        except (CommitFailedError, IllegalStateError) as error:
+            log.info("%s/%d is no longer ours: %s", self._name, partition, error)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("commit to %s/%d failed: %s %s", self._name, partition, type(error).__name__, error)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """A rebalance takes everything away first; what comes back begins at the committed offset again."""
+        self.intake.forget([where.partition for where in revoked])
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Records come by themselves."""
+
+
+async def _parse(record: ConsumerRecord[Any, Any]) -> KafkaMessage:
+    return KafkaMessage(body=b"", raw_message=record, consumer=FAKE_CONSUMER)
+
+
+async def _decode(message: KafkaMessage) -> RawRecord:
+    return raw(message.raw_message)
