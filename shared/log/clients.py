@@ -79,11 +79,14 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     `stop()` raises what ended the fetcher, and waits for a coordinator that may wait for the broker; what it did not
     get to then stays alive. aiokafka has no public names for these parts.
     """
-    fetcher, client = consumer._fetcher, consumer._client  # `stop()` is of no use twice
-    if not await _closed("consumer", consumer.stop, CLOSE_TIMEOUT_S):
-        if fetcher is not None:
-            await _closed("fetcher", fetcher.close, CLOSE_TIMEOUT_S)
-        await _closed("client", client.close, CLOSE_TIMEOUT_S)
+    if await _closed("consumer", consumer.stop, CLOSE_TIMEOUT_S):
+        return  # else: a second call would do nothing
+    coordination = getattr(consumer._coordinator, "_coordination_task", None)  # only a member of a group has one
+    if coordination is not None:
+        coordination.cancel()
+    if consumer._fetcher is not None:
+        await _closed("fetcher", consumer._fetcher.close, CLOSE_TIMEOUT_S)
+    await _closed("client", consumer._client.close, CLOSE_TIMEOUT_S)
 
 
 async def close_producer(producer: AIOKafkaProducer, timeout_s: float) -> None:

@@ -51,6 +51,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._held: set[int] = set()
+        self._commits: dict[int, asyncio.Task[None]] = {}
         self._generation = 0
         self._introduction: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -97,6 +98,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def stop(self) -> None:
         """Leave the group at once, so that the others take over without waiting for the session to expire."""
         await self._end_introduction()
+        await self._end_commits()
         await close_consumer(self._consumer)
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
@@ -127,6 +129,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.heals += 1
         log.warning("%s is joined anew for %s: %s", self._group, self._name, error)
         await self._give_up()
+        await self._end_commits()
         await close_consumer(self._consumer)
         while True:
             await self._give_up()  # what a rebalance gave while the member left
@@ -160,13 +163,31 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def commit(self, partition: int, next_offset: int) -> bool:
         """Commit where a successor must start. False if the partition is no longer ours; raises LogError."""
-        position = {TopicPartition(self._name, partition): OffsetAndMetadata(next_offset, "")}
+        where = TopicPartition(self._name, partition)
         async with self._bounded(f"commit to {self._name}/{partition}"):
+            # A commit that was given up goes on in aiokafka, and must not arrive behind a later one.
+            if (unfinished := self._commits.get(partition)) is not None:
+                await asyncio.wait([unfinished])
+            commit = self._consumer.commit({where: OffsetAndMetadata(next_offset, "")})
+            self._commits[partition] = task = asyncio.create_task(commit, name=f"commit {self._name}/{partition}")
+            task.add_done_callback(lambda done: self._committed(partition, done))
             try:
-                await self._consumer.commit(position)
+                await asyncio.shield(task)
             except (CommitFailedError, IllegalStateError):
                 return False
         return True
+
+    def _committed(self, partition: int, done: "asyncio.Task[None]") -> None:
+        if self._commits.get(partition) is done:
+            del self._commits[partition]
+        if not done.cancelled():
+            done.exception()  # who waited has it; who gave up said so
+
+    async def _end_commits(self) -> None:
+        unfinished = list(self._commits.values())
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
     @asynccontextmanager
     async def _bounded(self, what: str) -> AsyncIterator[None]:

@@ -116,11 +116,19 @@ class Replayer:
             return await scan.search(response_id)
 
     async def read(
-        self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, until: int | None = None
+        self,
+        topic: Topic,
+        partition: int,
+        keys: Collection[str],
+        *,
+        since_ms: int,
+        start: int | None = None,
+        until: int | None = None,
     ) -> Replay:
         """All records of the responses `keys` in one partition, from `since_ms` less the skew margin on.
 
-        One scan for many responses: what an owner needs that takes a partition over. `until` as in `replay`.
+        One scan for many responses: what an owner needs that takes a partition over, or a worker that takes over what
+        another one leaves. `start` and `until` as in `replay`, but what retention took of the beginning is not missed.
         """
         assert_may_consume(topic, self._service)
         where = TopicPartition(topic_name(self._settings, topic), partition)
@@ -128,7 +136,9 @@ class Replayer:
         async with self._connection(topic) as consumer:
             scan = _Scan(consumer, topic, where, self._margin_ms, self._clock)
             await scan.open(until)
-            return await scan.read(await scan.offset_at(since_ms - self._margin_ms), wanted)
+            if start is None or start < scan.begin:
+                start = await scan.offset_at(since_ms - self._margin_ms)
+            return await scan.read(start, wanted)
 
     @property
     def _margin_ms(self) -> int:

@@ -1,7 +1,8 @@
 """Appending to the log, in order.
 
-One sending coroutine per partition: aiokafka's `send()` may suspend when a batch is full, and two tasks that
-send to one partition can then overtake each other (DESIGN 5.4).
+One sending coroutine per partition: aiokafka may suspend while an earlier batch waits, and two tasks that send to one
+partition can then overtake each other (DESIGN 5.4). It sends everything that is queued as one batch: aiokafka's
+`send()` makes a future, a timestamp and a metadata object for each record, which costs more than the record.
 """
 
 import asyncio
@@ -10,15 +11,25 @@ import zlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from shared.errors import AppendError, BrokerUnavailableError
-from shared.ids import parse_response_id
-from shared.log.clients import RECONNECT_S, abandon_producer, close_producer, make_producer, topic_name
+from shared.ids import now_ms, parse_response_id
+from shared.log.clients import (
+    MAX_REQUEST_BYTES,
+    RECONNECT_S,
+    abandon_producer,
+    close_producer,
+    make_producer,
+    topic_name,
+)
 from shared.records import Record
-from shared.records.codec import encode_headers, encode_value
+from shared.records.codec import encode_headers, encode_value, header_time
 from shared.settings import KafkaSettings
 from shared.topics import Partitioning, Service, Topic, assert_may_produce
 
@@ -30,8 +41,7 @@ EXPIRES_AFTER_REQUESTS = 2
 _SPARE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where the broker put a record, and its clock (unix ms) when it did."""
 
     partition: int
@@ -49,6 +59,12 @@ class _Pending:
     record: Record
     trace: Mapping[str, str] | None
     future: asyncio.Future[Appended]
+
+
+def _check_size(batch: BatchBuilder) -> None:
+    """Raises MessageSizeTooLargeError, as `AIOKafkaProducer.send` would: so long a record is alone in its batch."""
+    if batch.size() > MAX_REQUEST_BYTES:
+        raise MessageSizeTooLargeError(f"{batch.size():,} bytes exceed the limit of {MAX_REQUEST_BYTES:,}")
 
 
 class _Lane:
@@ -125,7 +141,9 @@ class LogWriter:
             raise AppendError(f"{self._pending:,} records wait for the broker: nothing more is taken")
         where = self._partition(topic, record) if partition is None else partition
         name = topic_name(self._settings, topic)
-        lane = self._lanes.setdefault((name, where), _Lane())
+        lane = self._lanes.get((name, where))
+        if lane is None:
+            lane = self._lanes[name, where] = _Lane()
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         lane.queue.append(_Pending(record, trace, future))
         self._pending += 1
@@ -142,36 +160,63 @@ class LogWriter:
 
     async def _drain(self, lane: _Lane, name: str, partition: int) -> None:
         while lane.queue:
-            item = lane.queue.popleft()
-            self._sent_items.add(item)
             producer = self._producer
             if producer is None:
-                self._fail(item, name, BrokerUnavailableError("the broker does not answer yet"))
+                self._fail(self._next(lane), name, BrokerUnavailableError("the broker does not answer yet"))
+                continue
+            batch, items, created_ms = producer.create_batch(), list[_Pending](), now_ms()
+            self._fill(batch, items, lane, name, created_ms)
+            if not items:
                 continue
             try:
-                sent = await producer.send(
-                    name,
-                    encode_value(item.record),
-                    key=item.record.subject.encode(),
-                    partition=partition,
-                    headers=encode_headers(item.record, self._source, item.trace),
-                )
+                _check_size(batch)
+                sent = await producer.send_batch(batch, name, partition=partition)
             except (KafkaError, ValueError) as error:
-                self._fail(item, name, error)
+                self._fail_all(items, name, error)
                 # The bare class says that the sender's task has died: everything later fails likewise.
                 if type(error) is KafkaError or isinstance(error, ProducerClosed):
                     self._broken.set()
             else:
-                sent.add_done_callback(lambda done, item=item: self._sent(done, item, name))
+                sent.add_done_callback(lambda done, items=items, ms=created_ms: self._sent(done, items, name, ms))
         lane.task = None
 
-    def _sent(self, done: "asyncio.Future[object]", item: _Pending, name: str) -> None:
+    def _fill(self, batch: BatchBuilder, items: list[_Pending], lane: _Lane, name: str, created_ms: int) -> None:
+        """Move what is queued into the batch and into `items`, until it is full; fail what cannot be sent at all."""
+        time = header_time()
+        while lane.queue:
+            item = lane.queue[0]
+            try:
+                value, key = encode_value(item.record), item.record.subject.encode()
+                headers = encode_headers(item.record, self._source, item.trace, time=time)
+            except ValueError as error:
+                self._fail(self._next(lane), name, error)
+                continue
+            # A batch always takes its first record, however long that is.
+            if batch.append(timestamp=created_ms, key=key, value=value, headers=headers) is None:
+                break
+            items.append(self._next(lane))
+        batch.close()
+
+    def _next(self, lane: _Lane) -> _Pending:
+        item = lane.queue.popleft()
+        self._sent_items.add(item)
+        return item
+
+    def _sent(self, done: "asyncio.Future[Any]", items: list[_Pending], name: str, created_ms: int) -> None:
         error = asyncio.CancelledError("the producer was closed") if done.cancelled() else done.exception()
         if error is not None:
+            self._fail_all(items, name, error)
+            return
+        first = done.result()
+        # Without LogAppendTime the broker gives -1: the records keep the time of their creation.
+        timestamp_ms = created_ms if first.timestamp == -1 else first.timestamp
+        for number, item in enumerate(items):
+            if self._take_off(item):
+                item.future.set_result(Appended(first.partition, first.offset + number, timestamp_ms))
+
+    def _fail_all(self, items: list[_Pending], name: str, error: BaseException) -> None:
+        for item in items:
             self._fail(item, name, error)
-        elif self._take_off(item):
-            metadata = done.result()
-            item.future.set_result(Appended(metadata.partition, metadata.offset, metadata.timestamp))  # type: ignore[attr-defined]
 
     def _fail(self, item: _Pending, name: str, error: BaseException) -> None:
         if self._take_off(item):
