@@ -16,6 +16,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared.errors import InvalidIdError
 
@@ -59,6 +60,7 @@ def new_response_id(partition: int, *, unix_ms: int | None = None) -> ResponseId
     return ResponseId(f"resp_{_uuid7_hex(created_ms, partition)}", created_ms, partition)
 
 
+@lru_cache(maxsize=8192)  # every record of a stream names the same id
 def parse_response_id(text: str) -> ResponseId:
     """Read time and partition from a `resp_` id. Raises InvalidIdError for anything else."""
     prefix, _, digits = text.partition("_")

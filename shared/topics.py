@@ -66,7 +66,7 @@ class Topic:
     def decoder(self) -> RecordDecoder[Any]:
         return RecordDecoder(self.types)
 
-    @property
+    @cached_property
     def record_types(self) -> tuple[type[Record], ...]:
         return get_args(self.types) or (self.types,)
 

@@ -1,7 +1,8 @@
 """The shape that all records share, and the few value types they are made of.
 
 Records are msgspec structs, tagged by `type`, JSON on the wire. Fields may be added with a default (release N
-reads N-1 and N); fields are never renamed or retyped. Unknown fields are ignored by readers.
+reads N-1 and N); fields are never renamed or retyped. Unknown fields are ignored by readers. Records hold
+no cycles: the collector passes them by (`gc=False`).
 """
 
 from typing import Literal
@@ -13,7 +14,7 @@ SCHEMA_VERSION = 1
 Role = Literal["system", "developer", "user", "assistant"]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True, gc=False):
     """Base of every record. `subject` is the Kafka key and the CloudEvents subject; `uid` is unique per source."""
 
     @property
@@ -25,7 +26,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_d
         raise NotImplementedError
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of the untagged values inside records."""
 
 

@@ -6,8 +6,8 @@ version travels as the extension attribute `ce_schemaversion`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -20,16 +20,16 @@ Headers = Sequence[tuple[str, bytes]]
 
 _encoder = msgspec.json.Encoder()
 _VERSION_HEADER = "ce_schemaversion"
+_OUR_VERSION = str(SCHEMA_VERSION).encode()
 _FIXED: tuple[tuple[str, bytes], ...] = (
     ("ce_specversion", b"1.0"),
     ("content-type", b"application/json"),
-    (_VERSION_HEADER, str(SCHEMA_VERSION).encode()),
+    (_VERSION_HEADER, _OUR_VERSION),
 )
 CE_TYPE_PREFIX = "chatmesh."
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope(Generic[R]):
+class Envelope(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """A record as it stands in the log: where, when (unix ms, the log's clock) and in which trace."""
 
     record: R
@@ -37,7 +37,7 @@ class Envelope(Generic[R]):
     partition: int
     offset: int
     timestamp_ms: int
-    trace: Mapping[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def encode_value(record: Record) -> bytes:
@@ -45,19 +45,37 @@ def encode_value(record: Record) -> bytes:
     return _encoder.encode(record)
 
 
-def encode_headers(record: Record, source: str, trace: Mapping[str, str] | None = None) -> list[tuple[str, bytes]]:
-    """CloudEvents headers of a record that `source` (a service id) produces; `trace` holds W3C header fields."""
+def encode_headers(
+    record: Record, source: str, trace: Mapping[str, str] | None = None, *, time: bytes | None = None
+) -> list[tuple[str, bytes]]:
+    """CloudEvents headers of a record that `source` (a service id) produces; `trace` holds W3C header fields.
+
+    `time`: a `header_time()` that the records of a batch share; now, if None.
+    """
     headers = [
-        *_FIXED,
+        *_common_headers(source, record.__struct_config__.tag),
         ("ce_id", record.uid.encode()),
-        ("ce_source", f"/chatmesh/{source}".encode()),
-        ("ce_type", f"{CE_TYPE_PREFIX}{record.__struct_config__.tag}".encode()),
         ("ce_subject", record.subject.encode()),
-        ("ce_time", datetime.now(UTC).isoformat().encode()),
+        ("ce_time", time or header_time()),
     ]
     if trace:
         headers.extend((name, value.encode()) for name, value in trace.items())
     return headers
+
+
+def header_time() -> bytes:
+    """Now, as CloudEvents' `time` has it (RFC 3339, UTC)."""
+    return datetime.now(UTC).isoformat().encode()
+
+
+@lru_cache(maxsize=256)
+def _common_headers(source: str, tag: str) -> tuple[tuple[str, bytes], ...]:
+    """What all records of one type and one process have in common: on the token path they are made once."""
+    return (
+        *_FIXED,
+        ("ce_source", f"/chatmesh/{source}".encode()),
+        ("ce_type", f"{CE_TYPE_PREFIX}{tag}".encode()),
+    )
 
 
 class RecordDecoder(Generic[R]):
@@ -91,7 +109,9 @@ _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 
 def _check_version(headers: Iterable[tuple[str, bytes]]) -> None:
     for name, value in headers:
-        if name == _VERSION_HEADER and value.isdigit() and int(value) > SCHEMA_VERSION + 1:
+        if name != _VERSION_HEADER:
+            continue
+        if value != _OUR_VERSION and value.isdigit() and int(value) > SCHEMA_VERSION + 1:
             raise UnknownRecordError(
                 f"the record has schema version {int(value)}, this release reads up to {SCHEMA_VERSION + 1}"
             )

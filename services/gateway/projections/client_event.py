@@ -1,10 +1,9 @@
 """One event as a client gets it: encoded once, sent to many."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class ClientEvent:
+class ClientEvent(msgspec.Struct, frozen=True, gc=False):
     """`json` is the whole event, a JSON object; SSE and WebSocket share its bytes."""
 
     type: str

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch
 
 from shared.errors import AppendError, BrokerUnavailableError
-from shared.log import LogWriter, writer
+from shared.ids import now_ms
+from shared.log import Appended, LogWriter, writer
+from shared.log.clients import MAX_REQUEST_BYTES
 from shared.records import Heartbeat
 from shared.settings import MeshSettings
 from shared.topics import HEARTBEATS, Service
@@ -17,11 +21,12 @@ PATIENCE_S = 0.05
 
 
 class World:
-    """The broker, and every producer that was made. `log` has what was appended."""
+    """The broker, and every producer that was made. `log` has what was appended, in so many `batches`."""
 
     def __init__(self) -> None:
         self.away = False
         self.log: list[bytes] = []
+        self.batches = 0
         self.producers: list[Producer] = []
 
     def make(self, _settings: MeshSettings) -> "Producer":
@@ -38,6 +43,8 @@ class Producer:
         self.failure: Exception | None = None
         self.late: Exception | None = None
         self.mute = False
+        self.batch_bytes = 1 << 18
+        self.timestamp_ms = 0
         self.client = SimpleNamespace(close=self.stop)
         self._sender = None
         self.closed = False
@@ -49,15 +56,21 @@ class Producer:
     async def stop(self) -> None:
         self.closed = True
 
-    async def send(self, _topic: str, value: bytes, **_where: Any) -> "asyncio.Future[Any]":
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(self.batch_bytes, 0)
+
+    async def send_batch(self, batch: BatchBuilder, _topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        assert batch.closed() and batch.record_count()
         if self.failure is not None:
             raise self.failure
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.late is not None:
             answer.set_exception(self.late)
         elif not self.mute:
-            self.world.log.append(value)
-            answer.set_result(SimpleNamespace(partition=0, offset=len(self.world.log) - 1, timestamp=0))
+            offset = len(self.world.log)
+            self.world.log += [record.value for record in DefaultRecordBatch(batch._build())]
+            self.world.batches += 1
+            answer.set_result(SimpleNamespace(partition=partition, offset=offset, timestamp=self.timestamp_ms))
         return answer
 
 
@@ -85,8 +98,40 @@ async def test_appends_keep_their_order(world: World) -> None:
     acks = await asyncio.gather(*(log_writer.enqueue(HEARTBEATS, beat(n), partition=0) for n in range(5)))
     assert [ack.offset for ack in acks] == list(range(5))
     assert [value.count(f'"seq":{n}'.encode()) for n, value in enumerate(world.log)] == [1] * 5
+    assert world.batches == 1, "what waits together is sent together"
     await log_writer.stop()
     assert world.producers[0].closed
+
+
+async def test_a_full_batch_is_followed_by_the_next(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].batch_bytes = 1000
+    acks = await asyncio.gather(*(log_writer.enqueue(HEARTBEATS, beat(n), partition=0) for n in range(10)))
+    assert [ack.offset for ack in acks] == list(range(10))
+    assert [value.count(f'"seq":{n}'.encode()) for n, value in enumerate(world.log)] == [1] * 10
+    assert 1 < world.batches < 10
+    await log_writer.stop()
+
+
+async def test_what_is_too_large_fails_alone(world: World) -> None:
+    log_writer = await started()
+    large = Heartbeat(service="history", id="history-1", state="ready", seq=1, detail="x" * MAX_REQUEST_BYTES)
+    records = [beat(0), large, beat(2)]
+    appends = [log_writer.enqueue(HEARTBEATS, record, partition=0) for record in records]
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert isinstance(outcomes[1], AppendError) and "exceed the limit" in str(outcomes[1])
+    assert [outcome.offset for outcome in outcomes if isinstance(outcome, Appended)] == [0, 1]
+    await log_writer.stop()
+
+
+async def test_an_ack_tells_the_brokers_clock_or_where_it_keeps_none_ours(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].timestamp_ms = 77
+    assert (await log_writer.append(HEARTBEATS, beat(0), partition=0)).timestamp_ms == 77
+    world.producers[0].timestamp_ms = -1
+    before_ms = now_ms()
+    assert before_ms <= (await log_writer.append(HEARTBEATS, beat(1), partition=0)).timestamp_ms <= now_ms()
+    await log_writer.stop()
 
 
 async def test_a_batch_that_expired_is_a_failed_append_and_no_reason_for_a_new_producer(world: World) -> None:
