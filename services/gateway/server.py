@@ -12,12 +12,24 @@ from starlette.types import ASGIApp
 from services.gateway.settings import GatewaySettings
 from shared.errors import SettingsError
 
+_FAREWELL_S = 10.0
+"""A client that was let go because it did not read may still fetch what was sent, for so long."""
+
 
 def bind(settings: GatewaySettings) -> socket.socket:
-    """Take the port; clients are refused until the server listens. Raises SettingsError that names the port."""
+    """Take the port; clients are refused until the server listens. Raises SettingsError that names the port.
+
+    Connections inherit the options. The send buffer is bounded because the kernel lets it grow to megabytes: a client
+    that does not read would look as if it kept up, and thousands of them would take gigabytes.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A closed connection is held until the peer has read it; Linux gives up on one that reads nothing (tcp(7)).
+        unread_ms = int((settings.lag_limit_s + _FAREWELL_S) * 1000)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
     try:
         bound.bind((settings.host, settings.port))
     except OSError as error:

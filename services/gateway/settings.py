@@ -34,6 +34,9 @@ class GatewaySettings(MeshSettings):
     buffer_bytes: int = Field(
         256 * MIB, ge=MIB, description="events held per follower; beyond it slow clients are refilled from the log"
     )
+    send_buffer_bytes: int = Field(
+        128 * 1024, ge=4096, description="what the kernel may hold for a slow client; Linux grants twice it"
+    )
     query_timeout_s: float = Field(5.0, gt=0, description="how long to wait for history's answer")
     cancel_timeout_s: float = Field(10.0, gt=0, description="how long a cancel waits for the response to end")
     start_timeout_s: float = Field(30.0, gt=0, description="how long to wait for the broker at start")

@@ -1,6 +1,7 @@
 """The small parts: keys, catalogue, prompt budget, lanes, replies."""
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,26 @@ def test_a_taken_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"PORT.*{port}.*in use"):
             bind(GatewaySettings(PORT=port))
+
+
+def test_a_client_that_does_not_read_blocks_its_writer_soon_and_is_not_held_for_ever() -> None:
+    settings = GatewaySettings(PORT=0, send_buffer_bytes=32 * 1024, lag_limit_s=7)
+    with bind(settings) as bound, socket.socket() as client:
+        bound.listen()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(bound.getsockname())
+        accepted, _ = bound.accept()
+        with accepted:
+            assert taken_bytes(accepted) < 256 * 1024  # without a bound: megabytes
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 17_000
+
+
+def taken_bytes(connection: socket.socket) -> int:
+    """How much the kernel takes before it asks the writer to wait."""
+    connection.settimeout(0.2)
+    taken = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            taken += connection.send(b"x" * 4096)
+    return taken
