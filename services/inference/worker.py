@@ -11,10 +11,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from services.inference.claims import limit_of, said_before, seam_at
 from services.inference.engines.port import Engine, EngineDeadError, EngineFullError, StepOutput
 from services.inference.generation import Generation
+from services.inference.takeover import JournalReader
 from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.errors import AppendError, ChatmeshError
 from shared.heartbeats import Heart
-from shared.ids import new_id, now_ms, parse_response_id
+from shared.ids import new_id, now_ms
 from shared.log import Appended, LogWriter, Replayer
 from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
@@ -44,7 +45,7 @@ class Worker:
         self._engine = engine
         self._tokenizer = tokenizer
         self._writer = writer
-        self._replayer = replayer
+        self._journal = JournalReader(replayer)
         self._heart = heart
         self._held: dict[str, Generation] = {}
         self._leaving: dict[str, float] = {}  # cancelled claims whose slot the engine has not freed yet: since when
@@ -145,11 +146,7 @@ class Worker:
                 await self._take_over(generation, ack)
 
     async def _take_over(self, generation: Generation, ack: Appended) -> None:
-        job = generation.job
-        found = await self._replayer.replay(
-            JOURNAL, parse_response_id(job.response_id), start=job.journal_offset, until=ack.offset
-        )
-        said = said_before((e.record for e in found.records), generation.claim)
+        said = said_before(await self._journal.up_to(generation.job, ack), generation.claim)
         if generation.claim not in self._held:
             return
         if said is None:

@@ -155,10 +155,19 @@ class MemoryReplayer:
         return await self._scan(topic, response_id.partition, {response_id.text}, start or 0, until)
 
     async def read(
-        self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, until: int | None = None
+        self,
+        topic: Topic,
+        partition: int,
+        keys: Collection[str],
+        *,
+        since_ms: int,
+        start: int | None = None,
+        until: int | None = None,
     ) -> Replay:
+        self.asked += [(key, start, until) for key in keys]
         raws = self._log.read(topic, partition)
-        start = next((raw.offset for raw in raws if raw.timestamp_ms >= since_ms), len(raws))
+        if start is None:
+            start = next((raw.offset for raw in raws if raw.timestamp_ms >= since_ms), len(raws))
         return await self._scan(topic, partition, keys, start, until)
 
     async def _scan(self, topic: Topic, partition: int, keys: Collection[str], start: int, until: int | None) -> Replay:
