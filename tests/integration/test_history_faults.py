@@ -132,7 +132,7 @@ def counts_once(answers: list[Answer]) -> None:
 async def rewind(mesh: Mesh, probe: HistoryProbe, how: signal.Signals) -> None:
     """End all replicas, move the recorder's group to the beginning of the log, start two others."""
     await stop_all(mesh, how)
-    await probe.commit(GROUP, EVENTS, 0)
+    await probe.rewind(GROUP, EVENTS)
     await start_two(mesh)
 
 

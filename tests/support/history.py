@@ -11,12 +11,11 @@ from typing import Any, Self
 
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
-from aiokafka.structs import OffsetAndMetadata
 
 from services.history.stores.port import StoredResponse
 from services.history.stores.sqlite import SqliteStore
 from shared.ids import new_id
-from shared.log import LogWriter, RawRecord, Tail, decode
+from shared.log import GroupConsumer, LogWriter, RawRecord, Tail, decode
 from shared.log.admin import admin_client, partitions_of
 from shared.log.clients import make_consumer, make_producer, topic_name
 from shared.log.tail import raw
@@ -143,15 +142,22 @@ class HistoryProbe:
         async with admin_client(self.settings) as client:
             await client.delete_records({place: RecordsToDelete(before_offset=-1) for place in places})
 
-    async def commit(self, group: str, topic: Topic, next_offset: int) -> None:
-        """Move a group without members to `next_offset` in every partition."""
-        consumer = make_consumer(self.settings, group=group)
+    async def rewind(self, group: str, topic: Topic) -> None:
+        """Move a group of history's that has no members to the beginning of the log: join it, commit, leave."""
+        wanted = partitions_of(self.settings, topic)
+        alone = asyncio.Event()
+
+        async def assigned(partitions: list[int]) -> None:
+            if len(partitions) == wanted:
+                alone.set()
+
+        consumer = GroupConsumer(self.settings, Service.HISTORY, topic, group, on_assigned=assigned)
         await consumer.start()
         try:
-            name = topic_name(self.settings, topic)
-            places = [TopicPartition(name, number) for number in range(partitions_of(self.settings, topic))]
-            consumer.assign(places)
-            await consumer.commit({place: OffsetAndMetadata(next_offset, "") for place in places})
+            async with asyncio.timeout(20):
+                await alone.wait()
+            for partition in range(wanted):
+                assert await consumer.commit(partition, 0), f"partition {partition} was taken away"
         finally:
             await consumer.stop()
 
