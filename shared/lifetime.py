@@ -22,6 +22,9 @@ HURRY_S = 1.0
 
 Step = Callable[[], Awaitable[object]]
 
+_LAST_WORDS_S = 0.05
+"""For a step that was cancelled: it may close what it has open."""
+
 
 class Stop(asyncio.Event):
     """The wish that a service end. `hurried` is set when it is asked again: what takes its time must not any more."""
@@ -158,18 +161,23 @@ class Lifetime:
         return failures
 
     async def _take(self, at_end: _AtEnd) -> list[Exception]:
+        """In a task of its own: a step that breaks off by a CancelledError of its own must not pass for ours."""
         begun = asyncio.get_running_loop().time()
         self._limit = asyncio.timeout(max(0.0, self._deadline - begun) * at_end.share)
+        step = asyncio.create_task(_run(at_end.step), name=f"end of {at_end.name}")
         try:
             async with self._limit:
-                await at_end.step()
-        except Exception as error:
-            if not self._limit.expired():
-                log.error("the end of %s failed", at_end.name, exc_info=error)
-                return [error]
+                await asyncio.wait({step})
+        except TimeoutError:
             took_s = asyncio.get_running_loop().time() - begun
             log.warning("%s did not end within %.1f s: left as it is", at_end.name, took_s)
-        return []
+            step.cancel()
+            await asyncio.wait({step}, timeout=_LAST_WORDS_S)
+            return []
+        except asyncio.CancelledError:
+            step.cancel()
+            raise
+        return _failures(at_end.name, step)
 
     async def _end_task(self, task: "asyncio.Task[Any]") -> None:
         """Cancel what was spawned. What it raised is logged, unless it is what ended the service."""
@@ -184,6 +192,23 @@ class Lifetime:
         limit_at = self._limit.when()
         if limit_at is not None and limit_at > self._deadline and not self._limit.expired():
             self._limit.reschedule(self._deadline)
+
+
+def _failures(name: str, step: "asyncio.Task[None]") -> list[Exception]:
+    if step.cancelled():
+        log.warning("the end of %s broke off: something in it was cancelled", name)
+        return []
+    error = step.exception()
+    if error is None:
+        return []
+    log.error("the end of %s failed", name, exc_info=error)
+    if not isinstance(error, Exception):
+        raise error
+    return [error]
+
+
+async def _run(step: Step) -> None:
+    await step()
 
 
 async def _cancel(task: "asyncio.Task[Any]") -> None:

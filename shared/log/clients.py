@@ -110,4 +110,11 @@ async def _closed(what: str, close: Callable[[], Awaitable[None]], timeout_s: fl
     except (KafkaError, TimeoutError) as error:
         log.debug("the %s did not close in order: %s %s", what, type(error).__name__, error)
         return False
+    except asyncio.CancelledError:
+        # Ours, or that of a fetch which the fetcher cancelled itself while it waited to try again, and let out.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        log.debug("the %s did not close in order: it stumbled over a fetch that it cancelled", what)
+        return False
     return True

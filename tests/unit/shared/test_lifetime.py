@@ -132,6 +132,40 @@ async def test_the_bodys_own_error_outranks_those_of_the_end(diary: Diary, stop:
     assert diary.lines == ["bad"]
 
 
+async def test_a_step_that_was_cancelled_from_within_ends_nothing_else(
+    diary: Diary, stop: Stop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiokafka's fetcher cancels its own tasks when it closes, and lets that out while it waits to retry a fetch."""
+
+    async def breaks_off() -> None:
+        task = asyncio.create_task(asyncio.sleep(NEVER_S))
+        task.cancel()
+        await task
+
+    async with ended(diary, stop) as life:
+        life.at_end("last", diary.quick("last"))
+        life.at_end("consumer", breaks_off)
+    assert diary.lines == ["end", "last"]
+    assert "the end of consumer broke off" in caplog.text
+
+
+async def test_a_step_that_will_not_be_cancelled_is_left_behind(diary: Diary, stop: Stop) -> None:
+    released = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                diary.lines.append("no")
+
+    async with ended(diary, stop, shutdown_s=0.2) as life:
+        life.at_end("last", diary.quick("last"))
+        life.at_end("stubborn", stubborn)
+    released.set()
+    assert diary.lines == ["end", "no", "last"]
+
+
 async def test_a_timeout_inside_a_step_is_a_failure_not_lateness(diary: Diary, stop: Stop) -> None:
     async def times_out() -> None:
         async with asyncio.timeout(0):

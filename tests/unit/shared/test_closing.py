@@ -1,0 +1,47 @@
+"""Closing a consumer whose fetcher stumbles over a fetch that it cancelled itself (aiokafka 0.14)."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shared.log.clients import close_consumer
+
+
+class Stumbling:
+    """A consumer without a group whose `stop()` lets a CancelledError out that nobody asked for."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+        self._coordinator = None
+        self._fetcher: Any = Closes(self, "fetcher")
+        self._client: Any = Closes(self, "client")
+
+    async def stop(self) -> None:
+        fetch = asyncio.create_task(asyncio.sleep(3600))
+        fetch.cancel()
+        await fetch
+
+
+class Closes:
+    def __init__(self, owner: Stumbling, name: str) -> None:
+        self._owner, self._name = owner, name
+
+    async def close(self) -> None:
+        self._owner.closed.append(self._name)
+
+
+async def test_what_the_fetcher_did_not_get_to_is_closed_all_the_same() -> None:
+    consumer: Any = Stumbling()
+    await close_consumer(consumer)
+    assert consumer.closed == ["fetcher", "client"]
+
+
+async def test_a_cancel_of_ours_is_obeyed() -> None:
+    consumer: Any = Stumbling()
+    consumer.stop = lambda: asyncio.sleep(3600)
+    closing = asyncio.create_task(close_consumer(consumer))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
