@@ -14,6 +14,8 @@ from tests.chaos.observations import AnyClientLine, Broken, Event, Injected, Ope
 
 WINDOW_S = 1.0
 """A silence that begins so long after the fault still counts as its effect: tokens were on their way."""
+NEAR_S = 5.0
+"""Faults that lie less apart may pause the same stream at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,43 @@ def row(fault: str, faults: int, waits_s: Sequence[float]) -> Row:
 
 
 def pauses(evidence: Evidence) -> list[Row]:
-    """One row per kind of fault, in the order in which they first struck."""
+    """One row per kind of fault, in the order in which they first struck.
+
+    Where two faults that were close in time both hit a stream, nobody can tell whose pause it was: it is left out.
+    """
     struck: dict[str, list[Injected]] = {}
     for line in evidence.lines:
         if isinstance(line, Injected):
             struck.setdefault(line.fault, []).append(line)
-    streams = by_stream(evidence.lines)
+    streams = [_Timed.of(lines) for lines in by_stream(evidence.lines).values()]
+    everything = [fault for faults in struck.values() for fault in faults]
     return [
-        row(name, len(faults), [wait for fault in faults for wait in _waits(fault, streams.values(), evidence)])
+        row(name, len(faults), [w for f in faults for w in _waits(f, _near(f, everything), streams, evidence)])
         for name, faults in struck.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A stream's lines, and when its events came."""
+
+    lines: Sequence[AnyClientLine]
+    times: Sequence[float]
+
+    @staticmethod
+    def of(lines: Sequence[AnyClientLine]) -> "_Timed":
+        return _Timed(lines, [line.at for line in lines if isinstance(line, Event)])
+
+    def runs_at(self, at: float) -> bool:
+        return bool(self.times) and self.times[0] <= at <= self.times[-1]
+
+
+def _near(fault: Injected, everything: Sequence[Injected]) -> list[Injected]:
+    """The faults that may have a part in the effect of `fault`. A death of history pauses no stream."""
+    return [
+        other
+        for other in everything
+        if abs(other.at - fault.at) < NEAR_S and other is not fault and other.service != Service.HISTORY.value
     ]
 
 
@@ -72,9 +102,13 @@ def resumes(evidence: Evidence) -> Row:
     return row("resume: request to first event", 0, waits)
 
 
-def _waits(fault: Injected, streams: Iterable[Sequence[AnyClientLine]], evidence: Evidence) -> list[float]:
+def _waits(fault: Injected, near: Sequence[Injected], streams: Iterable[_Timed], evidence: Evidence) -> list[float]:
     waits = [
-        silence_s([e.at for e in s if isinstance(e, Event)], fault.at) for s in streams if _hit(fault, s, evidence)
+        silence_s(stream.times, fault.at)
+        for stream in streams
+        if stream.runs_at(fault.at)
+        and _hit(fault, stream.lines, evidence)
+        and not any(_hit(other, stream.lines, evidence) for other in near)
     ]
     return [wait for wait in waits if wait is not None]
 
