@@ -46,6 +46,7 @@ class ChildProcess:
         self._cwd = cwd
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._asked_to_end = False
 
     @property
     def pid(self) -> int:
@@ -59,6 +60,7 @@ class ChildProcess:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self._log_start = log.tell()
+            self._asked_to_end = False
             self._popen = _SPAWNER.submit(self._spawn, log).result()
 
     def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -83,12 +85,12 @@ class ChildProcess:
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM); no error when it has ended already."""
-        if self.running:
-            self._started().terminate()
+        self.signal(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it any signal; no error when it has ended already."""
         if self.running:
+            self._asked_to_end |= number == signal.SIGTERM
             self._started().send_signal(number)
 
     def kill(self) -> None:
@@ -107,10 +109,14 @@ class ChildProcess:
         return True
 
     def stop(self, timeout_s: float) -> None:
-        """SIGTERM, then SIGKILL to what is left of its group after `timeout_s`."""
+        """SIGTERM, then SIGKILL to what is left of its group after `timeout_s`.
+
+        Who was asked to end before is not asked again: a second SIGTERM means "hurry" to many programs, ours too.
+        """
         if self._popen is None:
             return
-        self.terminate()
+        if not self._asked_to_end:
+            self.terminate()
         self.wait(timeout_s)
         self.kill()
 
