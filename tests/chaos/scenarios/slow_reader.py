@@ -36,7 +36,8 @@ INSTRUCTIONS = "=" * 200_000
 RECEIVE_BUFFER_BYTES = 4096
 SLACK_S = 10.0
 """How long the buffers between client and gateway may take to fill."""
-MEMORY_BYTES = 48 * 1024 * 1024
+MEMORY_BYTES = 24 * 1024 * 1024
+"""By so much the gateway may grow while they stand still."""
 TRY_AGAIN_LATER = 1013
 CUT_OFF = "a body without an end"
 
@@ -136,9 +137,18 @@ class SlowFrames(SlowSocket):
         self._protocol.send_text(msgspec.json.encode({"type": "response.create", **self.wanted}))
         await loop.sock_sendall(self._socket, b"".join(self._protocol.data_to_send()))
 
-    async def events(self) -> list[bytes]:
-        self._protocol.receive_data(bytes(self.received))
+    async def drain(self) -> None:
+        """The server closes once its close frame was answered."""
+        loop, rest = asyncio.get_running_loop(), bytes(self.received)
+        while rest:
+            self._protocol.receive_data(rest)
+            if answer := b"".join(self._protocol.data_to_send()):
+                await loop.sock_sendall(self._socket, answer)
+            rest = await loop.sock_recv(self._socket, 1 << 16)
         self._protocol.receive_eof()
+        self._socket.close()
+
+    async def events(self) -> list[bytes]:
         frames = [event for event in self._protocol.events_received() if isinstance(event, Frame)]
         self.end = self._protocol.close_code
         return [bytes(frame.data) for frame in frames if frame.opcode is Opcode.TEXT]
@@ -152,19 +162,18 @@ async def slow_readers(stage: Stage) -> Outcome:
     slow: list[SlowSocket] = [SlowEvents(here, question) for question in questions[:READERS]]
     slow += [SlowFrames(here, question) for question in questions[READERS:]]
     others = [stage.client(lambda: [here]) for _ in range(READERS)]
-    before_bytes = _resident_bytes(replica.process.pid)
     async with asyncio.TaskGroup() as group:
         for client, question in zip(others, await stage.questions(READERS, TOKENS), strict=True):
             group.create_task(client.run(question.wanted(), PATIENCE_S))
         crawling = [group.create_task(_crawl(connection)) for connection in slow]
-        left_s, highest_bytes = await _until_left([question.prompt for question in questions], stage, replica)
+        left_s, (begun_bytes, *later_bytes) = await _until_left([q.prompt for q in questions], stage, replica)
         for task in crawling:
             task.cancel()
         for connection in slow:
             group.create_task(_resume(stage, connection))
     stalled_s = [left_s.get(connection.question.prompt, math.inf) for connection in slow]
     found = [v for pair in zip(slow, stalled_s, strict=True) for v in _closed(*pair)]
-    found += grown(replica.id, before_bytes, highest_bytes, MEMORY_BYTES)
+    found += grown(replica.id, begun_bytes, max([begun_bytes, *later_bytes]), MEMORY_BYTES)
     waits, late = slowed(stage.notebook.lines, [client.number for client in others], LAG_LIMIT_S)
     rows = [
         row("slow reader: let go after", len(slow), [s for s in stalled_s if s < math.inf]),
@@ -188,26 +197,32 @@ async def _resume(stage: Stage, connection: SlowSocket) -> None:
     await client.read_on(connection.question.wanted(), PATIENCE_S)
 
 
-async def _until_left(prompts: Sequence[str], stage: Stage, replica: Replica) -> tuple[dict[str, float], int]:
+async def _until_left(prompts: Sequence[str], stage: Stage, replica: Replica) -> tuple[dict[str, float], list[int]]:
     """Prompt → how long the gateway was patient with its reader (the journal tells), in seconds, and how much memory
-    the gateway had at most."""
-    deadline, highest_bytes, left_s = now() + LAG_LIMIT_S + SLACK_S, 0, dict[str, float]()
+    the gateway had, from when it had taken in the requests on."""
+    deadline, resident_bytes, left_s = now() + LAG_LIMIT_S + SLACK_S, list[int](), dict[str, float]()
     while len(left_s) < len(prompts) and now() < deadline:
         await asyncio.sleep(POLL_S)
-        highest_bytes = max(highest_bytes, _resident_bytes(replica.process.pid))
-        for journal in (await logs.sub_logs(stage.mesh, JOURNAL)).values():
-            prompt, seconds = _left(journal)
-            if prompt in prompts and seconds is not None:
-                left_s[prompt] = seconds
-    return left_s, highest_bytes
+        journals = (await logs.sub_logs(stage.mesh, JOURNAL)).values()
+        resident_bytes.append(_resident_bytes(replica.process.pid))
+        if len({_prompt(journal) for journal in journals}.intersection(prompts)) < len(prompts):
+            resident_bytes.clear()
+        left_s = {
+            _prompt(j): seconds for j in journals if _prompt(j) in prompts and (seconds := _left_s(j)) is not None
+        }
+    return left_s, resident_bytes or [0]
 
 
-def _left(journal: SubLog) -> tuple[str, float | None]:
-    first = journal[0]
-    assert isinstance(first.record, Requested)
+def _prompt(journal: SubLog) -> str:
+    requested = journal[0].record
+    assert isinstance(requested, Requested)
+    return requested.spec.input[-1].text
+
+
+def _left_s(journal: SubLog) -> float | None:
+    """From the request until its gateway had no reader any more."""
     detached = next((e.timestamp_ms for e in journal if isinstance(e.record, Detached)), None)
-    waited_s = None if detached is None else (detached - first.timestamp_ms) / 1000
-    return first.record.spec.input[-1].text, waited_s
+    return None if detached is None else (detached - journal[0].timestamp_ms) / 1000
 
 
 def _closed(connection: SlowSocket, stalled_s: float) -> Iterator[Violation]:

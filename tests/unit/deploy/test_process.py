@@ -25,12 +25,18 @@ time.sleep(0.5)
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[ChildProcess]:
     process = ChildProcess([sys.executable, "-c", PROGRAM], log_path=tmp_path / "log", env={})
-    process.start()
-    give_up_at = time.monotonic() + 10
-    while "ready" not in process.log_text() and time.monotonic() < give_up_at:
-        time.sleep(0.01)
+    start(process)
     yield process
     process.kill()
+
+
+def start(process: ChildProcess) -> None:
+    """Return once it has its signal handler."""
+    process.start()
+    give_up_at = time.monotonic() + 10
+    while "ready" not in process.log_text():
+        assert time.monotonic() < give_up_at, process.log_text()
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("before", ["nothing", "terminate", "signal"])
@@ -46,8 +52,6 @@ def test_stopping_asks_once(child: ChildProcess, before: str) -> None:
 
 def test_a_new_start_is_asked_anew(child: ChildProcess) -> None:
     child.stop(10)
-    child.start()
-    while "ready" not in child.log_text():
-        time.sleep(0.01)
+    start(child)
     child.stop(10)
     assert child.log_text().split() == ["ready", "asked"]
