@@ -21,7 +21,7 @@ from services.gateway.api.responses import Endpoint, cancel, create, retrieve
 from services.gateway.auth import Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
 from services.gateway.drain import Drain
-from services.gateway.fanout import Fanout
+from services.gateway.fanout import Fanout, Scans
 from services.gateway.ingress import Ingress
 from services.gateway.lookup import Lookup
 from services.gateway.presence import JournalPresence
@@ -31,13 +31,12 @@ from services.gateway.settings import GatewaySettings
 from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
-from shared.ids import ResponseId, new_id
+from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import (
     Appended,
     LogWriter,
     RawRecord,
-    Replay,
     Replayer,
     Tail,
     dead_letter,
@@ -48,6 +47,7 @@ from shared.telemetry import start_telemetry
 from shared.topics import EVENTS, Service
 
 log = logging.getLogger(__name__)
+_SCANS_AT_ONCE = 4
 _HEALTH = frozenset({"/healthz", "/readyz"})
 
 
@@ -82,15 +82,15 @@ async def _connected(
     tokenizer = await asyncio.to_thread(load_chat_tokenizer, settings.model)
     heart.update(detail="connecting to the log")
     writer = LogWriter(settings, Service.GATEWAY, gateway_id)
-    replayer = Replayer(settings, Service.GATEWAY)
+    scans = make_scans(settings)
     replies = Replies(settings, gateway_id)
     watcher = ClusterWatcher(settings, Service.GATEWAY)
     await life.start("writer", writer)
-    await life.start("replays", replayer)
+    await life.start("replays", scans)
     await life.start("replies", replies)
     await life.start("cluster", watcher)
     presence = JournalPresence(writer, gateway_id)
-    fanout = _fanout(settings, gateway_id, replayer, presence, writer)
+    fanout = _fanout(settings, gateway_id, scans, presence, writer)
     life.at_end("fan-out", fanout.stop)
     await fanout.rehome(())
     heart.update(partitions=sorted(fanout.home))
@@ -102,7 +102,7 @@ async def _connected(
     life.spawn("followers", fanout.failed())
     life.spawn("homes", _keep_home(fanout, watcher, heart))
     life.spawn("admission", _measure(admission, settings.heartbeat_ms / 1000))
-    lookup = Lookup(settings, fanout, replayer, writer, replies, settings.query_timeout_s)
+    lookup = Lookup(settings, fanout, scans.replay, writer, replies, settings.query_timeout_s)
     return Parts(
         settings=settings,
         authenticator=authenticator,
@@ -156,17 +156,21 @@ def make_admission(settings: GatewaySettings, cluster: Cluster, model: str) -> A
     )
 
 
-def _fanout(
-    settings: GatewaySettings, gateway_id: str, replayer: Replayer, presence: JournalPresence, writer: LogWriter
-) -> Fanout:
-    async def replay(response_id: ResponseId) -> Replay:
-        return await replayer.replay(EVENTS, response_id)
+def make_scans(settings: GatewaySettings) -> Scans:
+    """Replays over connections of their own."""
+    readers = [Replayer(settings, Service.GATEWAY) for _ in range(_SCANS_AT_ONCE + 1)]
+    longest_s = max(settings.deadline_s, settings.background_deadline_s)
+    return Scans(readers[1:], readers[0], recent_s=longest_s + settings.skew_margin_s)
 
+
+def _fanout(
+    settings: GatewaySettings, gateway_id: str, scans: Scans, presence: JournalPresence, writer: LogWriter
+) -> Fanout:
     return Fanout(
         gateway_id,
         settings.partitions,
         make_tail=lambda: Tail(settings, Service.GATEWAY, EVENTS),
-        replay=replay,
+        replay=scans.replay,
         presence=presence,
         put_aside=lambda record, error: _put_aside(writer, record, error),
         buffer_bytes=settings.buffer_bytes,

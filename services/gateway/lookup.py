@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from services.gateway.api.errors import ApiError, not_found, unavailable
 from services.gateway.auth import Caller
-from services.gateway.fanout import Fanout, Lease
+from services.gateway.fanout import Fanout, Lease, ReplayLog
 from services.gateway.projections import ResponsesProjection
 from services.gateway.replies import Replies
 from shared.errors import AppendError, InvalidIdError, LogError, ReplayGoneError
 from shared.ids import ResponseId, new_id, parse_response_id
-from shared.log import LogWriter, Replayer
+from shared.log import LogWriter
 from shared.records import GetResponse, ResponseFound
 from shared.settings import MeshSettings
 from shared.telemetry import inject
-from shared.topics import EVENTS, HISTORY_QUERIES
+from shared.topics import HISTORY_QUERIES
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Lookup:
 
     settings: MeshSettings
     fanout: Fanout
-    replayer: Replayer
+    replay: ReplayLog
     writer: LogWriter
     replies: Replies
     query_timeout_s: float
@@ -68,7 +68,7 @@ class Lookup:
     async def _replayed(self, response_id: ResponseId) -> ResponsesProjection:
         projection = ResponsesProjection(response_id)
         try:
-            replay = await self.replayer.replay(EVENTS, response_id)
+            replay = await self.replay(response_id)
         except ReplayGoneError:
             return projection
         except LogError as error:

@@ -27,7 +27,7 @@ class Replies:
 
     def __init__(self, settings: MeshSettings, gateway_id: str) -> None:
         self.address = ReplyAddress(gateway=gateway_id, partition=partition_of_key(gateway_id, settings.partitions))
-        self._tail = Tail(settings, Service.GATEWAY, REPLIES)
+        self._tail = Tail(settings, Service.GATEWAY, REPLIES, skips_gone=True)
         self._waiting: dict[str, asyncio.Future[AnyReply]] = {}
 
     async def start(self) -> None:

@@ -1,6 +1,8 @@
 """Who follows what: one follower over the home partitions, one per foreign partition that somebody reads.
 
 A stream belongs to exactly one follower for its whole life, so that two consumers never hand it records out of order.
+What is asked for in a foreign partition is replayed first; its follower begins where that replay ended, so that a
+client waits for no consumer to connect, and ids that lead nowhere cost none.
 When homes change, a second follower starts there and new ids are minted there; the first one retires with its last
 stream.
 """
@@ -86,7 +88,7 @@ class Fanout:
         self._catching_up: dict[str, asyncio.Task[None]] = {}
         self._home: Follower | None = None
         self._mint = cycle([0])
-        self._foreign: dict[int, asyncio.Task[Follower]] = {}
+        self._foreign: dict[int, Follower] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -100,7 +102,8 @@ class Fanout:
         wanted = home_partitions(self._gateway_id, gateways, self._partitions)
         if wanted == self.home:
             return False
-        follower = await self._started(wanted)
+        follower = self._follower(wanted)
+        await follower.start(self._ended)
         retired, self._home = self._home, follower
         self._mint = cycle(sorted(wanted))
         if retired is not None:
@@ -114,14 +117,12 @@ class Fanout:
 
     async def stop(self) -> None:
         """Disconnect every follower."""
-        starting = [task for task in self._foreign.values() if not task.done()]
-        for task in [*starting, *self._catching_up.values()]:
+        for task in self._catching_up.values():
             task.cancel()
-        followers = {follower for follower, _ in self._streams.values()}
-        followers |= {task.result() for task in self._foreign.values() if _succeeded(task)}
+        followers = {follower for follower, _ in self._streams.values()} | set(self._foreign.values())
         if self._home is not None:
             followers.add(self._home)
-        await asyncio.gather(*(follower.stop() for follower in followers), *starting, return_exceptions=True)
+        await asyncio.gather(*(follower.stop() for follower in followers), return_exceptions=True)
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def next_partition(self) -> int:
@@ -143,7 +144,7 @@ class Fanout:
 
         Raises ReplayGoneError when retention passed its beginning, LogError when the log does not answer.
         """
-        lease = await self._joined(response_id)
+        lease = self._joined(response_id)
         try:
             catching_up = self._catching_up.get(response_id.text)
             if catching_up is not None:
@@ -177,12 +178,10 @@ class Fanout:
         self._streams[stream.id.text] = (follower, stream)
         return Lease(self, follower, stream)
 
-    async def _joined(self, response_id: ResponseId) -> Lease:
-        if response_id.text not in self._streams:
-            follower = await self._follower_of(response_id.partition)
-            if response_id.text not in self._streams:  # nobody else joined meanwhile
-                return self._caught_up(follower, response_id)
-        return Lease(self, *self._streams[response_id.text])
+    def _joined(self, response_id: ResponseId) -> Lease:
+        if response_id.text in self._streams:
+            return Lease(self, *self._streams[response_id.text])
+        return self._caught_up(self._follower_of(response_id.partition), response_id)
 
     def _caught_up(self, follower: Follower, response_id: ResponseId) -> Lease:
         stream = Stream(response_id)
@@ -201,43 +200,36 @@ class Fanout:
     async def _catch_up(self, follower: Follower, stream: Stream) -> None:
         """The log's end was read after the stream was registered: nothing falls between replay and live."""
         replay = await self._replay(stream.id)
+        while follower.first_offset is not None and replay.next_offset < follower.first_offset:
+            # Another stream's replay ended later and was done sooner: the follower began there.
+            replay = await self._replay(stream.id)
         if not stream.readers:
             return
         stream.prime(replay.records, replay.next_offset)
         follower.grew(stream.size_bytes)
-        accepted = stream.accepted
-        if accepted is not None and not accepted.spec.background and not stream.ended:
+        if stream.accepted is None or stream.ended:
+            return
+        if not follower.begun:
+            follower.start_at(replay.next_offset, self._ended)
+        if not stream.accepted.spec.background:
             stream.counted = True
             self._presence.attached(stream.id)
 
-    async def _follower_of(self, partition: int) -> Follower:
-        while True:
-            if self._home is not None and partition in self._home.partitions:
-                return self._home
-            task = self._foreign.get(partition)
-            if task is None:
-                task = asyncio.create_task(self._started(frozenset({partition})), name=f"start following {partition}")
-                self._foreign[partition] = task
-            try:
-                follower = await asyncio.shield(task)
-            except BaseException:
-                if task.done():
-                    self._foreign.pop(partition, None)
-                raise
-            if not follower.closed:
-                return follower
-            if self._foreign.get(partition) is task:
-                del self._foreign[partition]
+    def _follower_of(self, partition: int) -> Follower:
+        if self._home is not None and partition in self._home.partitions:
+            return self._home
+        if partition not in self._foreign:
+            self._foreign[partition] = self._follower(frozenset({partition}))
+        return self._foreign[partition]
 
-    async def _started(self, partitions: frozenset[int]) -> Follower:
-        follower = Follower(self._make_tail(), partitions, buffer_bytes=self._buffer_bytes, put_aside=self._put_aside)
-        await follower.start(self._ended)
-        return follower
+    def _follower(self, partitions: frozenset[int]) -> Follower:
+        return Follower(self._make_tail, partitions, buffer_bytes=self._buffer_bytes, put_aside=self._put_aside)
 
     def _close_if_idle(self, follower: Follower) -> None:
         if follower is self._home or follower.streams or follower.closed:
             return
         follower.closed = True
+        self._foreign = {number: other for number, other in self._foreign.items() if other is not follower}
         task = asyncio.create_task(follower.stop(), name=f"retire {sorted(follower.partitions)}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -246,7 +238,3 @@ class Fanout:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._failed.done():
             self._failed.set_exception(error)
-
-
-def _succeeded(task: "asyncio.Task[Follower]") -> bool:
-    return task.done() and not task.cancelled() and task.exception() is None

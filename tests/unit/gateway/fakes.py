@@ -36,7 +36,7 @@ class FakeLog:
         return found
 
     def tail(self) -> "FakeTail":
-        tail = FakeTail()
+        tail = FakeTail(self)
         self.tails.append(tail)
         return tail
 
@@ -44,7 +44,8 @@ class FakeLog:
 class FakeTail:
     """`shared.log.Tail` over a FakeLog; `paused` holds records back, as a slow consumer would."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: FakeLog) -> None:
+        self.log = log
         self.partitions: set[int] = set()
         self.queue: asyncio.Queue[list[RawRecord] | Exception] = asyncio.Queue()
         self.stopped = False
@@ -71,6 +72,10 @@ class FakeTail:
     async def start(self, positions: Mapping[int, int | None]) -> None:
         await asyncio.sleep(0)
         self.partitions = set(positions)
+        for partition, first in positions.items():
+            for envelope in self.log.records.get(partition, []) if first is not None else []:
+                if envelope.offset >= first:
+                    self.offer(envelope)
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         while True:

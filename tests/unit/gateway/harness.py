@@ -41,14 +41,6 @@ class FakeTokenizer:
         return sum(len(message["content"].split()) for message in messages)
 
 
-class FakeReplayer:
-    def __init__(self, log: FakeLog) -> None:
-        self._log = log
-
-    async def replay(self, _: Topic, response_id: Any) -> Any:
-        return await self._log.replay(response_id)
-
-
 def log_of(request: Requested) -> Log:
     return Log(parse_response_id(request.response_id), request.tenant)
 
@@ -153,7 +145,6 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
     await fanout.rehome(())
     mesh.replies = Replies(options, "gateway-1")
     mesh.writer.on_append = mesh.appended
-    replayer: Any = FakeReplayer(mesh.log)
     writer: Any = mesh.writer
     tokenizer: Any = FakeTokenizer()
     presence: Any = mesh.presence
@@ -161,7 +152,7 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
     mesh.fanout = fanout
     admission = mesh.admission = make_admission(options, seen, MODEL)
     ingress = Ingress(options, admission, tokenizer, seen, fanout, writer, mesh.replies, presence)
-    lookup = Lookup(options, fanout, replayer, writer, mesh.replies, options.query_timeout_s)
+    lookup = Lookup(options, fanout, mesh.log.replay, writer, mesh.replies, options.query_timeout_s)
     parts = Parts(
         settings=options,
         authenticator=authenticator,

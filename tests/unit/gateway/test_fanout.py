@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from services.gateway.fanout import Fanout, Lease, Stream
+from services.gateway.fanout import follower as follower_module
 from services.gateway.fanout.follower import Follower
 from services.gateway.projections import ClientEvent, ResponsesProjection
-from shared.errors import LogError, RecordError
+from shared.errors import BrokerUnavailableError, LogError, RecordError
 from shared.ids import new_response_id
 from shared.log import RawRecord
 from shared.records.codec import encode_value
-from tests.unit.gateway.fakes import FakeLog, FakePresence
+from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeTail
 from tests.unit.gateway.logs import Log
 
 PARTITIONS = 8
@@ -148,10 +149,70 @@ async def test_a_foreign_follower_is_shared_and_ends_with_its_last_stream(
     again.release()
 
 
-async def test_unknown_ids_leave_nothing_behind(setup: Setup, make_log: Callable[..., Log]) -> None:
-    log = make_log(2)
-    assert await setup.fanout.attach(log.id) is None
-    assert setup.fanout.find(log.id) is None
+async def test_unknown_and_ended_ids_cost_no_consumer(setup: Setup, make_log: Callable[..., Log]) -> None:
+    await setup.fanout.rehome(["a", "b", "c"])
+    before = len(setup.log.tails)
+    partition = next(p for p in range(PARTITIONS) if p not in setup.fanout.home)
+    unknown, ended = make_log(partition), make_log(partition)
+    assert await setup.fanout.attach(unknown.id) is None
+    assert setup.fanout.find(unknown.id) is None
+    setup.say(ended, *whole(ended))
+    lease = await setup.fanout.attach(ended.id)
+    assert lease is not None
+    with lease:
+        assert await read(lease) == projected(ended, whole(ended))
+    assert len(setup.log.tails) == before
+
+
+async def test_a_replay_that_ended_before_the_follower_began_is_made_again(
+    setup: Setup, make_log: Callable[..., Log]
+) -> None:
+    """Two scans of one partition run side by side: what lies between their ends must not be lost."""
+    await setup.fanout.rehome(["a", "b", "c"])
+    partition = next(p for p in range(PARTITIONS) if p not in setup.fanout.home)
+    slow, quick = make_log(partition), make_log(partition)
+    setup.say(slow, *whole(slow)[:2])
+    setup.log.replay_gate.clear()
+    joining = asyncio.create_task(setup.fanout.attach(slow.id))
+    async with asyncio.timeout(5):
+        while not setup.log.replays:
+            await asyncio.sleep(0)
+    setup.say(slow, whole(slow)[2])
+    setup.say(quick, quick.accepted())
+    gate, setup.log.replay_gate = setup.log.replay_gate, asyncio.Event()
+    setup.log.replay_gate.set()
+    first = await setup.fanout.attach(quick.id)
+    gate.set()
+    lease = await joining
+    assert first is not None and lease is not None
+    setup.say(slow, whole(slow)[3])
+    assert await read(lease) == projected(slow, whole(slow))
+    lease.release()
+    first.release()
+
+
+async def test_a_follower_that_cannot_connect_tries_again_and_loses_nothing(
+    setup: Setup, make_log: Callable[..., Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await setup.fanout.rehome(["a", "b", "c"])
+    partition = next(p for p in range(PARTITIONS) if p not in setup.fanout.home)
+    log = make_log(partition)
+    setup.say(log, *whole(log)[:2])
+    monkeypatch.setattr(follower_module, "_RECONNECT_S", 0.01)
+    start, failures = FakeTail.start, [BrokerUnavailableError("away"), BrokerUnavailableError("away")]
+
+    async def flaky(tail: FakeTail, positions: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await start(tail, positions)
+
+    monkeypatch.setattr(FakeTail, "start", flaky)
+    lease = await setup.fanout.attach(log.id)
+    assert lease is not None
+    setup.say(log, *whole(log)[2:])
+    with lease:
+        assert await read(lease) == projected(log, whole(log))
+    assert failures == []
 
 
 async def test_a_failed_replay_reaches_every_waiter_and_may_be_tried_again(
@@ -220,7 +281,7 @@ async def test_beyond_the_byte_bound_slow_readers_refill_from_the_log() -> None:
 async def test_an_unreadable_record_is_put_aside_and_blocks_nothing(log: Log) -> None:
     aside: list[RawRecord] = []
     follower = Follower(
-        FakeLog().tail(), frozenset({3}), buffer_bytes=1 << 20, put_aside=lambda record, _: aside.append(record)
+        FakeLog().tail, frozenset({3}), buffer_bytes=1 << 20, put_aside=lambda record, _: aside.append(record)
     )
     stream = Stream(log.id)
     follower.add(stream)
