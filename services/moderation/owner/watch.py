@@ -69,6 +69,8 @@ def needs_attempt(fold: JournalFold, times: Timeline, cluster: Cluster, limits: 
 
 def _worker_trouble(claim: str, worker: str, times: Timeline, cluster: Cluster, limits: WatchLimits) -> Reason | None:
     now_ms = cluster.now_ms
+    if now_ms - max(times.tokens_ms, times.claimed_ms) <= min(limits.silent_after_ms, limits.stuck_after_ms):
+        return None  # it spoke just now: none of what follows can hold, and this is asked for every token
     member = cluster.members.get(worker)
     heard_ms = max(times.tokens_ms, times.claimed_ms, member.last_ms if member is not None else 0)
     if now_ms - heard_ms > limits.silent_after_ms:
