@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.inference.engines.port import (
     EngineDeadError,
+    EngineLoadError,
     GenerationRequest,
     ModelInfo,
     OnOutputs,
@@ -125,7 +126,11 @@ class TransformersEngine:
             page_tokens=self._settings.page_tokens,
             step_tokens=self._settings.step_tokens,
         )
-        loop = BatchLoop(self.model, limits, self._deliver)
+        try:
+            loop = BatchLoop(self.model, limits, self._deliver)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises it plain
+            cache = f"a cache of {limits.cache_tokens:,} tokens for {limits.slots:,} slots"
+            raise EngineLoadError(f"{cache} cannot be made (CHATMESH_CACHE_TOKENS, CHATMESH_SLOTS): {error}") from error
         loop.start()
         self._batch_loop = loop
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import pytest_asyncio
+import torch
 
-from services.inference.engines import ScriptedSettings, TransformersSettings
+from services.inference.engines import ScriptedSettings, TransformersSettings, batching
 from services.inference.engines.port import (
     Engine,
     EngineDeadError,
     EngineFullError,
+    EngineLoadError,
     GenerationRequest,
     RequestTooLongError,
     StepOutput,
@@ -301,3 +303,15 @@ async def test_a_restart_ends_what_still_runs(rig: Rig) -> None:
     await rig.engine.restart()
     assert (await rig.finished("r")).finish == "error"
     assert await rig.run(rig.request("next"))
+
+
+async def test_a_cache_that_does_not_fit_names_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB.")
+
+    engine = TransformersEngine(TransformersSettings(slots=SLOTS, cache_tokens=10_000_000), load_chat_tokenizer(""))
+    monkeypatch.setattr(engine, "_load", object)
+    monkeypatch.setattr(batching, "BatchLoop", no_memory)
+    with pytest.raises(EngineLoadError, match=r"10,000,000 tokens for 4 slots .*CHATMESH_CACHE_TOKENS.*80\.00 GiB"):
+        await engine.start(lambda outputs: None, lambda line: None)
+    assert not engine.alive
