@@ -220,7 +220,7 @@ class ClusterWatcher:
 
     def __init__(self, settings: MeshSettings, service: Service) -> None:
         self.cluster = Cluster(int(settings.silent_after_s * 1000))
-        self._tail = Tail(settings, service, HEARTBEATS)
+        self._tail = Tail(settings, service, HEARTBEATS, skips_gone=True)
         self._callbacks: list[Callable[[Cluster], None]] = []
         self._task: asyncio.Task[None] | None = None
 

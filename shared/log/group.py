@@ -13,7 +13,7 @@ from aiokafka.structs import OffsetAndMetadata
 from shared.errors import BrokerUnavailableError, LogError
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
 from shared.log.tail import RawRecord, raw
-from shared.log.watching import HOPELESS, Poller, StalledError
+from shared.log.watching import HOPELESS, REJOINED_AFTER_S, Poller, StalledError
 from shared.settings import KafkaSettings
 from shared.topics import Service, Topic, assert_may_consume
 
@@ -135,8 +135,9 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._give_up()  # what a rebalance gave while the member left
             self._adopt(self._made())
             try:
-                await self._join()
-            except KafkaError:
+                async with asyncio.timeout(REJOINED_AFTER_S):
+                    await self._join()
+            except (KafkaError, TimeoutError):
                 await close_consumer(self._consumer)
                 await asyncio.sleep(RECONNECT_S)
             else:

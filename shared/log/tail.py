@@ -62,11 +62,14 @@ class Tail:
     """One consumer over a fixed set of partitions; assigned once, because a changed `assign()` loses positions.
 
     A consumer that stands still is replaced; `heals` counts how often. Readers notice nothing but the time it took.
+    With `skips_gone`, what retention took before it was read is skipped: nobody misses old heartbeats, but a service
+    that was paused for longer than they are kept must go on.
     """
 
-    def __init__(self, settings: KafkaSettings, service: Service, topic: Topic) -> None:
+    def __init__(self, settings: KafkaSettings, service: Service, topic: Topic, *, skips_gone: bool = False) -> None:
         assert_may_consume(topic, service)
         self.heals = 0
+        self._skips_gone = skips_gone
         self._settings = settings
         self._name = topic_name(settings, topic)
         self._next: dict[TopicPartition, int] = {}
@@ -107,13 +110,17 @@ class Tail:
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.
 
-        Raises ReplayGoneError past the retention, BrokerUnavailableError for what no new connection mends.
+        Raises ReplayGoneError past the retention unless it `skips_gone`, BrokerUnavailableError for what no new
+        connection mends.
         """
         while True:
             try:
                 found = await self._poller.poll(_POLL_MS)
             except OffsetOutOfRangeError as error:
-                raise ReplayGoneError(f"{self._name} no longer holds the wanted offsets: {error}") from error
+                if not self._skips_gone:
+                    raise ReplayGoneError(f"{self._name} no longer holds the wanted offsets: {error}") from error
+                await self._skip(error)
+                continue
             except HOPELESS as error:
                 raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
             except (KafkaError, StalledError) as error:
@@ -125,6 +132,18 @@ class Tail:
             for partition, messages in found.items():
                 self._next[partition] = messages[-1].offset + 1
             yield [raw(message) for messages in found.values() for message in messages]
+
+    async def _skip(self, error: OffsetOutOfRangeError) -> None:
+        """Go on at the ends of the partitions that the error names; if nobody answers, the next poll comes here again."""
+        (gone,) = error.args  # partition → the offset that was asked for
+        try:
+            ends = await self._consumer.end_offsets(list(gone))
+        except KafkaError:
+            return
+        log.warning("%s no longer holds what was to come: skips to its end: %s", self._name, error)
+        self._next |= ends
+        for partition, offset in ends.items():
+            self._consumer.seek(partition, offset)
 
     async def _heal(self, error: Exception) -> None:
         """Read on with a new consumer, once the broker answers."""

@@ -258,6 +258,18 @@ async def test_what_a_new_consumer_would_meet_again_is_raised(
             await read(batches, 1)
 
 
+async def test_what_nobody_misses_is_skipped(world: World) -> None:
+    """A laptop that slept for longer than heartbeats are kept must not lose its services."""
+    tail = Tail(SETTINGS, Service.GATEWAY, EVENTS, skips_gone=True)
+    await tail.start({0: 0, 1: 0})
+    world.ends = {0: 7, 1: 2}
+    world.consumers[0].failure = OffsetOutOfRangeError({P0: 0})
+    async with aclosing(tail.batches()) as batches:
+        assert await read(batches, 2) == [(1, 0), (1, 1)]
+        world.ends[0] = 8
+        assert await read(batches, 1) == [(0, 7)]
+
+
 # -- in a group ------------------------------------------------------------------------------------------------
 
 
