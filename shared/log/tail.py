@@ -134,7 +134,7 @@ class Tail:
             yield [raw(message) for messages in found.values() for message in messages]
 
     async def _skip(self, error: OffsetOutOfRangeError) -> None:
-        """Go on at the ends of the partitions that the error names. If nobody answers, the next poll ends here again."""
+        """Go on at the ends of the partitions that the error names. If nobody answers, the next poll ends here too."""
         (gone,) = error.args  # partition → the offset that was asked for
         try:
             ends = await self._consumer.end_offsets(list(gone))
