@@ -20,6 +20,7 @@ from services.gateway.api.realtime import connect
 from services.gateway.api.responses import Endpoint, cancel, create, retrieve
 from services.gateway.auth import Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.descriptors import allow_streams
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout, Scans
 from services.gateway.ingress import Ingress
@@ -54,6 +55,7 @@ _HEALTH = frozenset({"/healthz", "/readyz"})
 async def serve(settings: GatewaySettings, stop: Stop) -> None:
     """Run until `stop`, or until a part fails for good; then drain. Raises ChatmeshError."""
     authenticator = load_authenticator(settings.api_keys, settings.host)
+    allow_streams(settings.max_in_flight)
     gateway_id = settings.service_id or new_id("gateway")
     with bind(settings) as bound:
         async with Lifetime(stop, settings.shutdown_s) as life:
