@@ -1,6 +1,6 @@
 """What history's handlers need from the outside."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,10 +12,13 @@ from shared.topics import Topic
 
 
 class ResponseLog(Protocol):
-    """Reads one response's sub-log; `shared.log.Replayer` is the real one."""
+    """Reads responses' sub-logs; `shared.log.Replayer` is the real one."""
 
     async def replay(self, topic: Topic, response_id: ResponseId, *, start: int | None = None) -> Replay:
         """Its records up to the log's end. Raises ReplayGoneError past the retention."""
+
+    async def read(self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int) -> Replay:
+        """The records of the responses `keys` that were appended since `since_ms`, less the skew margin."""
 
 
 class PromptCounter(Protocol):

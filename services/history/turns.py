@@ -10,12 +10,15 @@ from services.history.ports import Outgoing, Ports
 from services.history.replies import rejection
 from services.history.stores.port import StoredResponse
 from shared.chat import ChatTemplateError
-from shared.records import ContextRequested, Failed, Requested
-from shared.topics import JOURNAL
+from shared.ids import parse_response_id
+from shared.records import Accepted, ContextRequested, Failed, Requested
+from shared.topics import EVENTS, JOURNAL
 
 log = logging.getLogger(__name__)
 
 _PARENT = "previous_response_id"
+_PROMPT_MS = 1_000
+"""A request this young is no second delivery: no replica is given up for dead, and no group rebalanced, in less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,29 @@ class Refusal:
 async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Outgoing]:
     """Append the request with its context to the journal, or tell its gateway why not.
 
-    A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5).
+    A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5). One so late that the
+    response may have ended, and its owner may have changed since, is looked for in the public log first.
     """
     outcome = await _outcome(asked.request, ports)
-    if isinstance(outcome, Requested):
-        return [Outgoing(JOURNAL, outcome)]
     request = asked.request
+    if isinstance(outcome, Requested):
+        if ports.clock_ms() - request.created_ms > _PROMPT_MS and await _accepted_before(request, ports):
+            log.info("%s was accepted before: its request was delivered twice", request.response_id)
+            return []
+        return [Outgoing(JOURNAL, outcome)]
     if request.reply_to is None:
         log.warning("%s refused, and nobody waits for the reason: %s", request.response_id, outcome.message)
         return []
     return [
         rejection(request.reply_to, request.response_id, outcome.status, outcome.code, outcome.message, outcome.param)
     ]
+
+
+async def _accepted_before(request: Requested, ports: Ports) -> bool:
+    """Whether an earlier delivery came through. A partition's owner forgets a response that has ended."""
+    partition = parse_response_id(request.response_id).partition
+    found = await ports.log.read(EVENTS, partition, {request.response_id}, since_ms=request.created_ms)
+    return any(isinstance(envelope.record, Accepted) for envelope in found.records)
 
 
 async def _outcome(request: Requested, ports: Ports) -> Requested | Refusal:

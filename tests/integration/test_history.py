@@ -12,6 +12,7 @@ from faststream.kafka import KafkaBroker
 from deploy.brokers import Broker
 from services.history.settings import HistorySettings
 from services.history.subscription import Subscription
+from shared.ids import now_ms
 from shared.log import RawRecord
 from shared.records import Cancelled, Failed, Incomplete, Rejected, Requested, Usage
 from shared.topics import HISTORY_QUERIES, Service
@@ -152,3 +153,20 @@ async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe:
         watching.cancel()
         await subscription.intake.close(1)
         await control.stop()
+
+
+async def test_a_request_delivered_again_after_its_response_ended_starts_nothing(
+    mesh: Mesh, probe: HistoryProbe
+) -> None:
+    parent = an_id(2)
+    await probe.tell(*turn(parent, "q", "a"))
+    request = asked(parent, created_ms=now_ms() - 5_000)
+    response_id = request.request.response_id
+    await probe.ask(request)
+    assert isinstance(await probe.answer(request), Requested)
+    await probe.tell(*turn(response_id, "and then?", "this"))
+    await probe.ask(request)
+    async with asyncio.timeout(10):
+        while not any(f"{response_id} was accepted before" in r.process.log_text() for r in mesh.replicas):
+            await asyncio.sleep(0.02)
+    assert len(probe.answers[response_id]) == 1

@@ -1,6 +1,6 @@
 """History's ports in memory, and short ways to build records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ class MemoryLog:
     gone: set[str] = field(default_factory=set)
     failures: list[Exception] = field(default_factory=list)
     looks: int = 0
+    reads: int = 0
 
     async def replay(self, topic: Topic, response_id: ResponseId, *, start: int | None = None) -> Replay:
         assert topic is EVENTS
@@ -99,6 +100,12 @@ class MemoryLog:
         begin = start or 0
         found = [Envelope(r, topic.name, response_id.partition, n, NOW_MS) for n, r in enumerate(stored)]
         return Replay(found[begin:], len(stored))
+
+    async def read(self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int) -> Replay:
+        assert topic is EVENTS
+        self.reads += 1
+        records = [record for key in keys for record in self.records.get(key, [])]
+        return Replay([Envelope(r, topic.name, partition, n, NOW_MS) for n, r in enumerate(records)], len(records))
 
 
 @dataclass
@@ -180,14 +187,19 @@ def turn(response_id: str, text: str, answer: str, parent: str | None = None, **
 
 
 def asked(
-    parent: str | None, text: str = "and then?", *, deadline_ms: int = FAR_MS, **changes: Any
+    parent: str | None,
+    text: str = "and then?",
+    *,
+    created_ms: int = NOW_MS,
+    deadline_ms: int = FAR_MS,
+    **changes: Any,
 ) -> ContextRequested:
     return ContextRequested(
         request=Requested(
             response_id=an_id(),
             tenant=TENANT,
             spec=spec(text, previous_response_id=parent, **changes),
-            created_ms=NOW_MS,
+            created_ms=created_ms,
             deadline_ms=deadline_ms,
             input_tokens=0,
             reply_to=REPLY_TO,
