@@ -1,7 +1,8 @@
-"""`python -m tests.bench`: the mesh on Apache Kafka against its own engine and against `transformers serve`.
+"""`python -m tests.bench`: what the mesh costs on Apache Kafka. Nothing here fails a test.
 
-Every round runs each system by itself, one after another, with the same model folder, dtype, threads and cache, on
-prompts that no system has seen; the table gives medians over the rounds. Nothing here fails a test.
+compare   latency and throughput against its own engine and against `transformers serve`
+cpu       CPU time per token of worker, owner and gateway at full rate, each beside a bare aiokafka loop
+idle      memory of open streams in which nothing happens
 """
 
 import argparse
@@ -9,124 +10,97 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from deploy.brokers import Broker
 from deploy.brokers.port import BrokerError
 from deploy.brokers.select import KAFKA, SUITES, broker_for_suite
-from services.moderation.policy import DEFAULT_POLICY, load_policy
-from tests.bench.checkpoint import checkpoint_of
-from tests.bench.cpu import CpuMeter
+from shared.errors import ChatmeshError
+from tests.bench.compare import compare
+from tests.bench.idle import idle_streams, idle_table
 from tests.bench.load import BenchError
-from tests.bench.report import HoldBack, Round, medians, table
-from tests.bench.systems import ROOT, Settings, System, bare_engine, serve_trouble, transformers_serve, whole_mesh
-from tests.bench.workload import Level, prompts, summary
+from tests.bench.systems import ROOT
+from tests.bench.tokens.components import COMPONENTS
+from tests.bench.tokens.cost import Measured, cost_table, middle
+from tests.bench.tokens.rate import TokenLoad
 
 SYSTEMS = ("engine", "mesh", "serve")
+Stage = Callable[[argparse.Namespace, Broker], tuple[str, dict[str, Any]]]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32], help="levels; the first should be 1")
-    parser.add_argument("--tokens", type=int, default=64, help="length of every answer")
-    parser.add_argument("--singles", type=int, default=5, help="answers at one stream, one after another")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--broker", choices=SUITES, default=KAFKA)
-    parser.add_argument("--hold-back", type=int, default=0, help="code points that the mesh's policy holds back")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the mesh's services")
-    parser.add_argument("--serve-page", type=int, default=256, help="page of transformers serve (256: its default)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--model", default="", help="as CHATMESH_MODEL")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
+    parser.add_argument("--output", type=Path, default=ROOT / "build", help="folder of bench-<stage>.json")
+    group = parser.add_argument_group("compare")
+    group.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32], help="levels; the first should be 1")
+    group.add_argument("--tokens", type=int, default=64, help="length of every answer")
+    group.add_argument("--singles", type=int, default=5, help="answers at one stream, one after another")
+    group.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    group.add_argument("--hold-back", type=int, default=0, help="code points that the mesh's policy holds back")
+    group.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the mesh's services")
+    group.add_argument("--serve-page", type=int, default=256, help="page of transformers serve (256: its default)")
+    group.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    group.add_argument("--model", default="", help="as CHATMESH_MODEL")
+    group = parser.add_argument_group("cpu")
+    group.add_argument("--components", nargs="+", choices=list(COMPONENTS), default=list(COMPONENTS))
+    group.add_argument("--rate", type=int, default=5000, help="tokens a second over all streams")
+    group.add_argument("--rate-streams", type=int, default=500, help="streams that share the rate")
+    group.add_argument("--partitions", type=int, default=32)
+    group.add_argument("--window", type=float, default=20.0, help="seconds that are measured, after 4 to settle")
+    group = parser.add_argument_group("idle")
+    group.add_argument("--idle-streams", type=int, default=10_000)
+    group.add_argument("--protocols", nargs="+", choices=("sse", "websocket"), default=["sse", "websocket"])
     return parser.parse_args()
 
 
-async def _measured(system: System, arguments: argparse.Namespace, salt: int) -> list[Level]:
-    await system.measure(prompts(2, salt * 1000 + 999))  # what is loaded or compiled on first use is not measured
-    levels = []
-    for number, streams in enumerate(arguments.streams):
-        asked = prompts(arguments.singles if streams == 1 else streams, salt * 1000 + number)
-        meter = CpuMeter(system.pids)
-        if streams == 1:
-            samples = [sample for prompt in asked for sample in await system.measure([prompt])]
-        else:
-            samples = await system.measure(asked)
-        cpu_s = meter.seconds()
-        stages = await system.stages(samples) if system.stages is not None and streams == 1 else {}
-        levels.append(summary(streams, samples, cpu_s, stages))
-        print(f"  {system.name}, {streams} streams: {levels[-1].tokens_per_s:.1f} tokens/s", file=sys.stderr)
-    return levels
-
-
-def _system(
-    name: str, settings: Settings, broker: Broker, arguments: argparse.Namespace
-) -> AbstractAsyncContextManager[System]:
-    if name == "engine":
-        return bare_engine(settings)
-    if name == "mesh":
-        more = dict(pair.split("=", 1) for pair in arguments.set)
-        return whole_mesh(settings, broker, arguments.hold_back, more)
-    return transformers_serve(settings, arguments.serve_page)
-
-
-async def _rounds(arguments: argparse.Namespace, settings: Settings, broker: Broker) -> list[Round]:
-    rounds: list[Round] = []
+def cpu(arguments: argparse.Namespace, broker: Broker) -> tuple[str, dict[str, Any]]:
+    """Rounds of every component, the median round of each."""
+    load = TokenLoad(arguments.rate_streams, arguments.rate, arguments.partitions, window_s=arguments.window)
+    rounds: dict[str, list[Measured]] = {name: [] for name in arguments.components}
     for number in range(1, arguments.rounds + 1):
-        figures: Round = {}
-        for name in arguments.systems:
-            print(f"round {number} of {arguments.rounds}: {name}", file=sys.stderr)
-            async with _system(name, settings, broker, arguments) as system:
-                figures[name] = await _measured(system, arguments, salt=number)
-        rounds.append(figures)
-    return rounds
+        for name in arguments.components:
+            print(f"round {number} of {arguments.rounds}: CPU per token of {name}", file=sys.stderr)
+            rounds[name].append(asyncio.run(COMPONENTS[name](broker, load)))
+    title = f"{load.streams} streams, {load.partitions} partitions, {broker.name}, {arguments.rounds} rounds"
+    figures = {name: [asdict(measured) for measured in several] for name, several in rounds.items()}
+    shown = cost_table([middle(several) for several in rounds.values()])
+    return f"{title}\n\n{shown}", {"load": asdict(load), "broker": broker.name, "rounds": figures}
 
 
-def _hold_backs(middle: Round, measured: int) -> list[HoldBack]:
-    characters = next(iter(middle.values()))[0].characters_per_token
-    default = load_policy(DEFAULT_POLICY).streaming.hold_back
-    return [
-        HoldBack(policy, points, points / characters)
-        for policy, points in (("measured", measured), ("default", default))
-    ]
+def idle(arguments: argparse.Namespace, broker: Broker) -> tuple[str, dict[str, Any]]:
+    """Once for each protocol: memory hardly varies."""
+    found = []
+    for protocol in arguments.protocols:
+        print(f"idle streams: {protocol}", file=sys.stderr)
+        found.append(asyncio.run(idle_streams(broker, arguments.idle_streams, protocol)))
+    return idle_table(found), {"broker": broker.name, "idle": [asdict(each) for each in found]}
+
+
+STAGES: dict[str, Stage] = {"compare": compare, "cpu": cpu, "idle": idle}
 
 
 def main() -> int:
     arguments = _arguments()
-    if "serve" in arguments.systems and (trouble := serve_trouble()):
-        print(f"left out: {trouble}", file=sys.stderr)
-        arguments.systems.remove("serve")
-    model = checkpoint_of(arguments.model, ROOT / "build" / "bench-models")
-    settings = Settings(model, arguments.tokens, arguments.threads)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     try:
         with broker_for_suite(arguments.broker) as broker:
-            rounds = asyncio.run(_rounds(arguments, settings, broker))
-            broker_name = broker.name
-    except (BenchError, BrokerError) as error:
+            for name in arguments.only:
+                shown, figures = STAGES[name](arguments, broker)
+                (arguments.output / f"bench-{name}.json").write_text(json.dumps(figures, indent=1))
+                print(f"{shown}\n")
+    except (BenchError, BrokerError, ChatmeshError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    middle = medians(rounds)
-    hold_backs = _hold_backs(middle, arguments.hold_back)
-    context = {
-        "set": arguments.set,
-        "broker": broker_name,
-        "model": model.name,
-        "threads": arguments.threads,
-        "tokens": arguments.tokens,
-    }
-    print(f"{model.name}, bfloat16, {arguments.threads} threads, {broker_name}, {arguments.rounds} rounds\n")
-    print(table(middle, hold_backs))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        **context,
-        "hold_back": [asdict(h) for h in hold_backs],
-        "rounds": [{name: [asdict(level) for level in levels] for name, levels in r.items()} for r in rounds],
-    }
-    arguments.output.write_text(json.dumps(report, indent=1))
     return 0
 
 
