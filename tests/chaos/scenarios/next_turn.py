@@ -19,8 +19,8 @@ from tests.chaos.scenarios.stage import PATIENCE_S, Outcome, Question, Stage
 
 CHAINS = 6
 TOKENS = 40
-NEARLY_ENDED = 30
-"""Events of about 45, half a second before the end."""
+NEARLY_ENDED = 36
+"""Events of about 46, a third of a second before the end."""
 
 
 async def paused_replica(stage: Stage) -> Outcome:
