@@ -50,6 +50,7 @@ class Worker:
         self._held: dict[str, Generation] = {}
         self._leaving: dict[str, float] = {}  # cancelled claims whose slot the engine has not freed yet: since when
         self._tasks: set[asyncio.Task[None]] = set()
+        self._parting: set[asyncio.Future[Appended]] = set()  # releases on their way to the log
         self._engine_died = asyncio.Event()
         self._draining = False
 
@@ -170,12 +171,16 @@ class Worker:
         """Whatever goes wrong with one generation is its own affair: it is released, and the others go on."""
         try:
             yield
-        except EngineFullError as error:
+        except Exception as error:
+            self._release_after(generation, error)
+
+    def _release_after(self, generation: Generation, error: Exception) -> None:
+        if isinstance(error, EngineFullError):
             # A slot whose request was cancelled a moment ago: the engine frees it with its next step.
             self._release(generation, str(error), full=True)
-        except (ChatmeshError, ValueError) as error:
+        elif isinstance(error, ChatmeshError | ValueError):
             self._release(generation, str(error))
-        except Exception as error:
+        else:
             log.error("%s: claim %s failed", generation.job.response_id, generation.claim, exc_info=error)
             self._release(generation, f"{type(error).__name__}: {error}")
 
@@ -186,8 +191,10 @@ class Worker:
         for output in outputs:
             generation = self._held.get(output.request_id)
             if generation is not None:
-                with self._released_on_error(generation):
+                try:  # not `_released_on_error`: entering a context costs as much as the rest, for every token
                     self._on_output(generation, output)
+                except Exception as error:
+                    self._release_after(generation, error)
             elif output.finish is not None and self._leaving.pop(output.request_id, None) is not None:
                 self._tell()
         if not self._engine.alive:
@@ -272,7 +279,8 @@ class Worker:
         """Hand every generation back to its owner: shutdown.
 
         It is announced first, while the generations go on: an owner that took the last heartbeat at its word would
-        send what is released right back. Ends when every claim on its way is settled.
+        send what is released right back. Ends when every claim is settled and every release stands in the log, so
+        that successors start before the group rebalances: nobody's mail is read in the meantime.
         """
         self._draining = True
         if not await self._heart.announce(timeout_s, state="draining"):
@@ -280,6 +288,8 @@ class Worker:
         for generation in list(self._held.values()):
             self._release(generation, "the worker shuts down")
         await asyncio.gather(*self._tasks)
+        if self._parting:
+            await asyncio.wait(self._parting)
 
     def _release(self, generation: Generation, reason: str, *, full: bool = False) -> None:
         if generation.claim in self._held:
@@ -292,7 +302,10 @@ class Worker:
         record = Released(
             response_id=job.response_id, claim=claim, attempt=job.attempt, worker=self._id, reason=reason, full=full
         )
-        self._send(record).add_done_callback(_ignore_loss)
+        sent = self._send(record)
+        self._parting.add(sent)
+        sent.add_done_callback(self._parting.discard)
+        sent.add_done_callback(_ignore_loss)
 
     def _abandon(self, generation: Generation) -> None:
         """Give the claim up. If the engine runs it, its slot is free once the engine says so."""

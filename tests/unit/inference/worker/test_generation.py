@@ -224,8 +224,11 @@ async def test_what_has_ended_in_the_engine_leaves_nothing_to_wait_for(bench: Wo
     await bench.mail(job())
     bench.writer.slow = True
     await bench.say(bench.claim, [min(bench.tokenizer.eos_ids)], "stop")
-    await asyncio.wait_for(bench.worker.drain(1), 5)
+    draining = asyncio.ensure_future(bench.worker.drain(1))
+    await settle()
     assert (bench.free, bench.engine.cancelled) == (2, [])
+    bench.writer.acknowledge()
+    await draining
 
 
 async def test_an_engine_that_hangs_ends_the_service(bench: WorkerBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +281,17 @@ async def test_a_drain_waits_for_claims_that_are_on_their_way(bench: WorkerBench
     await delivering
     assert [released.attempt for released in bench.released] == [2]
     assert bench.engine.submitted == []
+
+
+async def test_a_drain_ends_when_its_releases_stand_in_the_log(bench: WorkerBench) -> None:
+    """What follows is that the worker leaves the group, and then nobody's mail is read for a while."""
+    await bench.mail(job())
+    bench.writer.slow = True
+    draining = asyncio.ensure_future(bench.worker.drain(1))
+    await settle()
+    assert (len(bench.released), draining.done()) == (1, False)
+    bench.writer.acknowledge()
+    await draining
 
 
 async def test_generations_go_on_until_others_can_know_of_the_drain(bench: WorkerBench) -> None:
