@@ -16,6 +16,8 @@ class ModerationSettings(MeshSettings):
     stuck_after_s: float = Field(30.0, gt=0, description="an engine that makes no step for so long is stuck")
     redispatch_every_s: float = Field(0.5, gt=0, description="at most one new attempt per response in so long")
     foreground_grace_s: float = Field(10.0, ge=0, description="without followers for so long, a response is cancelled")
-    max_waiting: int = Field(256, ge=0, description="jobs that may wait for a slot here; more are refused with 429; 0: no bound")
+    max_waiting: int = Field(
+        256, ge=0, description="jobs that may wait for a slot here; more are refused with 429; 0: no bound"
+    )
     tick_ms: int = Field(50, ge=5, le=1000, description="how often the watch looks")
     commit_every_s: float = Field(1.0, gt=0, description="how often the low watermark is committed")

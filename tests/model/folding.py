@@ -80,7 +80,7 @@ class Folding:
         self._tokenizer = self.language.tokenizer()
         self._journals: dict[Log, JournalFold] = {}
         self._events: dict[Log, EventFold] = {}
-        self._screens: dict[tuple[int, str, str, bool], Screened] = {}
+        self._screens: dict[tuple[int, tuple[str, ...], tuple[str, ...], bool], Screened] = {}
         self._tokens: dict[tuple[Held, Ids], int] = {}
         self._projections: dict[Log, list[ClientEvent]] = {}
 
@@ -228,19 +228,19 @@ class Folding:
 
     def screened(self, owner: Owner, fold: JournalFold) -> Screened:
         """Feed the owner's screen what the journal has beyond what it was fed; all of it in one batch, as shipped."""
-        before = "".join(fold.pieces[: owner.screened])
-        new = "".join(fold.pieces[owner.screened :])
+        before, new = tuple(fold.pieces[: owner.screened]), tuple(fold.pieces[owner.screened :])
         key = (owner.resume_at, before, new, fold.decision is not None)
         if key not in self._screens:
             self._screens[key] = self._screen(*key)
         return self._screens[key]
 
-    def _screen(self, resume_at: int, before: str, new: str, final: bool) -> Screened:
+    def _screen(self, resume_at: int, before: tuple[str, ...], new: tuple[str, ...], final: bool) -> Screened:
         # The two policies differ in name only.
         screen = self.rules.screen(self.policies[0], resume_at)
-        earlier = screen.feed(before)
+        earlier = [window for piece in before for window in screen.feed(piece)]
         screen.resolve(earlier, [self._find(window) for window in earlier])
-        windows = screen.feed(new, final=final)
+        windows = [window for piece in new for window in screen.feed(piece)]
+        windows += screen.feed("", final=True) if final else []
         outcome = screen.resolve(windows, [self._find(window) for window in windows])
         return Screened(outcome, screen.done, screen.text_released, screen.position)
 

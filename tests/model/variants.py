@@ -172,7 +172,7 @@ class WindowsByArrival(TextScreen):
 
 
 class JoinsReleases(TextScreen):
-    """6.3 without "never of arrival times or batching": what several windows release at once is one piece."""
+    """6.3 without "never of arrival times or batching": what several windows release at once is one delta."""
 
     def resolve(self, windows: Sequence[Window], findings: Iterable[Sequence[Finding]]) -> Outcome:
         outcome = super().resolve(windows, findings)

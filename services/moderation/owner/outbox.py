@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from services.moderation.owner.response import Owned
@@ -24,6 +25,7 @@ class Outbox:
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
         self.broken: set[int] = set()
+        self._checks = _Checks(self._check)
 
     def publish(self, owned: Owned, event: Events, trace: Mapping[str, str] | None = None) -> asyncio.Future[Appended]:
         """Append to the public log."""
@@ -74,16 +76,20 @@ class Outbox:
 
     def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[Appended]:
         """A journal record that cannot be handled."""
-        return self._attempt(
-            record.partition, lambda: dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error)
-        )
+        try:
+            letter = dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error)
+        except AppendError as full:
+            letter = _failed(full)
+        return self._watched(record.partition, letter)
 
     def put_job_aside(self, owned: Owned, job: Job, error: str) -> asyncio.Future[Appended]:
         """A job that no worker could finish."""
         attempts = owned.fold.attempt
-        return self._attempt(
-            owned.partition, lambda: dead_work(self._writer, Service.MODERATION, JOBS, job, error, attempts)
-        )
+        try:
+            letter = dead_work(self._writer, Service.MODERATION, JOBS, job, error, attempts)
+        except AppendError as full:
+            letter = _failed(full)
+        return self._watched(owned.partition, letter)
 
     def _send(
         self,
@@ -94,21 +100,15 @@ class Outbox:
         partition: int | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> asyncio.Future[Appended]:
-        return self._attempt(
-            owner_partition, lambda: self._writer.enqueue(topic, record, partition=partition, trace=trace)
-        )
-
-    def _attempt(
-        self, owner_partition: int, enqueue: Callable[[], asyncio.Future[Appended]]
-    ) -> asyncio.Future[Appended]:
-        """Append; what the writer refuses at once, because it is full, has failed like any other append."""
         try:
-            future = enqueue()
+            future = self._writer.enqueue(topic, record, partition=partition, trace=trace)
         except AppendError as error:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
-        future.add_done_callback(lambda done: self._check(owner_partition, done))
-        return future
+            future = _failed(error)
+        return self._watched(owner_partition, future)
+
+    def _watched(self, owner_partition: int, append: asyncio.Future[Appended]) -> asyncio.Future[Appended]:
+        append.add_done_callback(self._checks[owner_partition])
+        return append
 
     def _check(self, owner_partition: int, done: asyncio.Future[Appended]) -> None:
         error = None if done.cancelled() else done.exception()
@@ -119,3 +119,21 @@ class Outbox:
         if owner_partition not in self.broken:
             log.error("partition %d will be taken over anew: %s", owner_partition, error)
         self.broken.add(owner_partition)
+
+
+class _Checks(dict[int, Callable[[asyncio.Future[Appended]], None]]):
+    """Partition → what looks at its appends, made once: there is one for every delta."""
+
+    def __init__(self, check: Callable[[int, asyncio.Future[Appended]], None]) -> None:
+        self._check = check
+
+    def __missing__(self, partition: int) -> Callable[[asyncio.Future[Appended]], None]:
+        self[partition] = partial(self._check, partition)
+        return self[partition]
+
+
+def _failed(error: AppendError) -> asyncio.Future[Appended]:
+    """What the writer refuses at once, because it is full, has failed like any other append."""
+    future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future

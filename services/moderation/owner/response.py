@@ -63,11 +63,11 @@ class Owned:
         """Nothing is left to decide or to publish."""
         return self.closing is not None
 
-    def unseen_text(self) -> str:
-        """Raw text that the screen has not been fed yet; marks it as fed."""
-        text = "".join(self.fold.pieces[self.fed :])
+    def unseen_pieces(self) -> list[str]:
+        """Pieces of raw text that the screen has not been fed yet; marks them as fed."""
+        pieces = self.fold.pieces[self.fed :]
         self.fed = len(self.fold.pieces)
-        return text
+        return pieces
 
     def usage(self) -> Usage:
         """Token counts as of now."""

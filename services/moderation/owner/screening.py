@@ -161,7 +161,11 @@ class Screener:
     def _feed(self, owned: Owned) -> list[Window]:
         screen = owned.screen
         assert screen is not None, "an accepted response has a screen"
-        return screen.feed(owned.unseen_text(), final=owned.fold.decision is not None)
+        windows = [window for piece in owned.unseen_pieces() for window in screen.feed(piece)]
+        if owned.fold.decision is not None:
+            # By itself: whether the end came together with the last piece is a matter of batches.
+            windows += screen.feed("", final=True)
+        return windows
 
     def _judge(self, owned: Owned, windows: list[Window], findings: list[Sequence[Finding]], latency_ms: float) -> None:
         screen = owned.screen

@@ -1,8 +1,9 @@
 """Screening of a text that is still being written: which part of it may be public, and when.
 
 Sans-I/O. Raw text goes in, windows come out; their findings go in, releases come out. Where the windows lie,
-and so every release, mask and cut, is a function of the raw text and the policy alone, never of how the text
-arrived or how many windows were classified at once (DESIGN 6.3): two owners decide alike.
+and so every mask, cut and letter that is released, is a function of the raw text and the policy alone, never of how
+the text arrived or how many windows were classified at once (DESIGN 6.3): two owners decide alike. The windows that
+one piece of text completes release together, so whoever feeds the pieces of the journal publishes the same deltas.
 
 With S = stride, L = lookback, H = hold_back:
 
@@ -17,6 +18,7 @@ With S = stride, L = lookback, H = hold_back:
   ends). A mask replaces its match as one piece, which is never published in part.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from services.moderation.policy import Policy
@@ -46,6 +48,8 @@ class TextScreen:
         self._base = 0
         self._finished = False
         self._handed_out = 0
+        # Behind which window each piece ends that completed any.
+        self._pieces: deque[int] = deque()
         self._resolved = 0
         self._released = 0
         self._released_by = 0
@@ -63,7 +67,7 @@ class TextScreen:
     @property
     def position(self) -> int:
         """Where the public text ends, in the raw text."""
-        return self._released
+        return self._emitted
 
     @property
     def fed(self) -> int:
@@ -92,6 +96,8 @@ class TextScreen:
         if final:
             windows.append(self._window(complete, self.fed, final=True))
         self._handed_out += len(windows)
+        if windows:
+            self._pieces.append(self._handed_out)
         return windows
 
     def _window(self, index: int, end: int, *, final: bool = False) -> Window:
@@ -100,9 +106,9 @@ class TextScreen:
     def resolve(self, windows: Sequence[Window], findings: Iterable[Sequence[Finding]]) -> Outcome:
         """Judge the next windows, of any number, by their findings (one sequence each, in any order).
 
-        Returns what may be published now: what one window releases is never joined with another's, so that the
-        pieces do not depend on how many are resolved at once, and a reader that heard one owner can go on with the
-        next. Raises ScreenError if the windows are not the next ones.
+        Returns what may be published now, once the last window of a piece is resolved, so that releases do not depend
+        on how many windows are resolved at once: a reader that heard one owner can go on with the next. Raises
+        ScreenError if the windows are not the next ones.
         """
         releases: list[Release] = []
         decisions: list[Decision] = []
@@ -115,7 +121,9 @@ class TextScreen:
                 raise ScreenError(f"a finding lies outside its window [{window.start}, {window.end}): {found}")
             self._resolved += 1
             self._step(window, found, decisions)
-            self._emit(releases)
+            if self._done or self._resolved == self._pieces[0]:
+                self._pieces.popleft()
+                self._emit(releases)
         self._forget()
         return Outcome(self._unpublished(releases), decisions)
 

@@ -164,9 +164,23 @@ async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: 
     split_up, screen = await run(policy, split(text, at), batches=sizes)
     assert split_up.pieces == letters.pieces
     assert split_up.decisions == letters.decisions
-    assert [r for r in split_up.releases if r.masked] == [r for r in letters.releases if r.masked]
+    masks = [(r.start, r.end, r.text) for r in letters.releases if r.masked]
+    assert [(r.start, r.end, r.text) for r in split_up.releases if r.masked] == masks
     assert screen.text_released == one_by_one.text_released == "".join(r.text for r in letters.releases)
     assert screen.done and one_by_one.done
+
+
+@settings(max_examples=200, deadline=None)
+@given(policies(), texts, splits, batch_sizes, batch_sizes)
+async def test_the_same_pieces_in_other_batches_are_released_alike(
+    policy: Policy, text: str, at: list[int], sizes: list[int], other_sizes: list[int]
+) -> None:
+    """Two owners fold the same pieces of the journal, in batches of their own."""
+    pieces = split(text, at)
+    one, _ = await run(policy, pieces, batches=sizes)
+    other, _ = await run(policy, pieces, batches=other_sizes)
+    assert one.releases == other.releases
+    assert len(one.releases) <= len(pieces) + 2 * sum(release.masked for release in one.releases)
 
 
 async def assert_by_the_rules(policy: Policy, text: str, at: list[int]) -> None:
@@ -326,7 +340,7 @@ async def test_a_mask_that_a_cut_would_split_is_not_published_in_part() -> None:
 def test_a_finding_in_public_text_is_a_flag_and_a_late_cut_ends_at_the_public_end() -> None:
     """A model may find something late, when its text is public already."""
     screen = TextScreen(policy_of(4, 16, 0, ("mask", "zzz"), ("cut", "zzz")))
-    first, second, third = screen.feed("abcdefghijkl")
+    first, second, third = (screen.feed(piece)[0] for piece in ("abcd", "efgh", "ijkl"))
     screen.resolve([first], [[]])
     late = screen.resolve([second], [[Finding("c0", 0, 3, 0.7)]])
     assert [(d.action, d.start, d.end, d.score) for d in late.decisions] == [("flag", 0, 3, 0.7)]
