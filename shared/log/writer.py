@@ -68,9 +68,11 @@ def _check_size(batch: BatchBuilder) -> None:
 
 
 class _Lane:
-    """The queue of one partition and the coroutine that drains it."""
+    """The queue of one partition of the topic `name` and the coroutine that drains it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, partition: int) -> None:
+        self.name = name
+        self.partition = partition
         self.queue: deque[_Pending] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -140,15 +142,14 @@ class LogWriter:
         if self._pending >= MAX_PENDING_RECORDS:
             raise AppendError(f"{self._pending:,} records wait for the broker: nothing more is taken")
         where = self._partition(topic, record) if partition is None else partition
-        name = topic_name(self._settings, topic)
-        lane = self._lanes.get((name, where))
+        lane = self._lanes.get((topic.name, where))
         if lane is None:
-            lane = self._lanes[name, where] = _Lane()
+            lane = self._lanes[topic.name, where] = _Lane(topic_name(self._settings, topic), where)
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         lane.queue.append(_Pending(record, trace, future))
         self._pending += 1
         if lane.task is None:
-            lane.task = asyncio.create_task(self._drain(lane, name, where), name=f"append {name}/{where}")
+            lane.task = asyncio.create_task(self._drain(lane), name="append")
         return future
 
     def _partition(self, topic: Topic, record: Record) -> int:
@@ -158,19 +159,20 @@ class LogWriter:
             return partition_of_key(record.subject, topic.partitions or self._settings.partitions)
         raise ValueError(f"{topic.name}: the partition must be given ({topic.partitioning})")
 
-    async def _drain(self, lane: _Lane, name: str, partition: int) -> None:
+    async def _drain(self, lane: _Lane) -> None:
+        name = lane.name
         while lane.queue:
             producer = self._producer
             if producer is None:
                 self._fail(self._next(lane), name, BrokerUnavailableError("the broker does not answer yet"))
                 continue
             batch, items, created_ms = producer.create_batch(), list[_Pending](), now_ms()
-            self._fill(batch, items, lane, name, created_ms)
+            self._fill(batch, items, lane, created_ms)
             if not items:
                 continue
             try:
                 _check_size(batch)
-                sent = await producer.send_batch(batch, name, partition=partition)
+                sent = await producer.send_batch(batch, name, partition=lane.partition)
             except (KafkaError, ValueError) as error:
                 self._fail_all(items, name, error)
                 # The bare class says that the sender's task has died: everything later fails likewise.
@@ -180,16 +182,16 @@ class LogWriter:
                 sent.add_done_callback(lambda done, items=items, ms=created_ms: self._sent(done, items, name, ms))
         lane.task = None
 
-    def _fill(self, batch: BatchBuilder, items: list[_Pending], lane: _Lane, name: str, created_ms: int) -> None:
+    def _fill(self, batch: BatchBuilder, items: list[_Pending], lane: _Lane, created_ms: int) -> None:
         """Move what is queued into the batch and into `items`, until it is full; fail what cannot be sent at all."""
-        time = header_time()
+        time = header_time(created_ms)
         while lane.queue:
             item = lane.queue[0]
             try:
                 value, key = encode_value(item.record), item.record.subject.encode()
                 headers = encode_headers(item.record, self._source, item.trace, time=time)
             except ValueError as error:
-                self._fail(self._next(lane), name, error)
+                self._fail(self._next(lane), lane.name, error)
                 continue
             # A batch always takes its first record, however long that is.
             if batch.append(timestamp=created_ms, key=key, value=value, headers=headers) is None:

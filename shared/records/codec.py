@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from shared.errors import MalformedRecordError, UnknownRecordError
+from shared.ids import now_ms
 from shared.records.base import SCHEMA_VERSION, Record
 
 R = TypeVar("R")
@@ -50,22 +51,23 @@ def encode_headers(
 ) -> list[tuple[str, bytes]]:
     """CloudEvents headers of a record that `source` (a service id) produces; `trace` holds W3C header fields.
 
-    `time`: a `header_time()` that the records of a batch share; now, if None.
+    `time`: a `header_time` that the records of a batch share; now, if None.
     """
     headers = [
         *_common_headers(source, record.__struct_config__.tag),
         ("ce_id", record.uid.encode()),
         ("ce_subject", record.subject.encode()),
-        ("ce_time", time or header_time()),
+        ("ce_time", time or header_time(now_ms())),
     ]
     if trace:
         headers.extend((name, value.encode()) for name, value in trace.items())
     return headers
 
 
-def header_time() -> bytes:
-    """Now, as CloudEvents' `time` has it (RFC 3339, UTC)."""
-    return datetime.now(UTC).isoformat().encode()
+@lru_cache(maxsize=16)  # the batches of one step share it
+def header_time(unix_ms: int) -> bytes:
+    """A time as CloudEvents has it (RFC 3339, UTC)."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").encode()
 
 
 @lru_cache(maxsize=256)
