@@ -25,6 +25,9 @@ from shared.topics import Service, Topic, assert_may_consume
 log = logging.getLogger(__name__)
 
 _POLL_MS = 1000
+# Behind its last record a scan leaves a fetch that waits at the log's end, and a broker answers a connection's requests
+# in turn: the next replay would wait for it (measured: up to 180 ms with the default wait, 20 ms so).
+_FETCH_MAX_WAIT_MS = 5
 _NO_LIMIT = 1 << 62
 _FIRST_KINDS = (Requested, Accepted)
 
@@ -51,7 +54,7 @@ class Replayer:
         self._settings = settings
         self._service = service
         self._clock = clock
-        self._connected: AIOKafkaConsumer | None = make_consumer(settings)
+        self._connected: AIOKafkaConsumer | None = _make_consumer(settings)
         self._lock = asyncio.Lock()
         self._failed_s = -math.inf
 
@@ -87,7 +90,7 @@ class Replayer:
 
     async def _reconnected(self) -> AIOKafkaConsumer:
         if self._connected is None:
-            self._connected = make_consumer(self._settings)
+            self._connected = _make_consumer(self._settings)
             await self._connected.start()
         return self._connected
 
@@ -217,7 +220,12 @@ class _Scan:
             moved_s = self._clock() if found else moved_s
             if self._clock() - moved_s > STALLED_AFTER_S:
                 raise StalledError(f"no record came for {STALLED_AFTER_S:g} s, {self.end} is the end")
+        self._consumer.pause(self._partition)  # until the next replay assigns another one: no fetches into the void
         return Replay(records, self.end)
+
+
+def _make_consumer(settings: MeshSettings) -> AIOKafkaConsumer:
+    return make_consumer(settings, fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
 
 
 def _readable(topic: Topic, record: RawRecord) -> list[Envelope[Any]]:

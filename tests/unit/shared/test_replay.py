@@ -39,9 +39,13 @@ class MemoryConsumer:
             for offset, (delay_ms, record) in enumerate(records)
         ]
         self.at = 0
+        self.paused = True
 
     def assign(self, _partitions: list[TopicPartition]) -> None:
-        pass
+        self.paused = False
+
+    def pause(self, _partition: TopicPartition) -> None:
+        self.paused = True
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return {partitions[0]: self.begin}
@@ -68,7 +72,7 @@ class MemoryConsumer:
 
 
 async def replayed(records: list[tuple[int, Events]], begin: int = 0) -> list[Events]:
-    with patch("shared.log.replay.make_consumer", lambda _settings: MemoryConsumer(records, begin)):
+    with patch("shared.log.replay.make_consumer", lambda _settings, **_: MemoryConsumer(records, begin)):
         replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
     return [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records]
 
@@ -118,10 +122,20 @@ async def test_what_retention_has_cut_is_gone(rest: list[tuple[int, Events]]) ->
         await replayed([(10, accepted()), *rest, (50, OTHER)], begin=1)
 
 
+async def test_between_replays_nothing_is_fetched() -> None:
+    """A fetch that waits at the log's end would hold up the next replay."""
+    consumer = MemoryConsumer([(10, accepted()), (20, DELTA)])
+    with patch("shared.log.replay.make_consumer", lambda _settings, **_: consumer):
+        replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    for _ in range(2):
+        assert len((await replayer.replay(EVENTS, ID)).records) == 2
+        assert consumer.paused
+
+
 async def test_an_unreadable_record_is_left_out_as_its_live_readers_do() -> None:
     consumer = MemoryConsumer([(10, accepted()), (20, DELTA), (30, DELTA)])
     consumer.messages[1].value = b"{oops}"
-    with patch("shared.log.replay.make_consumer", lambda _settings: consumer):
+    with patch("shared.log.replay.make_consumer", lambda _settings, **_: consumer):
         replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
     assert [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records] == [accepted(), DELTA]
 
@@ -136,7 +150,7 @@ class Connections:
         self.made: list[FailingConsumer] = []
         self.away = False
 
-    def make(self, _settings: MeshSettings) -> "FailingConsumer":
+    def make(self, _settings: MeshSettings, **_: Any) -> "FailingConsumer":
         self.made.append(FailingConsumer(self))
         return self.made[-1]
 
