@@ -57,7 +57,7 @@ async def test_ones_own_last_turn_is_read_from_the_log_while_nothing_can_be_reco
             request = asked(response_id)
             await probe.tell(*turn(response_id, "q", f"answer of {response_id}"))
             await probe.ask(request)
-            assert texts(await probe.answer(request, 5)) == ["q", f"answer of {response_id}", "and then?"]
+            assert texts(await probe.answer(request)) == ["q", f"answer of {response_id}", "and then?"]
         assert await probe.stored(TENANT, ids) == {}
     await probe.until_stored(TENANT, ids)
 
@@ -83,7 +83,7 @@ async def test_a_parent_that_ended_early_is_continued_from_what_was_said(
         async with locked(probe.sqlite_file):
             await probe.tell(accepted(parent, text="q"), end)
             await probe.ask(request)
-            answer = await probe.answer(request, 5)
+            answer = await probe.answer(request)
     assert texts(answer) == ["q", "half an ans", "and then?"]
 
 
@@ -100,7 +100,7 @@ async def test_a_parent_that_cannot_be_continued_is_refused(probe: HistoryProbe,
     await probe.tell(*told)
     request = asked(parent)
     await probe.ask(request)
-    answer = await probe.answer(request, 5)
+    answer = await probe.answer(request)
     assert isinstance(answer, Rejected)
     assert (answer.status, answer.code) == (400, "previous_response_not_found")
     assert "secret" not in answer.message
@@ -112,10 +112,10 @@ async def test_a_parent_that_still_speaks_is_waited_for_without_holding_up_other
     first, second = asked(speaking), asked(ended)
     await probe.ask(first)
     await probe.ask(second)
-    assert texts(await probe.answer(second, 5)) == ["q", "a", "and then?"]
+    assert texts(await probe.answer(second)) == ["q", "a", "and then?"]
     assert first.request.response_id not in probe.answers
     await probe.tell(completed(speaking, "at last"))
-    assert texts(await probe.answer(first, 5)) == ["q", "at last", "and then?"]
+    assert texts(await probe.answer(first)) == ["q", "at last", "and then?"]
 
 
 async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe: HistoryProbe, broker: Broker) -> None:

@@ -198,11 +198,11 @@ async def test_what_cannot_be_read_goes_aside_and_blocks_nothing(probe: HistoryP
     partition = 3 if topic is EVENTS else partition_of_key(response_id, PARTITIONS)
     offset = await probe.put(topic, partition, b"who", b"{no record of ours")
     await probe.tell(*turn(response_id, "q", "a"))
-    await probe.until_stored(TENANT, [response_id], 5)
+    await probe.until_stored(TENANT, [response_id])
     query, request = a_query(response_id), asked(response_id)
     await probe.ask(query, request)
-    assert isinstance(await probe.answer(query, 5), ResponseFound)
-    assert isinstance(await probe.answer(request, 5), Requested)
+    assert isinstance(await probe.answer(query), ResponseFound)
+    assert isinstance(await probe.answer(request), Requested)
     letter = await probe.buried(topic, offset, partition)
     assert (letter.service, letter.value, letter.attempts) == ("history", "{no record of ours", 1)
     assert "Error" in letter.error
@@ -215,7 +215,7 @@ async def test_a_query_finds_only_ones_own(probe: HistoryProbe) -> None:
     for response_id, found in [(mine, True), (foreign, False), (an_id(), False)]:
         query = a_query(response_id)
         await probe.ask(query)
-        answer = await probe.answer(query, 5)
+        answer = await probe.answer(query)
         assert isinstance(answer, ResponseFound if found else Rejected)
         if isinstance(answer, Rejected):
             assert answer.status == 404
