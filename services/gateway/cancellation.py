@@ -9,9 +9,9 @@ from services.gateway.fanout import Lease, Stream
 from services.gateway.lookup import Lookup
 from services.gateway.projections import ResponsesProjection
 from shared.errors import AppendError
-from shared.ids import ResponseId
+from shared.ids import ResponseId, parse_response_id
 from shared.log import LogWriter
-from shared.records import Cancel, Cancelled
+from shared.records import Cancel, Cancelled, ResponseFound
 from shared.telemetry import inject
 from shared.topics import JOURNAL
 
@@ -32,7 +32,7 @@ class Cancellation:
         """
         followed = await self.lookup.follow(caller, text)
         if not isinstance(followed, Lease):
-            return _cancelled(followed)
+            return _cancelled(_projected(followed))
         with followed as lease:
             if not lease.stream.ended:
                 await self._end(lease.stream)
@@ -52,6 +52,13 @@ class Cancellation:
             await self.writer.append(JOURNAL, Cancel(response_id=response_id.text), trace=inject())
         except AppendError as error:
             raise unavailable("The message log did not take the cancel. Try again.") from error
+
+
+def _projected(stored: ResponseFound) -> ResponsesProjection:
+    projection = ResponsesProjection(parse_response_id(stored.accepted.response_id))
+    projection.feed(stored.accepted)
+    projection.feed(stored.terminal)
+    return projection
 
 
 def _cancelled(projection: ResponsesProjection) -> ResponsesProjection:

@@ -34,11 +34,16 @@ class Lookup:
         stream = self.fanout.find(response_id)
         projection = stream.projection if stream is not None else await self._replayed(response_id)
         if projection.fold.accepted is None and not projection.fold.deleted:
-            projection = await self._stored(caller, response_id)
+            found = await self._stored(caller, response_id)
+            projection.feed(found.accepted)
+            projection.feed(found.terminal)
         return _owned(caller, response_id, projection)
 
-    async def follow(self, caller: Caller, text: str) -> Lease | ResponsesProjection:
-        """The response's stream, or, when only the store still has it, its projection. Raises ApiError 404, 503."""
+    async def follow(self, caller: Caller, text: str) -> Lease | ResponseFound:
+        """The response's stream, or, when only the store still has it, how it began and ended.
+
+        Raises ApiError 404, 503.
+        """
         response_id = self.parse(text)
         try:
             lease = await self.fanout.attach(response_id)
@@ -47,7 +52,8 @@ class Lookup:
         except LogError as error:
             raise unavailable("The message log does not answer. Try again.") from error
         if lease is None:
-            return await self.find(caller, text)
+            # Not from the log once more: by now it could be there, and then it has no end yet.
+            return await self._stored(caller, response_id)
         try:
             _owned(caller, response_id, lease.stream.projection)
         except ApiError:
@@ -77,15 +83,14 @@ class Lookup:
             projection.feed(envelope.record)
         return projection
 
-    async def _stored(self, caller: Caller, response_id: ResponseId) -> ResponsesProjection:
-        """What history kept: the first record and the last one."""
+    async def _stored(self, caller: Caller, response_id: ResponseId) -> ResponseFound:
+        """What history kept of the caller's response: the first record and the last one. Raises ApiError 404, 503."""
         query = GetResponse(
             correlation_id=new_id("query"),
             reply_to=self.replies.address,
             tenant=caller.tenant,
             response_id=response_id.text,
         )
-        projection = ResponsesProjection(response_id)
         with self.replies.expect(query.correlation_id) as reply:
             try:
                 async with asyncio.timeout(self.query_timeout_s):
@@ -93,11 +98,9 @@ class Lookup:
                     answer = await reply
             except (TimeoutError, AppendError) as error:
                 raise unavailable("The history of responses does not answer. Try again.") from error
-        if not isinstance(answer, ResponseFound):
+        if not isinstance(answer, ResponseFound) or answer.accepted.tenant != caller.tenant:
             raise not_found(response_id.text)
-        projection.feed(answer.accepted)
-        projection.feed(answer.terminal)
-        return projection
+        return answer
 
 
 def _owned(caller: Caller, response_id: ResponseId, projection: ResponsesProjection) -> ResponsesProjection:

@@ -15,7 +15,7 @@ from services.gateway.api.parts import Parts
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.fanout import Cursor, Lease, Stream, StreamLostError
-from services.gateway.projections import ClientEvent, ResponsesProjection
+from services.gateway.projections import stored_events
 from shared.errors import LogError
 from shared.records import Failed
 
@@ -93,7 +93,7 @@ async def retrieve(request: Request, send: Send) -> None:
                 cursor = lease.cursor(starting_after)
                 await until_disconnect(request.receive, parts.drain, _stream(cursor, parts.settings.lag_limit_s, send))
         else:
-            events = stored_events(followed)[starting_after + 1 :]
+            events = stored_events(followed.accepted, followed.terminal, starting_after)
             body = b"".join(event.sse() for event in events)
             await _reply(Response(body, headers=_decoded(_SSE_HEADERS)), request, send)
 
@@ -121,14 +121,6 @@ def starting_after_of(text: str | None) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise bad_request("'starting_after' must be a sequence number >= 0.", param="starting_after")
     return int(text)
-
-
-def stored_events(found: ResponsesProjection) -> list[ClientEvent]:
-    """The events of a response of which only the first and the last record are left."""
-    accepted, terminal = found.fold.accepted, found.fold.terminal
-    assert accepted is not None and terminal is not None
-    projection = ResponsesProjection(found.response_id)
-    return [*projection.feed(accepted), *projection.feed(terminal)]
 
 
 async def _final(stream: Stream, *, wait: bool) -> Response:

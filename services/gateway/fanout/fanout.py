@@ -140,7 +140,9 @@ class Fanout:
         return None if found is None or response_id.text in self._catching_up else found[1]
 
     async def attach(self, response_id: ResponseId) -> Lease | None:
-        """Follow a response from its beginning: by the buffer, or by replay and then live. None: the log has none.
+        """Follow a response from its beginning, also a deleted one: by the buffer, or by replay and then live.
+
+        None: the log has none.
 
         Raises ReplayGoneError when retention passed its beginning, LogError when the log does not answer.
         """
@@ -152,7 +154,7 @@ class Fanout:
         except BaseException:
             lease.release()
             raise
-        if lease.stream.accepted is None or lease.stream.projection.fold.deleted:
+        if lease.stream.accepted is None and not lease.stream.projection.fold.deleted:
             lease.release()
             return None
         return lease

@@ -5,8 +5,8 @@ No I/O and no queues: a connection is a `Cursor`, an index into the buffer. An e
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from services.gateway.projections import ClientEvent, ResponsesProjection
 from shared.errors import ChatmeshError
@@ -14,6 +14,7 @@ from shared.ids import ResponseId
 from shared.records import Accepted
 from shared.records.codec import Envelope
 
+_CROWD = 8
 Clock = Callable[[], float]
 Refill = Callable[[ResponseId], Awaitable[list[ClientEvent]]]
 
@@ -38,7 +39,8 @@ class Stream:
         self._clock = clock
         self._next_offset = 0
         self._held_back: list[Envelope[Any]] | None = None
-        self._changed = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._crowd = _CROWD
 
     @property
     def accepted(self) -> Accepted | None:
@@ -83,9 +85,10 @@ class Stream:
         self._events += events
         self._times += [self._clock()] * len(events)
         self.size_bytes += grown
-        # Every waiter holds the old flag; who comes later gets the new one.
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         return grown
 
     def trim(self) -> int:
@@ -103,9 +106,14 @@ class Stream:
         """When an event arrived (the clock's seconds); None if it is not held or not there yet."""
         return self._times[number - self.base] if self.base <= number < self.end else None
 
-    def change(self) -> Coroutine[Any, Any, Literal[True]]:
+    def change(self) -> "asyncio.Future[None]":
         """Await it to sleep until anything was taken after this call (not after the await)."""
-        return self._changed.wait()
+        if len(self._waiters) >= self._crowd:  # who left without a word is forgotten here, else by the next record
+            self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
+            self._crowd = 2 * len(self._waiters) + _CROWD
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
 
 
 class Cursor:

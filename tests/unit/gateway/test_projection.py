@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from services.gateway.projections import ClientEvent, ResponsesProjection
+from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
 from shared.ids import new_response_id, parse_response_id
-from shared.records import Cancelled, Deleted, Events, Failed, Incomplete, Screening
+from shared.records import Cancelled, Completed, Deleted, Events, Failed, Incomplete, Screening
 from tests.unit.gateway.logs import Log
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -45,6 +45,22 @@ def test_the_sdk_parses_every_event_strictly_and_numbers_have_no_gap(path: Path)
     for number, event in enumerate(events):
         parsed = STREAM_EVENT.validate_json(event.json, strict=False)
         assert (parsed.type, parsed.sequence_number) == (event.type, number)
+
+
+@given(st.text(min_size=1))
+def test_a_delta_is_what_the_encoder_would_write(text: str) -> None:
+    log = Log(new_response_id(3))
+    said = project([log.accepted(), log.delta(0, text)], log.id.text)[-1]
+    fields = {
+        "type": "response.output_text.delta",
+        "sequence_number": 4,
+        "item_id": log.id.message_id,
+        "output_index": 0,
+        "content_index": 0,
+        "delta": text,
+        "logprobs": [],
+    }
+    assert said.json == msgspec.json.encode(fields)
 
 
 TERMINALS: list[tuple[type[Any], dict[str, Any], str, str]] = [
@@ -182,3 +198,46 @@ def test_the_deltas_make_the_final_text(records: list[Events]) -> None:
     done = [event["text"] for event in events if event["type"] == "response.output_text.done"]
     said = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
     assert done in ([], [said])
+
+
+# -- only the first and the last record are left ---------------------------------------------------------------
+
+
+def from_the_log(log: Log, kind: type[Any], pieces: list[str], **fields: Any) -> tuple[list[ClientEvent], Any]:
+    terminal = log.terminal(kind, "".join(pieces), **fields)
+    starts = [len("".join(pieces[:n])) for n in range(len(pieces))]
+    projection = ResponsesProjection(log.id)
+    records = [log.accepted(), *(log.delta(s, piece) for s, piece in zip(starts, pieces, strict=True)), terminal]
+    return [event for record in records for event in projection.feed(record)], terminal
+
+
+@pytest.mark.parametrize("pieces", [[], ["Hello"]])
+@pytest.mark.parametrize(
+    ("kind", "fields"), [(Completed, {}), (Failed, {"code": "server_error", "message": "no"}), (Cancelled, {})]
+)
+def test_what_had_at_most_one_delta_comes_from_the_store_byte_for_byte(
+    log: Log, kind: type[Any], fields: dict[str, Any], pieces: list[str]
+) -> None:
+    live, terminal = from_the_log(log, kind, pieces, **fields)
+    for number in range(-1, len(live) + 1 if not pieces else 4):
+        assert stored_events(log.accepted(), terminal, number) == live[number + 1 :]
+
+
+def test_who_had_seen_no_delta_gets_the_whole_text_in_one(log: Log) -> None:
+    live, terminal = from_the_log(log, Completed, ["Hel", "lo", " you"])
+    for number in range(-1, 4):
+        found = stored_events(log.accepted(), terminal, number)
+        assert [event.sequence_number for event in found] == list(range(number + 1, 9))
+        assert [e for e in found if e.sequence_number < 4] == live[number + 1 : 4]
+        assert json.loads(found[3 - number].json)["delta"] == "Hello you"
+
+
+@pytest.mark.parametrize("starting_after", [4, 6, 400])
+def test_who_had_seen_a_delta_gets_the_closing_events_numbered_on(log: Log, starting_after: int) -> None:
+    live, terminal = from_the_log(log, Completed, ["Hel", "lo", " you"])
+    found = stored_events(log.accepted(), terminal, starting_after)
+    closing = live[-4:]
+    assert [event.type for event in found] == [event.type for event in closing]
+    assert [event.sequence_number for event in found] == list(range(starting_after + 1, starting_after + 5))
+    for event, original in zip(found, closing, strict=True):
+        assert {**json.loads(original.json), "sequence_number": event.sequence_number} == json.loads(event.json)

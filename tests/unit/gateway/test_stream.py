@@ -133,3 +133,14 @@ async def test_a_cancelled_wait_loses_nothing(log: Log) -> None:
             await cursor.batch()
     stream.take(envelope(log.accepted(), 0))
     assert [event.sequence_number for event in await cursor.batch()] == [0, 1]
+
+
+async def test_a_silent_stream_remembers_no_more_waits_than_there_are(log: Log) -> None:
+    stream = Stream(log.id)
+    for _ in range(1_000):
+        stream.change().cancel()
+    living = [stream.change() for _ in range(3)]
+    assert len(stream._waiters) < 100
+    stream.take(envelope(log.accepted(), 0))
+    assert all(waiter.done() for waiter in living)
+    assert not stream.change().done()

@@ -13,7 +13,7 @@ import websockets
 from services.gateway.projections import ResponsesProjection
 from shared.errors import AppendError
 from shared.ids import new_response_id, parse_response_id
-from shared.records import Cancelled, ContextRequested, Failed, Incomplete, Rejected, Requested, ResponseFound
+from shared.records import Cancelled, ContextRequested, Deleted, Failed, Incomplete, Rejected, Requested, ResponseFound
 from tests.unit.gateway.harness import MODEL, Mesh, accept, gateway, log_of, only_accept, say
 from tests.unit.gateway.logs import Log
 
@@ -234,6 +234,75 @@ async def test_a_response_that_left_the_log_comes_from_history() -> None:
         assert [event.type async for event in streamed] == [event.type for event in events[2:]]
 
 
+@pytest.mark.parametrize("starting_after", ["-1", "x", "1.5", "٣", "", "9" * 19])
+async def test_what_is_no_sequence_number_is_refused(starting_after: str) -> None:
+    async with gateway(Mesh(only_accept)) as mesh, httpx.AsyncClient() as http:
+        response_id = new_response_id(1).text
+        query = {"stream": "true", "starting_after": starting_after}
+        answer = await http.get(f"{mesh.url}/responses/{response_id}", params=query)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "starting_after")
+        with pytest.raises(websockets.InvalidStatus) as handshake:
+            await websockets.connect(ws_url(mesh, f"?response_id={response_id}&starting_after={starting_after}"))
+        assert handshake.value.response.status_code == 400
+
+
+async def test_a_number_beyond_the_end_waits_for_what_comes_behind_it() -> None:
+    async with gateway(Mesh(only_accept)) as mesh, mesh.client() as client:
+        response = await client.responses.create(background=True, **ASK)
+        log = log_of(mesh.requests[0])
+        stream = await client.responses.retrieve(response.id, stream=True, starting_after=6)
+        mesh.publish([log.delta(0, "Hel"), log.delta(3, "lo"), log.terminal(text="Hello")])
+        assert [event.sequence_number async for event in stream] == [7, 8, 9]
+        late = await client.responses.retrieve(response.id, stream=True, starting_after=10**9)
+        assert [event async for event in late] == []
+
+
+async def test_several_followers_read_the_same_bytes_at_their_own_place() -> None:
+    async with gateway(Mesh(only_accept)) as mesh, mesh.client() as client, httpx.AsyncClient() as http:
+        response = await client.responses.create(background=True, **ASK)
+        log = log_of(mesh.requests[0])
+        url = f"{mesh.url}/responses/{response.id}"
+        reading = [
+            asyncio.create_task(http.get(url, params={"stream": "true", "starting_after": str(number)}))
+            for number in (0, 3, 5)
+        ]
+        await asyncio.sleep(0.05)
+        mesh.publish([log.delta(0, "Hel"), log.delta(3, "lo"), log.terminal(text="Hello")])
+        bodies = [(await task).content.split(b"\n\n") for task in reading]
+        assert [len(body) - 1 for body in bodies] == [9, 6, 4]
+        assert bodies[1] == bodies[0][3:]
+        assert bodies[2] == bodies[0][5:]
+
+
+async def test_a_response_that_is_accepted_while_the_store_is_asked_is_no_server_error() -> None:
+    """Between looking into the log and asking the store: a view of the log from then has no end."""
+    log = Log(new_response_id(1), "local")
+    mesh = Mesh()
+
+    def missing(query: Any) -> Rejected:
+        mesh.publish([log.accepted()])
+        return Rejected(
+            gateway="gateway-1", correlation_id=query.correlation_id, status=404, code="response_not_found", message=""
+        )
+
+    mesh.on_query = missing
+    async with gateway(mesh), mesh.client() as client:
+        for call in (client.responses.retrieve(log.id.text, stream=True), client.responses.cancel(log.id.text)):
+            mesh.log.records.clear()
+            with pytest.raises(openai.NotFoundError):
+                await call
+
+
+async def test_a_deleted_response_does_not_exist_and_the_store_is_not_asked() -> None:
+    log = Log(new_response_id(1), "local")
+    mesh = Mesh(on_query=lambda query: pytest.fail("asked"))
+    async with gateway(mesh), mesh.client() as client:
+        mesh.publish([log.accepted(), log.terminal(), Deleted(response_id=log.id.text, tenant="local")])
+        for stream in (False, True):
+            with pytest.raises(openai.NotFoundError):
+                await client.responses.retrieve(log.id.text, stream=stream)
+
+
 async def test_history_that_does_not_answer_is_a_503() -> None:
     async with gateway(Mesh(), query_timeout_s=0.05) as mesh, mesh.client() as client:
         with pytest.raises(openai.InternalServerError, match="history"):
@@ -416,10 +485,11 @@ async def test_a_websocket_that_does_not_read_is_told_to_come_again_later() -> N
         with pytest.raises(websockets.ConnectionClosed) as caught:
             async with asyncio.timeout(5):
                 while True:
-                    await ws.recv()
+                    last = json.loads(await ws.recv())["sequence_number"]
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1013
-        assert "resume" in caught.value.rcvd.reason
+        query = caught.value.rcvd.reason.partition("?")[2]
+        assert query == f"response_id={mesh.requests[0].response_id}&starting_after={last}"
 
 
 async def test_a_peer_that_does_not_read_is_left_and_stalls_nobody() -> None:
