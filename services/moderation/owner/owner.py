@@ -135,31 +135,36 @@ class Owner:
                     self._outbox.broken.add(partition.number)
 
     async def _go_live(self, partition: Partition) -> None:
-        if partition.responses:
-            for response_id, events in (await self._fence(partition)).items():
-                self._resume(partition, partition.responses[response_id], events)
-        partition.live = True
+        await self._go_on_with(partition, list(partition.responses.values()))
+        partition.live_since_ms = self._cluster.now_ms
         log.info("owns partition %d with %d active responses", partition.number, len(partition.responses))
         await self._advance(list(partition.responses.values()))
 
-    async def _fence(self, partition: Partition) -> dict[str, EventFold]:
-        """Rule 6.1: mark a new epoch for each active response, wait for the ack, read up to the mark."""
-        since_ms = min(r.requested.created_ms for r in partition.responses.values())
-        events = await self._read_events(partition, since_ms, None)
+    async def _go_on_with(self, partition: Partition, responses: Sequence[Owned]) -> None:
+        """What other owners made public stands. Raises LogError."""
+        if responses:
+            events = await self._fence(partition, responses)
+            for owned in responses:
+                self._resume(partition, owned, events[owned.id])
+
+    async def _fence(self, partition: Partition, responses: Sequence[Owned]) -> dict[str, EventFold]:
+        """Rule 6.1: mark a new epoch for each response, wait for the ack, read up to the mark."""
+        events = await self._read_events(partition, responses, None)
         marks = [
-            self._outbox.publish(
-                partition.responses[i], Screening(response_id=i, epoch=partition.epoch, owner=self._service_id)
-            )
-            for i, fold in events.items()
-            if fold.terminal is None
+            self._outbox.publish(owned, Screening(response_id=owned.id, epoch=owned.epoch, owner=self._service_id))
+            for owned in responses
+            if events[owned.id].terminal is None
         ]
         if not marks:
             return events
         acks = await asyncio.gather(*marks)
-        return await self._read_events(partition, since_ms, max(ack.offset for ack in acks))
+        return await self._read_events(partition, responses, max(ack.offset for ack in acks))
 
-    async def _read_events(self, partition: Partition, since_ms: int, until: int | None) -> dict[str, EventFold]:
-        folds = {response_id: EventFold() for response_id in partition.responses}
+    async def _read_events(
+        self, partition: Partition, responses: Sequence[Owned], until: int | None
+    ) -> dict[str, EventFold]:
+        folds = {owned.id: EventFold() for owned in responses}
+        since_ms = min(owned.requested.created_ms for owned in responses)
         found = await self._replayer.read(EVENTS, partition.number, folds, since_ms=since_ms, until=until)
         for envelope in found.records:
             folds[envelope.record.response_id].apply(envelope.record)
@@ -195,7 +200,24 @@ class Owner:
                 if owned is not None and self._acts_on(partition):
                     touched[owned.id] = owned
             await self._go_live_where_caught_up()
+            await self._look_late_ones_up(touched)
             await self._advance(list(touched.values()))
+
+    async def _look_late_ones_up(self, touched: dict[str, Owned]) -> None:
+        """A request from before our time may be a late second copy of one that another owner ended."""
+        for partition in list(self._partitions.values()):
+            late = [owned for owned in touched.values() if owned.partition == partition.number and owned.late]
+            if not late or not self._acts_on(partition):
+                continue
+            try:
+                await self._go_on_with(partition, late)
+            except LogError as error:
+                log.error("cannot look up what partition %d had before: %s", partition.number, error)
+                self._outbox.broken.add(partition.number)
+            for owned in late:
+                owned.late = False
+                if not self._acts_on(partition) or owned.id not in partition.responses:
+                    del touched[owned.id]
 
     def _fold(self, partition: Partition, record: RawRecord) -> Owned | None:
         try:
@@ -218,6 +240,7 @@ class Owner:
         body = envelope.record
         if isinstance(body, Requested) and not partition.has_ended(body.response_id):
             owned = Owned(body, envelope.offset, envelope.trace, JournalFold(), partition.epoch)
+            owned.late = body.created_ms < (partition.live_since_ms or 0)
             partition.responses[body.response_id] = owned
             return owned
         if isinstance(body, Claimed) and partition.live:

@@ -23,17 +23,23 @@ def first_epoch(generation: int) -> int:
 @dataclass(slots=True)
 class Partition:
     """`epoch` stamps what is published. `live_at`: the journal offset from which on we act; below it we only fold what
-    others did. `letters`: offset → the append that puts that record aside."""
+    others did; `live_since_ms`: when we got there, by the log's clock. `letters`: offset → the append that puts that
+    record aside."""
 
     number: int
     epoch: int
     live_at: int
     next_offset: int
-    live: bool = False
+    live_since_ms: int | None = None
     committed: int = -1
     responses: dict[str, Owned] = field(default_factory=dict)
     letters: dict[int, "asyncio.Future[Any]"] = field(default_factory=dict)
     _ended: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
+
+    @property
+    def live(self) -> bool:
+        """We act on it."""
+        return self.live_since_ms is not None
 
     @property
     def low_watermark(self) -> int:

@@ -29,10 +29,10 @@ from shared.records import (
 class Owned:
     """A response that this owner answers for.
 
-    `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the
-    screen has seen. `ending`: the journal was told that it must end. `closing` is the append that ends the response
-    here: its terminal event, or what tells a client that nothing became of it; once it is acknowledged, the owner
-    may forget the response.
+    `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen.
+    `late`: the request is older than our hold on its partition. `ending`: the journal was told that it must end.
+    `closing` is the append that ends the response here: its terminal event, or what tells a client that nothing
+    became of it; once it is acknowledged, the owner may forget the response.
     """
 
     requested: Requested
@@ -40,6 +40,7 @@ class Owned:
     trace: Mapping[str, str]
     fold: JournalFold
     epoch: int
+    late: bool = False
     accepted: bool = False
     screen: TextScreen | None = None
     fed: int = 0

@@ -23,7 +23,7 @@ from shared.records import (
     Tokens,
 )
 from shared.records.codec import encode_value
-from shared.topics import DEAD_LETTERS, EVENTS, JOURNAL, REPLIES, Topic
+from shared.topics import DEAD_LETTERS, EVENTS, JOBS, JOURNAL, REPLIES, Topic
 from tests.support.fakes import MemoryLog, settle
 from tests.support.owner_bench import (
     PARTITION,
@@ -176,6 +176,44 @@ async def test_two_owners_that_read_in_other_batches_publish_the_same_pieces() -
     spans = [(d.start, d.end, d.text) for d in one_by_one.of(EVENTS, Delta)]
     assert [(d.start, d.end, d.text) for d in bench.log.of(EVENTS, Delta)] == spans
     assert len(spans) > 1
+
+
+async def test_a_late_copy_of_a_request_that_another_owner_ended_starts_nothing() -> None:
+    """It stands behind the low watermark of the successor, which knows nothing of the response."""
+    log = await past(requested(), claimed(), tokens(TEXT, finish="stop"))
+    before, jobs = log.of(EVENTS), len(log.of(JOBS))
+    log.now_ms += 5_000
+    bench = successor(log)
+    await bench.start(log.end(JOURNAL, PARTITION))
+    await bench.journal(requested())
+    await bench.advance(3_000)
+    assert log.of(EVENTS) == before
+    assert len(log.of(JOBS)) == jobs
+    assert bench.owner.low_watermarks() == {PARTITION: log.end(JOURNAL, PARTITION)}
+
+
+async def test_a_request_that_was_long_on_its_way_is_served() -> None:
+    log = MemoryLog()
+    log.now_ms += 5_000
+    bench = successor(log)
+    await bench.start()
+    await bench.journal(requested())
+    assert bench.kinds() == ["Screening", "Accepted"]
+    assert len(bench.jobs) == 1
+
+
+async def test_a_late_request_waits_while_the_events_cannot_be_read() -> None:
+    log = MemoryLog()
+    log.now_ms += 5_000
+    bench = successor(log)
+    await bench.start()
+    bench.replayer.failure = BrokerUnavailableError("away")
+    await bench.journal(requested())
+    assert bench.kinds() == []
+    bench.replayer.failure = None
+    await bench.tick()
+    await bench.tick()
+    assert bench.kinds()[-1] == "Accepted"
 
 
 async def test_a_job_that_another_owner_sent_gets_its_time_to_be_claimed() -> None:
