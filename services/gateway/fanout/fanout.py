@@ -103,7 +103,11 @@ class Fanout:
         if wanted == self.home:
             return False
         follower = self._follower(wanted)
-        await follower.start(self._ended)
+        try:
+            await follower.start(self._ended)
+        except BaseException:
+            await follower.stop()  # a shutdown may come while it connects
+            raise
         retired, self._home = self._home, follower
         self._mint = cycle(sorted(wanted))
         if retired is not None:

@@ -251,6 +251,23 @@ async def test_a_move_of_home_tears_no_stream(setup: Setup) -> None:
     assert old_tail.stopped
 
 
+async def test_a_shutdown_in_the_middle_of_a_move_leaves_no_consumer_behind(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting = asyncio.Event()
+
+    async def hang(tail: FakeTail, positions: Any) -> None:
+        connecting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(FakeTail, "start", hang)
+    moving = asyncio.create_task(setup.fanout.rehome(["a", "b"]))
+    await connecting.wait()
+    moving.cancel()
+    await asyncio.gather(moving, return_exceptions=True)
+    assert [tail.stopped for tail in setup.log.tails] == [False, True]
+
+
 async def test_new_ids_are_minted_in_the_new_home(setup: Setup) -> None:
     await setup.fanout.rehome(["a", "b", "c"])
     assert {setup.fanout.next_partition() for _ in range(50)} == setup.fanout.home
