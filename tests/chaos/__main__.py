@@ -67,7 +67,7 @@ def main() -> int:
             result = asyncio.run(campaign(arguments.broker, folder, plan, progress=_say))
             found = violations(result)
             _print(table(result, found), found)
-            written, broken = as_json(result, found), bool(found)
+            written, broken = as_json(result, found), bool(found or result.trouble)
         if arguments.scenarios is not None or arguments.only is None:
             report = _scenarios(arguments.broker, folder / "scenarios", arguments.scenarios or ())
             _print(scenarios_table(report), report.violations)

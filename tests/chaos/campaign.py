@@ -4,30 +4,28 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from aiokafka import TopicPartition
-
+from deploy.brokers import BrokerError
 from deploy.brokers.ports import LOOPBACK, free_port
 from deploy.brokers.select import broker_for_suite
-from shared.log import decode
-from shared.log.clients import make_consumer, topic_name
-from shared.log.tail import raw
-from shared.records.codec import Envelope
-from shared.settings import MeshSettings
-from shared.topics import EVENTS, JOURNAL, Service, Topic
-from tests.chaos.checker import Evidence, references_of
+from shared.topics import EVENTS, JOURNAL, Service
+from tests.chaos.checker import check, references_of
 from tests.chaos.clients import Gateway, StreamClient
+from tests.chaos.evidence import Evidence, Rule, Screening
 from tests.chaos.faults import FAULTS, Fault, Scene
-from tests.chaos.observations import Notebook
+from tests.chaos.observations import Notebook, now
 from tests.chaos.proxy import BrokerProxy
+from tests.chaos.scenarios import logs
 from tests.chaos.striking import Progress, strike_all
 from tests.support.mesh import Mesh
 
-# Small windows, so that pauses are the mesh's and not moderation's; nothing is ever found.
-POLICY = "version: chaos\nstreaming: {stride: 4, lookback: 64, hold_back: 8}\ncategories: {}\n"
+SCREENING = Screening(stride=4, hold_back=8)
+"""Small windows, so that pauses are the mesh's and not moderation's; nothing is ever found."""
+RECORDED_S = 30.0
+"""For so long history may be behind the log when the last stream has ended."""
 MODEL = "SmolLM2-135M-Instruct"
 SCRIPTED = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SLOTS": "256"}
 
@@ -56,10 +54,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """Evidence without faults and with them."""
+    """Evidence without faults and with them; `trouble` says why the faults ended early, if they did."""
 
     calm: Evidence
     chaos: Evidence
+    trouble: str | None = None
 
 
 @asynccontextmanager
@@ -76,9 +75,9 @@ async def scene(suite: str, folder: Path, env: Mapping[str, str]) -> AsyncIterat
 
 
 async def campaign(suite: str, folder: Path, plan: Plan, progress: Progress = print) -> Result:
-    """Run the plan; client and fault logs lie in `folder`. Raises AssertionError when the mesh does not heal."""
+    """Run the plan; client and fault logs lie in `folder`. When the mesh does not heal, the faults end there."""
     policy = folder / "policy.yaml"
-    policy.write_text(POLICY)
+    policy.write_text(SCREENING.policy("chaos"))
     env = SCRIPTED | {"CHATMESH_SCRIPT_TOKENS_PER_S": str(plan.tokens_per_s), "CHATMESH_POLICY": str(policy)}
     async with AsyncExitStack() as stack:
         where = await stack.enter_async_context(scene(suite, folder, env))
@@ -86,28 +85,48 @@ async def campaign(suite: str, folder: Path, plan: Plan, progress: Progress = pr
         chaos = stack.enter_context(Notebook(folder / "chaos.jsonl"))
         await _Load(where.mesh, calm, plan).run(plan.baseline)
         load = _Load(where.mesh, chaos, plan)
-        faults = asyncio.create_task(_strike(where, chaos, plan, lambda: load.begun, progress), name="faults")
-        await load.run(plan.streams, faults)
-        settings = where.mesh.settings
-        journals, events = await _logs(settings, JOURNAL), await _logs(settings, EVENTS)
-    references = references_of(calm.lines)
-    return Result(
-        Evidence(calm.lines, journals, events, references), Evidence(chaos.lines, journals, events, references)
-    )
+        striking = asyncio.create_task(_strike(where, chaos, plan, lambda: load.begun, progress), name="faults")
+        await load.run(plan.streams, striking)
+        under_faults = await _evidence(where.mesh, chaos, references_of(calm.lines))
+    return Result(replace(under_faults, lines=calm.lines), under_faults, striking.result())
 
 
-async def _strike(where: Scene, notebook: Notebook, plan: Plan, streams: Callable[[], int], progress: Progress) -> None:
+async def _evidence(mesh: Mesh, notebook: Notebook, references: Mapping[str, str]) -> Evidence:
+    """What is to be judged, once history's recorder has caught up with the log or had the time to."""
+    journals, events = await logs.sub_logs(mesh, JOURNAL), await logs.sub_logs(mesh, EVENTS)
+    give_up_at = now() + RECORDED_S
+    while True:
+        stored = await logs.stored(mesh, sorted(events))
+        evidence = Evidence(notebook.lines, journals, events, references, SCREENING, stored)
+        if now() > give_up_at or not any(violation.rule is Rule.STORED for violation in check(evidence)):
+            return evidence
+        await asyncio.sleep(1.0)
+
+
+async def _strike(
+    where: Scene, notebook: Notebook, plan: Plan, streams: Callable[[], int], progress: Progress
+) -> str | None:
+    """Strike until the plan is fulfilled; returns what ended it early, so that the evidence so far is judged."""
     await asyncio.sleep(2.0)  # streams are under way
-    await strike_all(
-        where,
-        notebook,
-        plan.faults,
-        plan.kills,
-        minutes=plan.minutes,
-        overlap=plan.overlap,
-        rng=random.Random(plan.seed),
-        progress=lambda line: progress(f"{line}; {streams():,} streams"),
-    )
+    try:
+        await strike_all(
+            where,
+            notebook,
+            plan.faults,
+            plan.kills,
+            minutes=plan.minutes,
+            overlap=plan.overlap,
+            rng=random.Random(plan.seed),
+            progress=lambda line: progress(f"{line}; {streams():,} streams"),
+        )
+    except ExceptionGroup as group:
+        known, bugs = group.split((AssertionError, BrokerError))
+        if known is None or bugs is not None:
+            raise
+        trouble = "\n".join(map(str, known.exceptions))
+        progress(trouble)
+        return trouble
+    return None
 
 
 class _Load:
@@ -119,14 +138,11 @@ class _Load:
         self._plan = plan
         self.begun = 0
 
-    async def run(self, streams: int, faults: "asyncio.Task[None] | None" = None) -> None:
-        """Until `streams` have begun, `faults` is done and every stream has ended. Raises what `faults` raised."""
-        slots = [self._slot(streams, faults) for _ in range(min(streams, self._plan.concurrent))]
-        await asyncio.gather(*slots)
-        if faults is not None:
-            await faults
+    async def run(self, streams: int, faults: "asyncio.Task[Any] | None" = None) -> None:
+        """Until `streams` have begun, `faults` is done and every stream has ended."""
+        await asyncio.gather(*(self._slot(streams, faults) for _ in range(min(streams, self._plan.concurrent))))
 
-    async def _slot(self, streams: int, faults: "asyncio.Task[None] | None") -> None:
+    async def _slot(self, streams: int, faults: "asyncio.Task[Any] | None") -> None:
         while self.begun < streams or not (faults is None or faults.done()):
             number, self.begun = self.begun, self.begun + 1
             client = StreamClient(number, self._gateways, self._notebook)
@@ -138,24 +154,3 @@ class _Load:
 
     def _gateways(self) -> list[Gateway]:
         return [Gateway(r.id, f"http://127.0.0.1:{r.port}/v1") for r in self._mesh.of(Service.GATEWAY)]
-
-
-async def _logs(settings: MeshSettings, topic: Topic) -> dict[str, list[Envelope[Any]]]:
-    """Every record of a log topic, by response, in log order."""
-    found: dict[str, list[Envelope[Any]]] = {}
-    consumer = make_consumer(settings)
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic_name(settings, topic), n) for n in range(settings.partitions)]
-        consumer.assign(partitions)
-        begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
-        for partition in partitions:
-            consumer.seek(partition, begins[partition])
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for messages in (await consumer.getmany(timeout_ms=500)).values():
-                for message in messages:
-                    record = raw(message)
-                    found.setdefault(record.key, []).append(decode(topic, record))
-    finally:
-        await consumer.stop()
-    return found

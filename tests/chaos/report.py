@@ -26,6 +26,7 @@ def as_json(result: Result, found: list[Violation]) -> dict[str, Any]:
         "streams": len(by_stream(result.chaos.lines)),
         "responses": len(result.chaos.journals),
         "exited_by_themselves": sum(isinstance(line, Healed) and line.exited for line in result.chaos.lines),
+        "ended_early": result.trouble,
         "violations": counts(found),
         "details": [str(violation) for violation in found],
         "waits": [asdict(row) for row in figures(result)],

@@ -20,6 +20,7 @@ async def test_every_stream_outlives_every_kind_of_fault(
     result = await campaign(KAFKA, tmp_path_factory.mktemp("chaos"), plan)
     found = violations(result)
     print(table(result, found))
+    assert result.trouble is None
     assert not found, "\n".join(map(str, found))
     struck = {line.fault for line in result.chaos.lines if isinstance(line, Injected)}
     assert struck == {fault.name for fault in FAULTS}
