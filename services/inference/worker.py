@@ -171,7 +171,7 @@ class Worker:
         """Whatever goes wrong with one generation is its own affair: it is released, and the others go on."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (told by _release_after)
             self._release_after(generation, error)
 
     def _release_after(self, generation: Generation, error: Exception) -> None:
@@ -193,7 +193,7 @@ class Worker:
             if generation is not None:
                 try:  # not `_released_on_error`: entering a context costs as much as the rest, for every token
                     self._on_output(generation, output)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 (told by _release_after)
                     self._release_after(generation, error)
             elif output.finish is not None and self._leaving.pop(output.request_id, None) is not None:
                 self._tell()
