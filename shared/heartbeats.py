@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from shared.settings import MeshSettings
 from shared.topics import HEARTBEATS, Service
 
 log = logging.getLogger(__name__)
+
+_OUTAGES_KEPT = 16
+"""Of the broker; older ones lie before everything that is judged."""
 
 
 class Heart:
@@ -166,23 +170,26 @@ class Cluster:
     silent_after_ms: int
     members: dict[str, Member] = field(default_factory=dict)
     now_ms: int = 0
+    _outages: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_OUTAGES_KEPT))
 
     def apply(self, beat: Heartbeat, timestamp_ms: int) -> bool:
         """Take a beat in. True if what others may decide on has changed: members, state, partitions, slots."""
-        gap_ms = timestamp_ms - self.now_ms
-        if gap_ms > self.silent_after_ms:
-            self._forgive(gap_ms)
+        if self.now_ms and timestamp_ms - self.now_ms > self.silent_after_ms:
+            self._outages.append((self.now_ms, timestamp_ms))
         self.now_ms = max(self.now_ms, timestamp_ms)
         before = self.members.get(beat.id)
         stepped = before is None or before.beat.steps != beat.steps
         self.members[beat.id] = Member(beat, timestamp_ms, timestamp_ms if stepped else before.stepped_ms)  # type: ignore[union-attr]
         return before is None or _essence(before.beat) != _essence(beat)
 
-    def _forgive(self, gap_ms: int) -> None:
-        self.members = {
-            name: Member(member.beat, member.last_ms + gap_ms, member.stepped_ms + gap_ms)
-            for name, member in self.members.items()
-        }
+    def elapsed_ms(self, since_ms: int, until_ms: int | None = None) -> int:
+        """How long it is from `since_ms` to `until_ms` (now), without the time in which nobody at all was heard.
+
+        Both are times of the log's clock. Whoever could not speak must not be judged by that time.
+        """
+        until_ms = self.now_ms if until_ms is None else until_ms
+        lost_ms = sum(max(0, min(until_ms, end) - max(since_ms, start)) for start, end in self._outages)
+        return until_ms - since_ms - lost_ms
 
     def forget_silent(self) -> list[Member]:
         """Remove and return the members that fell silent."""
@@ -208,7 +215,7 @@ class Cluster:
         )
 
     def _alive(self, member: Member) -> bool:
-        return self.now_ms - member.last_ms <= self.silent_after_ms
+        return self.elapsed_ms(member.last_ms) <= self.silent_after_ms
 
 
 def _essence(beat: Heartbeat) -> tuple[object, ...]:

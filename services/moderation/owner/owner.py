@@ -309,7 +309,7 @@ class Owner:
             owned.lonely_since_ms = None
         elif owned.lonely_since_ms is None:
             owned.lonely_since_ms = self._cluster.now_ms
-        elif self._cluster.now_ms - owned.lonely_since_ms > self._grace_ms and not owned.ending:
+        elif self._cluster.elapsed_ms(owned.lonely_since_ms) > self._grace_ms and not owned.ending:
             owned.ending = True
             self._outbox.append(owned, Cancel(response_id=owned.id, reason="abandoned"))
 

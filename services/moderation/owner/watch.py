@@ -1,7 +1,7 @@
 """The owner's watch over a generation: when a new attempt must start (DESIGN 5.3). Pure.
 
 Only the watch starts attempts after the first, so group rebalances never supersede a live generation. All times
-are the log's clock in unix milliseconds; all spans are milliseconds.
+are the log's clock in unix milliseconds; all spans are milliseconds, without outages in which nobody was heard.
 """
 
 from dataclasses import dataclass
@@ -55,32 +55,32 @@ class Reason(Enum):
 
 def needs_attempt(fold: JournalFold, times: Timeline, cluster: Cluster, limits: WatchLimits) -> Reason | None:
     """Why the response needs a new attempt now, or None."""
-    now_ms = cluster.now_ms
     if times.attempt == 0:
         return Reason.FIRST
-    if now_ms - times.dispatched_ms < limits.redispatch_every_ms:
+    dispatched_for_ms = cluster.elapsed_ms(times.dispatched_ms)
+    if dispatched_for_ms < limits.redispatch_every_ms:
         return None
     if fold.owner is None or fold.owner.attempt < times.attempt:
-        return Reason.UNCLAIMED if now_ms - times.dispatched_ms > limits.claim_timeout_ms else None
+        return Reason.UNCLAIMED if dispatched_for_ms > limits.claim_timeout_ms else None
     if not fold.owner.live:
         return Reason.RELEASED
     return _worker_trouble(fold.owner.id, fold.owner.worker, times, cluster, limits)
 
 
 def _worker_trouble(claim: str, worker: str, times: Timeline, cluster: Cluster, limits: WatchLimits) -> Reason | None:
-    now_ms = cluster.now_ms
-    if now_ms - max(times.tokens_ms, times.claimed_ms) <= min(limits.silent_after_ms, limits.stuck_after_ms):
+    spoke_ms = max(times.tokens_ms, times.claimed_ms)
+    if cluster.elapsed_ms(spoke_ms) <= min(limits.silent_after_ms, limits.stuck_after_ms):
         return None  # it spoke just now: none of what follows can hold, and this is asked for every token
     member = cluster.members.get(worker)
-    heard_ms = max(times.tokens_ms, times.claimed_ms, member.last_ms if member is not None else 0)
-    if now_ms - heard_ms > limits.silent_after_ms:
+    heard_ms = max(spoke_ms, member.last_ms if member is not None else 0)
+    if cluster.elapsed_ms(heard_ms) > limits.silent_after_ms:
         return Reason.SILENT
     if member is None:
         return None
     # A beat sent before the claim was made cannot name it: judge only beats that are clearly younger.
-    settled_ms = max(times.claimed_ms, times.tokens_ms) + limits.silent_after_ms
-    if claim not in member.beat.claims and member.last_ms > settled_ms:
+    younger_by_ms = cluster.elapsed_ms(spoke_ms, member.last_ms)
+    if claim not in member.beat.claims and younger_by_ms > limits.silent_after_ms:
         return Reason.FORGOTTEN
-    if now_ms - max(member.stepped_ms, times.claimed_ms, times.tokens_ms) > limits.stuck_after_ms:
+    if cluster.elapsed_ms(max(member.stepped_ms, spoke_ms)) > limits.stuck_after_ms:
         return Reason.STUCK
     return None

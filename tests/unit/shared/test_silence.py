@@ -41,13 +41,16 @@ def test_an_outage_of_the_broker_counts_for_nobody() -> None:
     assert alive(cluster) == ["b", "c"]  # who is not heard afterwards has died meanwhile
 
 
-def test_a_stuck_engine_is_not_judged_by_the_time_of_an_outage() -> None:
+def test_time_in_which_nobody_was_heard_does_not_count() -> None:
     cluster = Cluster(silent_after_ms=1000)
-    cluster.apply(beat("a", steps=5), 10_000)
-    cluster.apply(beat("a", steps=5), 17_000)
-    assert cluster.members["a"].stepped_ms == 17_000
-    cluster.apply(beat("a", steps=5), 17_200)
-    assert cluster.members["a"].stepped_ms == 17_000
+    for now_ms in (10_000, 10_900, 17_000, 17_200, 30_000, 30_100):  # silent from 10.9 to 17 s and from 17.2 to 30 s
+        cluster.apply(beat("a"), now_ms)
+    assert cluster.elapsed_ms(30_000) == 100
+    assert cluster.elapsed_ms(17_100) == 100 + 100
+    assert cluster.elapsed_ms(20_000) == 100  # from within an outage
+    assert cluster.elapsed_ms(10_000) == 900 + 200 + 100
+    assert cluster.elapsed_ms(10_000, 17_100) == 900 + 100
+    assert cluster.elapsed_ms(31_000, 31_500) == 500
 
 
 def test_an_outage_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:

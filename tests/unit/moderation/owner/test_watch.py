@@ -75,6 +75,25 @@ async def test_when_everybody_is_silent_nobody_is_dead() -> None:
     assert len(attempts(bench)) == 1
 
 
+@pytest.mark.parametrize("claimed_before", [True, False])
+async def test_an_outage_of_the_broker_starts_no_attempt(claimed_before: bool) -> None:
+    """The first beat behind it must not find everybody dead, a claim on its way late, or a claim forgotten that the
+    beats from before the outage could not name."""
+    bench = OwnerBench()
+    bench.hear(gateway_beat(), worker_beat("worker_1"))
+    await bench.start()
+    await bench.journal(requested(), *([claimed()] if claimed_before else []))
+    bench.log.now_ms += 7_000
+    bench.hear(gateway_beat())
+    await bench.tick()
+    await bench.advance(400)
+    if not claimed_before:
+        await bench.journal(claimed())
+    bench.hear(worker_beat("worker_1", claims=["claim_a"], slots=3))
+    await bench.advance(600)
+    assert attempts(bench) == [(1, "worker_1")]
+
+
 async def test_tokens_count_as_heartbeats() -> None:
     bench = await generating("")
     bench.silence("worker_1")
