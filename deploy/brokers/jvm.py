@@ -116,8 +116,13 @@ def _run(argv: Sequence[str], timeout_s: float, trouble: str) -> str:
 
 
 def _cluster_id() -> str:
-    """16 random bytes in URL-safe base64 without padding, as `kafka-storage random-uuid` makes them."""
-    return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    """16 random bytes in URL-safe base64 without padding, as `kafka-storage random-uuid` makes them.
+
+    Like those it never begins with a dash: the command line would take it for an option.
+    """
+    while (text := urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
+        pass
+    return text
 
 
 def _another_port(taken: int) -> int:
