@@ -44,10 +44,13 @@ from shared.log import (
     ensure_topics,
     wait_for_broker,
 )
+from shared.log.outage import Outage
 from shared.telemetry import start_telemetry
 from shared.topics import EVENTS, Service
 
 log = logging.getLogger(__name__)
+
+REHOME_RETRY_S = 1.0
 _SCANS_AT_ONCE = 4
 _HEALTH = frozenset({"/healthz", "/readyz"})
 
@@ -197,7 +200,8 @@ async def _measure(admission: Admission, every_s: float) -> None:
 
 
 async def _keep_home(fanout: Fanout, watcher: ClusterWatcher, heart: Heart) -> None:
-    """Move home whenever gateways come or go."""
+    """Move home whenever gateways come or go; while the log does not answer, the old home serves on."""
+    outage = Outage(log, "moves to other home partitions")
     changed = asyncio.Event()
     watcher.on_change(lambda _: changed.set())
     while True:
@@ -208,8 +212,11 @@ async def _keep_home(fanout: Fanout, watcher: ClusterWatcher, heart: Heart) -> N
             if await fanout.rehome(gateways):
                 heart.update(partitions=sorted(fanout.home))
         except BrokerUnavailableError as error:
-            # The old home serves on; the next change of the cluster comes when the broker is back.
-            log.warning("cannot move home now: %s", error)
+            outage.failed(error)
+            await asyncio.sleep(REHOME_RETRY_S)
+            changed.set()
+        else:
+            outage.over()
 
 
 async def _api_error(_: Request, error: Exception) -> Response:
