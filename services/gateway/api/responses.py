@@ -1,6 +1,5 @@
 """`/v1/responses` over HTTP: JSON and server-sent events."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +11,7 @@ from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
 from services.gateway.api.errors import ApiError, bad_request, json_response, server_error
 from services.gateway.api.parts import Parts
+from services.gateway.api.patience import Patience
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.fanout import Cursor, Lease, Stream, StreamLostError
@@ -140,10 +140,11 @@ async def _stream(cursor: Cursor, lag_limit_s: float, send: Send) -> None:
     never sent, so that no client takes a part for the whole.
     """
     await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+    patience = Patience(lag_limit_s)
     try:
         while events := await cursor.batch():
             for event in events:
-                async with asyncio.timeout(lag_limit_s):
+                with patience:
                     await send({"type": "http.response.body", "body": event.sse(), "more_body": True})
             if cursor.lag_s() > lag_limit_s:
                 raise TimeoutError
@@ -153,6 +154,8 @@ async def _stream(cursor: Cursor, lag_limit_s: float, send: Send) -> None:
     except (LogError, StreamLostError) as error:
         log.error("%s: the stream breaks off: %s", cursor.stream.id.text, error)
         return
+    finally:
+        patience.close()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
