@@ -188,6 +188,8 @@ class Cluster:
         Both are times of the log's clock. Whoever could not speak must not be judged by that time.
         """
         until_ms = self.now_ms if until_ms is None else until_ms
+        if not self._outages:
+            return until_ms - since_ms
         lost_ms = sum(max(0, min(until_ms, end) - max(since_ms, start)) for start, end in self._outages)
         return until_ms - since_ms - lost_ms
 

@@ -205,6 +205,8 @@ class Owner:
 
     async def _look_late_ones_up(self, touched: dict[str, Owned]) -> None:
         """A request from before our time may be a late second copy of one that another owner ended."""
+        if not any(owned.late for owned in touched.values()):
+            return  # nearly always, and asked for every batch
         for partition in list(self._partitions.values()):
             late = [owned for owned in touched.values() if owned.partition == partition.number and owned.late]
             if not late or not self._acts_on(partition):
