@@ -85,21 +85,18 @@ class Tail:
         When this returns, every record appended from now on will be seen; on the embedded broker, whose
         ListOffsets understates the end, also up to one batch of older ones. Raises BrokerUnavailableError.
         """
+        wanted = {TopicPartition(self._name, number): first for number, first in positions.items()}
         try:
             await self._consumer.start()
-            ends = await self._consumer.end_offsets(
-                [TopicPartition(self._name, number) for number, first in positions.items() if first is None]
-            )
+            self._consumer.assign(list(wanted))  # also asks for the topic's metadata
+            ends = await self._consumer.end_offsets([where for where, first in wanted.items() if first is None])
         except KafkaError as error:
             await close_consumer(self._consumer)
             raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
-        for number, first in positions.items():
-            where = TopicPartition(self._name, number)
-            self._next[where] = ends[where] if first is None else first
-        self._assign()
+        self._next = {where: ends[where] if first is None else first for where, first in wanted.items()}
+        self._seek()
 
-    def _assign(self) -> None:
-        self._consumer.assign(list(self._next))
+    def _seek(self) -> None:
         for partition, offset in self._next.items():
             self._consumer.seek(partition, offset)
 
@@ -158,5 +155,6 @@ class Tail:
                 await close_consumer(self._consumer)
                 await asyncio.sleep(RECONNECT_S)
                 continue
-            self._assign()
+            self._consumer.assign(list(self._next))
+            self._seek()
             return

@@ -14,6 +14,7 @@ import httpx
 
 from deploy.brokers import Broker
 from deploy.process import ChildProcess, Deadline
+from shared.errors import BrokerUnavailableError
 from shared.heartbeats import ClusterWatcher
 from shared.log import ensure_topics
 from shared.settings import MeshSettings
@@ -131,17 +132,29 @@ class Mesh:
 
         Raises AssertionError with the logs where one has ended, or is not ready in time.
         """
-        watcher = ClusterWatcher(self.settings, Service.GATEWAY)
-        await watcher.start()
+        watcher: ClusterWatcher | None = None
         try:
             async with asyncio.timeout(timeout_s):
+                watcher = await self._watcher()
                 while not await self._all_ready(watcher, service):
                     self._raise_if_ended(service)
                     await asyncio.sleep(0.05)
         except TimeoutError as error:
             raise AssertionError(f"the mesh was not ready after {timeout_s:g} s\n{self.logs()}") from error
         finally:
-            await watcher.stop()
+            if watcher is not None:
+                await watcher.stop()
+
+    async def _watcher(self) -> ClusterWatcher:
+        """Heartbeats from now on, once the broker answers: on a busy machine it may need longer than a request may."""
+        while True:
+            watcher = ClusterWatcher(self.settings, Service.GATEWAY)
+            try:
+                await watcher.start()
+            except BrokerUnavailableError:
+                await asyncio.sleep(0.5)
+            else:
+                return watcher
 
     async def _all_ready(self, watcher: ClusterWatcher, service: Service | None) -> bool:
         members = watcher.cluster.members
