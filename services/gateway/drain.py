@@ -11,11 +11,15 @@ log = logging.getLogger(__name__)
 
 
 class Drain:
-    """`begun`: nothing new is taken. `over`: what still runs must break off, so that its client resumes elsewhere."""
+    """`begun`: nothing new is taken. `over`: what still runs must break off, so that its client resumes elsewhere.
+
+    Both are futures, on which ten thousand streams can wait without a task each.
+    """
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.begun: asyncio.Future[None] = loop.create_future()
+        self.over: asyncio.Future[None] = loop.create_future()
         self._work = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -34,14 +38,14 @@ class Drain:
 
     async def run(self, grace_s: float, hurried: asyncio.Event) -> None:
         """Begin, wait until all work is done, for `grace_s` at most and not once `hurried` is set; then it is over."""
-        self.begun.set()
+        self.begun.set_result(None)
         waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, hurried)]
         try:
             await asyncio.wait(waits, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-            self.over.set()
+            self.over.set_result(None)
             if self._work:
                 log.info("%d requests and connections are broken off: they can go on at another gateway", self._work)
 

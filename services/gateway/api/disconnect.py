@@ -17,17 +17,16 @@ async def until_disconnect(receive: Receive, drain: Drain, work: Coroutine[Any, 
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(receive))
-    ending = asyncio.ensure_future(drain.over.wait())
     try:
-        await asyncio.wait({working, watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, watching, drain.over}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             working.result()
         elif not watching.done():
             raise drain.refusal()
     finally:
-        for task in (watching, ending, working):
-            task.cancel()
-        await asyncio.gather(watching, ending, working, return_exceptions=True)
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(watching, working, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:

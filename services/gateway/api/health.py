@@ -17,7 +17,7 @@ async def readyz(request: Request) -> Response:
     """200 when a request would be answered, else 503 with what is missing, in words."""
     parts: Parts = request.app.state.parts
     missing = missing_parts(parts.cluster, parts.settings.partitions)
-    if parts.drain.begun.is_set():
+    if parts.drain.begun.done():
         missing.insert(0, "this gateway is shutting down")
     if not parts.fanout.home:
         missing.insert(0, "the gateway has no home partitions yet")

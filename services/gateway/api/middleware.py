@@ -48,7 +48,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope["path"] in self._health:
             await self._app(scope, receive, send)
-        elif not self._drain.begun.is_set():
+        elif not self._drain.begun.done():
             with self._drain.work():
                 await self._app(scope, receive, send)
         else:

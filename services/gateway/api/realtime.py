@@ -83,20 +83,17 @@ class Session:
             self._lanes.submit(None, lambda: self._resume(*resume))
         reading = asyncio.ensure_future(self._read())
         failing = asyncio.ensure_future(self._lanes.failed())
-        draining = asyncio.ensure_future(self._drain())
+        begun = self._parts.drain.begun
+        limit_s = self._parts.settings.connection_limit_s
         try:
-            done, _ = await asyncio.wait(
-                {reading, failing, draining},
-                timeout=self._parts.settings.connection_limit_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for task in done:
-                task.result()
+            await _first_of(reading, failing, begun, timeout_s=limit_s)
+            if begun.done():
+                await self._drain(reading, failing)
             await self._expire()
         finally:
-            for task in (reading, failing, draining):
+            for task in (reading, failing):
                 task.cancel()
-            await asyncio.gather(reading, failing, draining, return_exceptions=True)
+            await asyncio.gather(reading, failing, return_exceptions=True)
             await self._lanes.stop()
 
     async def _expire(self) -> None:
@@ -109,16 +106,13 @@ class Session:
         await self._send(error_event(error))
         raise _Close(GOING_AWAY, "connection limit reached")
 
-    async def _drain(self) -> None:
-        """Once the gateway leaves, close as soon as nothing runs here, at the latest when its drain is over."""
-        drain = self._parts.drain
-        await drain.begun.wait()
-        waits = [asyncio.ensure_future(wait) for wait in (self._lanes.idle(), drain.over.wait())]
+    async def _drain(self, *tasks: "asyncio.Future[None]") -> None:
+        """The gateway leaves: close as soon as nothing runs here, at the latest when its drain is over."""
+        idle = asyncio.ensure_future(self._lanes.idle())
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(*tasks, idle, self._parts.drain.over)
         finally:
-            for wait in waits:
-                wait.cancel()
+            idle.cancel()
         raise _Close(SERVICE_RESTART, "this gateway is shutting down; resume with ?response_id=&starting_after=")
 
     async def _read(self) -> None:
@@ -163,7 +157,7 @@ class Session:
     async def _create(self, command: CreateResponse, lane: str | None) -> None:
         try:
             with server_span(self._websocket, "WS", "/v1/responses") as span:
-                if self._parts.drain.begun.is_set():
+                if self._parts.drain.begun.done():
                     raise self._parts.drain.refusal()
                 spec = command.spec()
                 describe_request(span, self._caller, spec)
@@ -220,6 +214,13 @@ class Session:
         """The reason of a close holds 123 bytes; with an id and any number it stays below."""
         limit_s = self._parts.settings.lag_limit_s
         return _Close(TRY_AGAIN_LATER, f"more than {limit_s:g} s behind; resume with ?response_id={where}")
+
+
+async def _first_of(*futures: "asyncio.Future[None]", timeout_s: float | None = None) -> None:
+    """Return once one of them is done, or after the timeout. Raises what it raised."""
+    done, _ = await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for future in done:
+        future.result()
 
 
 def _parse_command(event: dict[str, Any]) -> CreateResponse:

@@ -100,7 +100,7 @@ class Mesh:
     replies: Any = None
     fanout: Any = None
     admission: Any = None
-    drain: Drain = field(default_factory=Drain)
+    drain: Any = None
     server: Any = None
 
     def appended(self, _: Topic, record: Any) -> None:
@@ -149,7 +149,7 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
     tokenizer: Any = FakeTokenizer()
     presence: Any = mesh.presence
     seen = mesh.cluster
-    mesh.fanout = fanout
+    mesh.fanout, mesh.drain = fanout, Drain()
     admission = mesh.admission = make_admission(options, seen, MODEL)
     ingress = Ingress(options, admission, tokenizer, seen, fanout, writer, mesh.replies, presence)
     lookup = Lookup(options, fanout, mesh.log.replay, writer, mesh.replies, options.query_timeout_s)
@@ -175,7 +175,8 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
         try:
             yield mesh
         finally:
-            await mesh.drain.run(0, asyncio.Event())
+            if not mesh.drain.begun.done():
+                await mesh.drain.run(0, asyncio.Event())
             await mesh.server.leave(serving)
             serving.result()
             await ingress.stop()

@@ -26,7 +26,7 @@ async def draining(mesh: Mesh, grace_s: float = HELD) -> AsyncIterator[asyncio.E
     """The drain runs; the event hurries it."""
     hurried = asyncio.Event()
     running = asyncio.create_task(mesh.drain.run(grace_s, hurried))
-    await mesh.drain.begun.wait()
+    await mesh.drain.begun
     try:
         yield hurried
     finally:
@@ -78,11 +78,11 @@ async def test_it_is_over_as_soon_as_the_last_stream_ended() -> None:
     async with gateway(Mesh(only_accept)) as mesh, mesh.client() as client:
         _, events = await open_stream(client)
         async with draining(mesh):
-            assert not mesh.drain.over.is_set()
+            assert not mesh.drain.over.done()
             mesh.publish([log_of(mesh.requests[0]).terminal(text="Done")])
             assert [event.type async for event in events][-1] == "response.completed"
             async with asyncio.timeout(5):
-                await mesh.drain.over.wait()
+                await mesh.drain.over
 
 
 @pytest.mark.parametrize("hurry", [False, True])
@@ -146,7 +146,7 @@ async def test_without_work_it_is_over_at_once() -> None:
     drain = Drain()
     async with asyncio.timeout(5):
         await drain.run(HELD, asyncio.Event())
-    assert drain.over.is_set()
+    assert drain.over.done()
 
 
 def test_the_grace_must_fit_the_shutdown() -> None:
