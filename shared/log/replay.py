@@ -209,6 +209,7 @@ class _Scan:
         with each fetch is right on every broker, so the scan goes on to it, but never past the limit.
         """
         records: list[Envelope[Any]] = []
+        self._consumer.resume(self._partition)
         self._consumer.seek(self._partition, start)
         moved_s = self._clock()
         while await self._consumer.position(self._partition) < self.end:
@@ -220,7 +221,7 @@ class _Scan:
             moved_s = self._clock() if found else moved_s
             if self._clock() - moved_s > STALLED_AFTER_S:
                 raise StalledError(f"no record came for {STALLED_AFTER_S:g} s, {self.end} is the end")
-        self._consumer.pause(self._partition)  # until the next replay assigns another one: no fetches into the void
+        self._consumer.pause(self._partition)  # until the next read: no fetches into the void
         return Replay(records, self.end)
 
 

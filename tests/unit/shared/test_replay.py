@@ -47,6 +47,9 @@ class MemoryConsumer:
     def pause(self, _partition: TopicPartition) -> None:
         self.paused = True
 
+    def resume(self, _partition: TopicPartition) -> None:
+        self.paused = False
+
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return {partitions[0]: self.begin}
 
@@ -64,6 +67,7 @@ class MemoryConsumer:
         return self.at
 
     async def getmany(self, partition: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        assert not self.paused, "a paused partition gives nothing, ever"
         start, self.at = self.at, len(self.messages)
         return {partition: self.messages[start:]}
 
