@@ -115,6 +115,7 @@ class Dispatcher:
         now_ms = self._cluster.now_ms
         mailbox = mailbox_of(worker, owned.id)
         owned.times.attempt = attempt
+        owned.times.worker = worker.beat.id
         owned.times.dispatched_ms = now_ms
         self._slots.reserve(worker.beat.id, owned.id, now_ms + self._limits.claim_timeout_ms)
         self._outbox.append(

@@ -19,7 +19,7 @@ from shared.folds import Claim, Effect, EventFold, JournalFold
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
 from shared.log import RawRecord, Replayer, decode
-from shared.records import Cancel, Claimed, Cut, Journal, Requested, Screening, Tokens
+from shared.records import Cancel, Claimed, Cut, Dispatched, Journal, Requested, Screening, Tokens
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, JOURNAL
 
@@ -233,7 +233,7 @@ class Owner:
             return None
         before = owned.fold.owner
         effect = owned.fold.apply(envelope.record)
-        self._note(owned, effect, envelope.timestamp_ms)
+        self._note(owned, envelope.record, effect, envelope.timestamp_ms)
         if self._acts_on(partition):
             self._stop_superseded(owned, envelope.record, effect, before)
         return owned
@@ -249,15 +249,15 @@ class Owner:
             self._outbox.stop(partition.number, body.response_id, body.claim, body.mailbox, "ended")
         return None
 
-    def _note(self, owned: Owned, effect: Effect, timestamp_ms: int) -> None:
+    def _note(self, owned: Owned, body: Journal, effect: Effect, timestamp_ms: int) -> None:
         heard_ms = max(timestamp_ms, self._cluster.now_ms)
         if effect is Effect.CLAIMED and owned.fold.owner is not None:
             owned.times.claimed_ms = heard_ms
             owned.times.attempt = max(owned.times.attempt, owned.fold.owner.attempt)
             self._dispatcher.claimed(owned)
-        elif effect is Effect.DISPATCHED and owned.fold.attempt > owned.times.attempt:
+        elif isinstance(body, Dispatched) and body.attempt > owned.times.attempt:
             # Another owner sent this job: it deserves its time to be claimed.
-            owned.times.attempt = owned.fold.attempt
+            owned.times.attempt, owned.times.worker = body.attempt, body.worker
             owned.times.dispatched_ms = heard_ms
             self._dispatcher.forget(owned)
         elif effect is Effect.ADVANCED:

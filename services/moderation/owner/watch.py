@@ -34,9 +34,10 @@ class WatchLimits:
 
 @dataclass(slots=True)
 class Timeline:
-    """When things last happened to one response."""
+    """When things last happened to one response. `worker`: to whom its last job went, "" if that is not known."""
 
     attempt: int = 0
+    worker: str = ""
     dispatched_ms: int = 0
     claimed_ms: int = 0
     tokens_ms: int = 0
@@ -61,7 +62,8 @@ def needs_attempt(fold: JournalFold, times: Timeline, cluster: Cluster, limits: 
     if dispatched_for_ms < limits.redispatch_every_ms:
         return None
     if fold.owner is None or fold.owner.attempt < times.attempt:
-        return Reason.UNCLAIMED if dispatched_for_ms > limits.claim_timeout_ms else None
+        gone = bool(times.worker) and not cluster.is_alive(times.worker)
+        return Reason.UNCLAIMED if gone or dispatched_for_ms > limits.claim_timeout_ms else None
     if not fold.owner.live:
         return Reason.RELEASED
     return _worker_trouble(fold.owner.id, fold.owner.worker, times, cluster, limits)

@@ -221,7 +221,7 @@ async def test_a_job_that_another_owner_sent_gets_its_time_to_be_claimed() -> No
     bench.hear(gateway_beat())
     await bench.start()
     await bench.journal(requested(), Dispatched(response_id=response_id(1), attempt=1, worker="worker_1", mailbox=0))
-    bench.hear(worker_beat("worker_2", mailbox=1))
+    bench.hear(worker_beat("worker_1", slots=0), worker_beat("worker_2", mailbox=1))
     await bench.advance(1_000)
     assert bench.jobs == []
     await bench.advance(1_500)

@@ -47,6 +47,19 @@ async def test_a_job_that_nobody_claims_is_sent_anew_after_the_claim_timeout() -
     assert [number for number, _ in attempts(bench)] == [1, 2]
 
 
+async def test_a_job_whose_worker_fell_silent_before_it_claimed_waits_no_longer() -> None:
+    bench = OwnerBench()
+    bench.hear(gateway_beat(), worker_beat("worker_1"))
+    await bench.start()
+    await bench.journal(requested())
+    bench.silence("worker_1")
+    bench.hear(worker_beat("worker_2", mailbox=1))
+    await bench.advance(1_000)
+    assert attempts(bench) == [(1, "worker_1")]
+    await bench.advance(400)
+    assert attempts(bench) == [(1, "worker_1"), (2, "worker_2")]
+
+
 async def test_a_released_claim_starts_a_new_attempt_but_not_more_often_than_allowed() -> None:
     bench = await generating("", redispatch_every_s=0.8)
     await bench.journal(
