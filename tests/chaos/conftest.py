@@ -1,8 +1,16 @@
 """Chaos needs a broker that keeps its records and its groups' clocks: Apache Kafka only."""
 
+import logging
+
 import pytest
 
 from deploy.brokers.select import KAFKA
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_reconnects() -> None:
+    """aiokafka would report each attempt to reach a killed broker, thousands of lines."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
