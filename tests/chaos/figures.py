@@ -10,12 +10,10 @@ from shared.folds import Effect, JournalFold
 from shared.ids import parse_response_id
 from shared.topics import Service
 from tests.chaos.checker import Evidence, response_of
-from tests.chaos.observations import AnyClientLine, Broken, Event, Injected, Opened, by_stream
+from tests.chaos.observations import AnyClientLine, AnyFaultLine, Broken, Event, Healed, Injected, Opened, by_stream
 
 WINDOW_S = 1.0
 """A silence that begins so long after the fault still counts as its effect: tokens were on their way."""
-NEAR_S = 5.0
-"""Faults that lie less apart may pause the same stream at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +38,16 @@ def row(fault: str, faults: int, waits_s: Sequence[float]) -> Row:
 def pauses(evidence: Evidence) -> list[Row]:
     """One row per kind of fault, in the order in which they first struck.
 
-    Where two faults that were close in time both hit a stream, nobody can tell whose pause it was: it is left out.
+    Where two faults hit a stream, one before the other was healed, nobody can tell whose pause it was: it is left out.
     """
     struck: dict[str, list[Injected]] = {}
     for line in evidence.lines:
         if isinstance(line, Injected):
             struck.setdefault(line.fault, []).append(line)
     streams = [_Timed.of(lines) for lines in by_stream(evidence.lines).values()]
-    everything = [fault for faults in struck.values() for fault in faults]
+    near = _overlapping(evidence.lines)
     return [
-        row(name, len(faults), [w for f in faults for w in _waits(f, _near(f, everything), streams, evidence)])
+        row(name, len(faults), [w for f in faults for w in _waits(f, near[id(f)], streams, evidence)])
         for name, faults in struck.items()
     ]
 
@@ -69,13 +67,20 @@ class _Timed:
         return bool(self.times) and self.times[0] <= at <= self.times[-1]
 
 
-def _near(fault: Injected, everything: Sequence[Injected]) -> list[Injected]:
-    """The faults that may have a part in the effect of `fault`. A death of history pauses no stream."""
-    return [
-        other
-        for other in everything
-        if abs(other.at - fault.at) < NEAR_S and other is not fault and other.service != Service.HISTORY.value
-    ]
+def _overlapping(lines: Sequence[AnyClientLine | AnyFaultLine]) -> dict[int, list[Injected]]:
+    """By each fault's identity: the faults under way at the same time. A death of history pauses no stream."""
+    found: dict[int, list[Injected]] = {}
+    under_way: list[Injected] = []
+    for line in lines:
+        if isinstance(line, Injected):
+            found[id(line)] = [other for other in under_way if other.service != Service.HISTORY.value]
+            if line.service != Service.HISTORY.value:
+                for other in under_way:
+                    found[id(other)].append(line)
+            under_way.append(line)
+        elif isinstance(line, Healed):
+            under_way = [other for other in under_way if (other.fault, other.victim) != (line.fault, line.victim)]
+    return found
 
 
 def ordinary(evidence: Evidence) -> Row:

@@ -2,7 +2,7 @@
 
 from tests.chaos.checker import Evidence
 from tests.chaos.figures import pauses
-from tests.chaos.observations import AnyClientLine, AnyFaultLine, Asked, Event, Injected, Opened
+from tests.chaos.observations import AnyClientLine, AnyFaultLine, Asked, Event, Healed, Injected, Opened
 
 
 def stream(number: int, gateway: str, *times: float) -> list[AnyClientLine]:
@@ -42,6 +42,8 @@ def test_a_pause_that_two_faults_share_belongs_to_neither() -> None:
     assert found["broker dies"] == (1, 4.0)
 
 
-def test_faults_that_lie_apart_do_not_disturb_each_other() -> None:
-    found = figures(*stream(1, "g1", 0.0, 1.0, 3.0, 20.0, 22.0), killed("g1", 1.5), broker_killed(20.5))
+def test_a_fault_that_was_healed_disturbs_no_later_one() -> None:
+    lines = stream(1, "g1", 0.0, 1.0, 3.0, 4.0, 6.0)
+    healed = Healed(at=3.5, fault="g1 dies", victim="g1")
+    found = figures(*lines, killed("g1", 1.5), healed, broker_killed(4.5))
     assert found == {"g1 dies": (1, 1.5), "broker dies": (1, 1.5)}
