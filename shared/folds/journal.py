@@ -52,7 +52,7 @@ class Effect(Enum):
 
 @dataclass(slots=True)
 class Claim:
-    """One worker's hold on the response. `live` ends with `released` or when the claim turns out void."""
+    """One worker's hold on the response. `live` ends when it is released (`reason` says why) or turns out void."""
 
     id: str
     attempt: int
@@ -60,6 +60,7 @@ class Claim:
     mailbox: int
     started: bool = False
     live: bool = True
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -177,6 +178,7 @@ class JournalFold:
         if claim is None or not claim.live:
             return Effect.IGNORED
         claim.live = False
+        claim.reason = record.reason
         if record.full:
             self.attempts_counted -= 1
             self.attempts_without_progress -= 1

@@ -15,6 +15,7 @@ from shared.records import (
     Heartbeat,
     Incomplete,
     Message,
+    Released,
     Requested,
     ResponseSpec,
     Usage,
@@ -62,7 +63,9 @@ def claimed(claim: str, attempt: int = 1) -> Envelope[Any]:
 
 
 def poisoned(*attempts: int) -> list[Envelope[Any]]:
-    return [at(n, Dispatched(response_id=RESPONSE, attempt=n, worker="inference-1", mailbox=0)) for n in attempts]
+    tries = [at(n, Dispatched(response_id=RESPONSE, attempt=n, worker="inference-1", mailbox=0)) for n in attempts]
+    last = Released(response_id=RESPONSE, claim="c", attempt=attempts[-1], worker="inference-1", reason="it died")
+    return [*tries, at(9, last)]
 
 
 def letter(attempts: int, error: str = "it died") -> Envelope[Any]:
@@ -118,7 +121,7 @@ HARMS: dict[str, tuple[Harm, Finding]] = {
     "poison is not put aside": (Harm.NOT_BURIED, lambda: list(buried(RESPONSE, poisoned(1, 2, 3), FAILED, [], 3))),
     "poison is put aside without a cause": (
         Harm.NOT_BURIED,
-        lambda: list(buried(RESPONSE, poisoned(1, 2, 3), FAILED, [letter(3, error="")], 3)),
+        lambda: list(buried(RESPONSE, poisoned(1, 2, 3), FAILED, [letter(3, error="3 failed")], 3)),
     ),
     "a worker ended": (Harm.DIED, lambda: list(died({"a", "b"}, {"b"}))),
     "a slot is given back too late": (Harm.HELD, lambda: held([ENDED], [beat(1100, "c1"), beat(3100)], 2)[1]),

@@ -94,7 +94,8 @@ class Dispatcher:
         """The cut follows its dead letter: if that is lost, whoever takes over finds no cut and gives up once more."""
         owned.ending = True
         message = f"The response could not be generated: {owned.times.attempt} attempts failed ({reason.value})."
-        letter = self._outbox.put_job_aside(owned, self._job(owned, owned.times.attempt), message)
+        cause = owned.fold.owner.reason if owned.fold.owner is not None else ""
+        letter = self._outbox.put_job_aside(owned, self._job(owned, owned.times.attempt), f"{message} {cause}".rstrip())
         letter.add_done_callback(lambda done: self._cut_after(done, owned, message))
 
     def _cut_after(self, letter: "asyncio.Future[Appended]", owned: Owned, message: str) -> None:

@@ -14,6 +14,7 @@ from shared.records import (
     Dispatched,
     Failed,
     Heartbeat,
+    Released,
     Requested,
 )
 from shared.records.codec import Envelope
@@ -105,7 +106,8 @@ def buried(
     if not isinstance(terminal, Failed):
         yield Violation(Harm.NOT_BURIED, response_id, f"ended with {terminal}")
     own = [letter.record for letter in letters if letter.record.key == response_id]
-    if [(letter.attempts, bool(letter.error), bool(letter.value)) for letter in own] != [(attempts, True, True)]:
+    cause = next((e.record.reason for e in reversed(journal) if isinstance(e.record, Released)), "no worker said why")
+    if [(letter.attempts, cause in letter.error, bool(letter.value)) for letter in own] != [(attempts, True, True)]:
         yield Violation(Harm.NOT_BURIED, response_id, f"the dead-letter queue holds {own}")
 
 

@@ -183,6 +183,7 @@ async def test_three_attempts_without_progress_fail_the_response_and_put_the_job
     assert (end.code, "3 attempts" in end.message) == ("server_error", True)
     (letter,) = bench.log.dead_letters(JOBS)
     assert (letter.key, letter.attempts) == (response_id(1), 3)
+    assert "(the worker released its claim, or it turned out void). died" in letter.error, "with the worker's own word"
     job = RecordDecoder[Job](Job).decode(letter.value.encode())
     assert (job.response_id, job.prompt[0].text) == (response_id(1), "Hello")
 
