@@ -193,6 +193,9 @@ class Fanout:
         stream = Stream(response_id)
         stream.hold_back()
         lease = self._lease(follower, stream)
+        # Before the log is read, which takes a while when thousands resume: the grace must not run out meanwhile.
+        stream.counted = True
+        self._presence.attached(stream.id)
         task = asyncio.create_task(self._catch_up(follower, stream), name=f"catch up {response_id.text}")
         self._catching_up[response_id.text] = task
         task.add_done_callback(lambda done: self._caught_up_with(response_id, done))
@@ -217,9 +220,7 @@ class Fanout:
             return
         if not follower.begun:
             follower.start_at(replay.next_offset, self._ended)
-        if not stream.accepted.spec.background:
-            stream.counted = True
-            self._presence.attached(stream.id)
+        stream.counted = not stream.accepted.spec.background
 
     def _follower_of(self, partition: int) -> Follower:
         if self._home is not None and partition in self._home.partitions:

@@ -114,6 +114,7 @@ async def test_joining_in_the_middle_gives_the_same_bytes(setup: Setup, make_log
     async with asyncio.timeout(5):
         while not setup.log.replays:
             await asyncio.sleep(0)
+    assert setup.presence.seen == [("attached", log.id.text)], "it counts before the log was read"
     setup.say(log, records[2])  # falls between the replay and its end
     setup.log.replay_gate.set()
     lease, other = await joining, await second
