@@ -1,5 +1,6 @@
 """CPU per token: the arithmetic, and that the synthetic lives are lives that the mesh's own folds accept."""
 
+import pytest
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
@@ -8,7 +9,7 @@ from shared.records import Accepted
 from tests.bench.idle import Idle, idle_table
 from tests.bench.tokens.cost import Cost, Measured, cost_table, middle
 from tests.bench.tokens.rate import TokenLoad, due
-from tests.bench.tokens.readers import text_frame
+from tests.bench.tokens.readers import pong, text_frame
 from tests.bench.tokens.synthetic import PIECE, Synthetic
 from tests.bench.tokens.window import Window
 
@@ -82,14 +83,24 @@ async def test_what_is_due_adds_up_to_the_rate() -> None:
     assert len(counts) > 1
 
 
-def test_a_masked_frame_is_read_by_a_real_server() -> None:
-    for size in (5, 125, 126, 3000):
-        reader, payload = StreamReader(), b"x" * size
-        reader.feed_data(text_frame(payload))
-        parsing = Frame.parse(reader.read_exact, mask=True)
-        try:
-            next(parsing)
-        except StopIteration as done:
-            assert (done.value.opcode, done.value.data) == (Opcode.TEXT, payload)
-        else:
-            raise AssertionError("the frame is not whole")
+def parsed(frame: bytes) -> Frame:
+    """As a server reads it. A frame that is not whole raises ValueError."""
+    reader = StreamReader()
+    reader.feed_data(frame)
+    try:
+        next(Frame.parse(reader.read_exact, mask=True))
+    except StopIteration as done:
+        assert isinstance(done.value, Frame)
+        return done.value
+    raise ValueError("the frame is not whole")
+
+
+@pytest.mark.parametrize("size", [5, 125, 126, 3000])
+def test_a_masked_frame_is_read_by_a_real_server(size: int) -> None:
+    frame = parsed(text_frame(b"x" * size))
+    assert (frame.opcode, frame.data) == (Opcode.TEXT, b"x" * size)
+
+
+def test_a_ping_is_answered_with_its_own_words() -> None:
+    frame = parsed(pong(Frame(Opcode.PING, b"abcd").serialize(mask=False)))
+    assert (frame.opcode, frame.data) == (Opcode.PONG, b"abcd")

@@ -22,7 +22,7 @@ class Child:
 
 @asynccontextmanager
 async def child(module: str, told: bytes) -> AsyncIterator[Child]:
-    """`python -m module` with the line `told`, killed at the end. Raises BenchError if it ends before it answers."""
+    """`python -m module` with the line `told`, killed at the end. Raises BenchError if it ends by itself."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -34,6 +34,8 @@ async def child(module: str, told: bytes) -> AsyncIterator[Child]:
         if not line:
             raise BenchError(f"{module} ended with {await process.wait()}")
         yield Child(process.pid, line.decode().split())
+        if process.returncode is not None:
+            raise BenchError(f"{module} ended early, with {process.returncode}")
     finally:
         if process.returncode is None:
             process.kill()
