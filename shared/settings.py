@@ -42,6 +42,7 @@ class MeshSettings(KafkaSettings):
     service_id: str = Field("", description="unique id of this process; minted when empty")
     heartbeat_ms: int = Field(200, ge=20, le=5000, description="interval of service.heartbeats")
     silent_after_s: float = Field(1.0, gt=0, description="without heartbeats for so long, a service counts as dead")
+    start_timeout_s: float = Field(30.0, gt=0, description="how long to wait for the broker at start")
     shutdown_s: float = Field(10.0, gt=0, description="one deadline for all steps of a shutdown")
     skew_margin_s: float = Field(5.0, ge=0, description="how far clocks may differ when a replay seeks by time")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

@@ -39,7 +39,6 @@ class GatewaySettings(MeshSettings):
     )
     query_timeout_s: float = Field(5.0, gt=0, description="how long to wait for history's answer")
     cancel_timeout_s: float = Field(10.0, gt=0, description="how long a cancel waits for the response to end")
-    start_timeout_s: float = Field(30.0, gt=0, description="how long to wait for the broker at start")
 
     @property
     def grace_s(self) -> float:

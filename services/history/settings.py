@@ -14,7 +14,6 @@ class HistorySettings(MeshSettings):
     model: str = Field("", description="the model whose tokenizer counts prompts; empty: the bundled default")
     parent_wait_s: float = Field(11.0, ge=0, description="how long to wait for a previous response that still runs")
     max_in_flight: int = Field(256, ge=1, le=10_000, description="requests of the control plane handled at once")
-    start_timeout_s: float = Field(30.0, gt=0, description="how long to wait for the broker at start")
 
     @property
     def sqlite_file(self) -> Path:

@@ -10,7 +10,7 @@ from shared.chat import load_chat_tokenizer
 from shared.heartbeats import Heart
 from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
-from shared.log import GroupConsumer, LogWriter, Replayer
+from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
 from shared.telemetry import start_telemetry
 from shared.topics import JOBS, Service
 
@@ -47,6 +47,8 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
     heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", flush_traces)
+        await wait_for_broker(settings, settings.start_timeout_s)
+        await ensure_topics(settings)
         await life.start("log writer", writer)
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)

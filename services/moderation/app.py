@@ -15,7 +15,7 @@ from shared.errors import LogError
 from shared.heartbeats import ClusterWatcher, Heart
 from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
-from shared.log import GroupConsumer, LogWriter, Replayer
+from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
 from shared.telemetry import start_telemetry
 from shared.topics import JOURNAL, Service
 
@@ -50,6 +50,8 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
 
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", flush_traces)
+        await wait_for_broker(settings, settings.start_timeout_s)
+        await ensure_topics(settings)
         await life.start("log writer", writer)
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from shared.errors import BrokerUnavailableError, LogError, SettingsError
 from shared.log.clients import client_options, topic_name
@@ -21,7 +21,7 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
     client = AIOKafkaAdminClient(**client_options(settings))
     try:
         await client.start()
-    except (KafkaConnectionError, OSError) as error:
+    except (KafkaError, OSError) as error:
         await client.close()
         raise BrokerUnavailableError(
             f"no Kafka broker answers at {settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 1000
 # Behind its last record a scan leaves a fetch that waits at the log's end, and a broker answers a connection's requests
-# in turn: the next replay would wait for it (measured: up to 180 ms with the default wait, 20 ms so).
+# in turn: the next replay would wait for it.
 _FETCH_MAX_WAIT_MS = 5
 _NO_LIMIT = 1 << 62
 _FIRST_KINDS = (Requested, Accepted)
