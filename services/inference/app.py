@@ -23,42 +23,41 @@ ANNOUNCE_S = 1.0
 async def serve(settings: InferenceSettings, stop: Stop) -> None:
     """Load the model, take mail until `stop`, then release what is held and leave the group."""
     service_id = settings.service_id or new_id("inference")
-    flush_traces = start_telemetry(Service.INFERENCE, service_id)
     tokenizer = load_chat_tokenizer(settings.model)
     engine = build_engine(settings.engine_settings(), tokenizer)
-    heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
-    writer = LogWriter(settings, Service.INFERENCE, service_id)
-    replayer = Replayer(settings, Service.INFERENCE)
-    worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)
-    group = GroupConsumer(
-        settings, Service.INFERENCE, JOBS, GROUP, on_assigned=worker.on_assigned, on_revoked=worker.on_revoked
-    )
-    mailbox = Mailbox(worker, writer, group)
-
-    async def take_mail() -> None:
-        async for batch in group.batches():
-            await mailbox.take(batch)
-
-    def progress(line: str) -> None:
-        log.debug("%s", line)
-        heart.update(detail=line)
-
-    info = engine.info
-    heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", flush_traces)
+        life.at_end_blocking("traces", start_telemetry(Service.INFERENCE, service_id))
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
+        heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
+        writer = LogWriter(settings, Service.INFERENCE, service_id)
+        replayer = Replayer(settings, Service.INFERENCE)
+        worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)
+        group = GroupConsumer(
+            settings, Service.INFERENCE, JOBS, GROUP, on_assigned=worker.on_assigned, on_revoked=worker.on_revoked
+        )
+        info = engine.info
+        heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)
         await life.start("log writer", writer)
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)
         await life.start("replayer", replayer)
         life.at_end("engine", engine.close)
-        await engine.start(worker.on_outputs, progress)
+        await engine.start(worker.on_outputs, lambda line: _progress(heart, line))
         await life.start("mailbox", group)
-        life.spawn("mail", take_mail())
+        life.spawn("mail", _take_mail(Mailbox(worker, writer, group), group))
         life.spawn("engine watch", worker.keep_engine_alive())
         life.at_end("generations", lambda: worker.drain(ANNOUNCE_S))
         heart.update(state="ready", detail="", slots_free=info.slots)
         log.info("serves %s (window %d tokens, %d slots)", info.id, info.context_window, info.slots)
         await life.until_end()
+
+
+def _progress(heart: Heart, line: str) -> None:
+    log.debug("%s", line)
+    heart.update(detail=line)
+
+
+async def _take_mail(mailbox: Mailbox, group: GroupConsumer) -> None:
+    async for batch in group.batches():
+        await mailbox.take(batch)

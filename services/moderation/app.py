@@ -9,10 +9,10 @@ from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.owner import Owner
 from services.moderation.owner.screening import Screener
 from services.moderation.owner.watch import WatchLimits
-from services.moderation.policy import load_policy
+from services.moderation.policy import Policy, load_policy
 from services.moderation.settings import ModerationSettings
 from shared.errors import LogError
-from shared.heartbeats import ClusterWatcher, Heart
+from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
@@ -26,32 +26,26 @@ GROUP = "moderation"
 async def serve(settings: ModerationSettings, stop: Stop) -> None:
     """Own the assigned partitions until `stop`, then commit and leave the group."""
     service_id = settings.service_id or new_id("moderation")
-    flush_traces = start_telemetry(Service.MODERATION, service_id)
     policy = load_policy(settings.policy)
     for warning in policy.warnings:
         log.warning("%s", warning)
-    heart = Heart(settings, Service.MODERATION, service_id)
-    writer = LogWriter(settings, Service.MODERATION, service_id)
-    replayer = Replayer(settings, Service.MODERATION)
-    watcher = ClusterWatcher(settings, Service.MODERATION)
-    outbox = Outbox(writer)
-    limits = WatchLimits.of(settings)
-    dispatcher = Dispatcher(outbox, watcher.cluster, limits, settings.max_waiting)
-    screener = Screener(policy, PatternClassifier(policy), outbox, dispatcher)
-    owner = Owner(settings, service_id, screener, dispatcher, outbox, replayer, watcher.cluster)
-    journal = GroupConsumer(
-        settings,
-        Service.MODERATION,
-        JOURNAL,
-        GROUP,
-        on_assigned=lambda numbers: _take_over(owner, journal, numbers),
-        on_revoked=owner.drop,
-    )
-
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", flush_traces)
+        life.at_end_blocking("traces", start_telemetry(Service.MODERATION, service_id))
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
+        heart = Heart(settings, Service.MODERATION, service_id)
+        writer = LogWriter(settings, Service.MODERATION, service_id)
+        replayer = Replayer(settings, Service.MODERATION)
+        watcher = ClusterWatcher(settings, Service.MODERATION)
+        owner = _owner(settings, service_id, policy, writer, replayer, watcher.cluster)
+        journal = GroupConsumer(
+            settings,
+            Service.MODERATION,
+            JOURNAL,
+            GROUP,
+            on_assigned=lambda numbers: _take_over(owner, journal, numbers),
+            on_revoked=owner.drop,
+        )
         await life.start("log writer", writer)
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)
@@ -66,6 +60,20 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         log.info("screens with policy %s", policy.name)
         await life.until_end()
         heart.update(state="draining", partitions=[])
+
+
+def _owner(
+    settings: ModerationSettings,
+    service_id: str,
+    policy: Policy,
+    writer: LogWriter,
+    replayer: Replayer,
+    cluster: Cluster,
+) -> Owner:
+    outbox = Outbox(writer)
+    dispatcher = Dispatcher(outbox, cluster, WatchLimits.of(settings), settings.max_waiting)
+    screener = Screener(policy, PatternClassifier(policy), outbox, dispatcher)
+    return Owner(settings, service_id, screener, dispatcher, outbox, replayer, cluster)
 
 
 async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -> None:
