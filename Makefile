@@ -46,7 +46,7 @@ check: $(ENVIRONMENT) ## lint (ruff), format (ruff format), strict types (mypy)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(ENVIRONMENT) ## latency and throughput through the mesh against the bare engine, on Apache Kafka
+bench: $(ENVIRONMENT) ## latency, throughput, CPU per token and idle streams, on Apache Kafka: ARGS="--only cpu"
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 chaos: $(ENVIRONMENT) ## every kind of fault 200 times under streams on Apache Kafka, hours: ARGS="--minutes 20 --overlap"
