@@ -20,6 +20,7 @@ class Capabilities:
     creates_topics_unasked: a metadata request for an unknown topic creates it, with partitions of its own choice.
     session_timeout_ms: the shortest group session timeout that works well there.
     fetch_max_wait_ms: how long a fetch may wait there: a broker that wakes it on new records may take its time.
+    restarts_groups: a group takes new members at once when all of its members have ended.
     controllable: `kill()` and `restart()` work; a broker that others started is not ours to kill.
     """
 
@@ -29,6 +30,7 @@ class Capabilities:
     session_timeout_ms: int
     fetch_max_wait_ms: int = 100
     creates_topics_unasked: bool = False
+    restarts_groups: bool = True
     controllable: bool = True
 
 
