@@ -79,14 +79,22 @@ async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     `stop()` raises what ended the fetcher, and waits for a coordinator that may wait for the broker; what it did not
     get to then stays alive. aiokafka has no public names for these parts.
     """
-    if await _closed("consumer", consumer.stop, CLOSE_TIMEOUT_S):
-        return  # else: a second call would do nothing
     coordination = getattr(consumer._coordinator, "_coordination_task", None)  # only a member of a group has one
+    stop = consumer.stop if coordination is not None else lambda: _stop_between_connections(consumer)
+    if await _closed("consumer", stop, CLOSE_TIMEOUT_S):
+        return  # else: a second call would do nothing
     if coordination is not None:
         coordination.cancel()
     if consumer._fetcher is not None:
         await _closed("fetcher", consumer._fetcher.close, CLOSE_TIMEOUT_S)
     await _closed("client", consumer._client.close, CLOSE_TIMEOUT_S)
+
+
+async def _stop_between_connections(consumer: AIOKafkaConsumer) -> None:
+    """`stop()` cancels the fetcher, which may just be opening a connection: nobody would close that one. A member of a
+    group needs its connections to leave it, so it cannot keep others from being opened."""
+    async with consumer._client._get_conn_lock:
+        await consumer.stop()
 
 
 async def close_producer(producer: AIOKafkaProducer, timeout_s: float) -> None:

@@ -26,6 +26,7 @@ class Stumbling:
 class Closes:
     def __init__(self, owner: Stumbling, name: str) -> None:
         self._owner, self._name = owner, name
+        self._get_conn_lock = asyncio.Lock()
 
     async def close(self) -> None:
         self._owner.closed.append(self._name)
@@ -34,6 +35,17 @@ class Closes:
 async def test_what_the_fetcher_did_not_get_to_is_closed_all_the_same() -> None:
     consumer: Any = Stumbling()
     await close_consumer(consumer)
+    assert consumer.closed == ["fetcher", "client"]
+
+
+async def test_a_connection_that_is_being_opened_stands_before_the_fetcher_is_cancelled() -> None:
+    """Cancelled in the middle it would belong to nobody, and nobody would close it."""
+    consumer: Any = Stumbling()
+    async with consumer._client._get_conn_lock:
+        closing = asyncio.create_task(close_consumer(consumer))
+        await asyncio.sleep(0.01)
+        assert consumer.closed == []
+    await closing
     assert consumer.closed == ["fetcher", "client"]
 
 

@@ -55,7 +55,8 @@ class Consumer:
         self.listener: ConsumerRebalanceListener | None = None
         self.asleep: set[TopicPartition] = set()
         self.topic = EVENTS.name
-        self._fetcher = self._client = None
+        self._fetcher = None
+        self._client = SimpleNamespace(_get_conn_lock=asyncio.Lock())
         self._coordinator = SimpleNamespace(generation=1)
 
     async def start(self) -> None:

@@ -165,7 +165,8 @@ class FailingConsumer(MemoryConsumer):
     def __init__(self, connections: Connections) -> None:
         super().__init__([(10, accepted()), (30, DELTA)])
         self._connections = connections
-        self._fetcher = self._client = None
+        self._fetcher = self._coordinator = None
+        self._client = SimpleNamespace(_get_conn_lock=asyncio.Lock())
         self.mute = False
         self.closed = False
 
