@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -71,6 +71,23 @@ def make_consumer(settings: KafkaSettings, *, group: str | None = None, **overri
             "heartbeat_interval_ms": settings.heartbeat_interval_ms,
         }
     return AIOKafkaConsumer(**options)
+
+
+async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, which opens connections, to its end also where it is cancelled, for at most CLOSE_TIMEOUT_S more.
+
+    Cancelled while it opens one, aiokafka leaves a connection that nobody closes.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
+        if not task.done():
+            task.cancel()
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("cancelled, and failed as well: %s", error)
+        raise
 
 
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:

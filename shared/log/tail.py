@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import BrokerUnavailableError, ReplayGoneError
-from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
+from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name, uninterrupted
 from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
@@ -86,6 +86,9 @@ class Tail:
         ListOffsets understates the end, also up to one batch of older ones. Raises BrokerUnavailableError.
         """
         wanted = {TopicPartition(self._name, number): first for number, first in positions.items()}
+        await uninterrupted(self._start(wanted))
+
+    async def _start(self, wanted: Mapping[TopicPartition, int | None]) -> None:
         try:
             await self._consumer.start()
             self._consumer.assign(list(wanted))  # also asks for the topic's metadata

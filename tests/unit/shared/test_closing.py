@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.log.clients import close_consumer
+from shared.log.clients import close_consumer, uninterrupted
 
 
 class Stumbling:
@@ -57,3 +57,22 @@ async def test_a_cancel_of_ours_is_obeyed() -> None:
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
+
+
+async def test_a_start_that_is_cancelled_ends_first() -> None:
+    """A connection that is opened half belongs to nobody."""
+    opened, go_on = [], asyncio.Event()
+
+    async def start() -> None:
+        await go_on.wait()
+        opened.append("whole")
+
+    starting = asyncio.create_task(uninterrupted(start()))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.sleep(0.01)
+    assert not starting.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert opened == ["whole"]
