@@ -48,14 +48,10 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         ports = Ports(store, replayer, counter, now_ms, settings.partitions, settings.parent_wait_s)
         control = ControlPlane(settings, ports, outbox)
         await asyncio.gather(life.start("recorder group", events), life.start("control plane", control))
-        life.spawn("recorder", _record(Recorder(store, replayer, outbox), events))
+        recorder = Recorder(store, replayer, outbox)
+        life.spawn("recorder", events.each(lambda batch: recorder.take(batch, events)))
         life.spawn("control plane", control.watch())
         heart.update(state="ready", detail="", model=counter.model_id, revision=counter.revision)
         log.info("ready: answers from %s", settings.sqlite_file)
         await life.until_end()
         heart.update(state="draining")
-
-
-async def _record(recorder: Recorder, events: GroupConsumer) -> None:
-    async for batch in events.batches():
-        await recorder.take(batch, events)

@@ -45,7 +45,7 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         life.at_end("engine", engine.close)
         await engine.start(worker.on_outputs, lambda line: _progress(heart, line))
         await life.start("mailbox", group)
-        life.spawn("mail", _take_mail(Mailbox(worker, writer, group), group))
+        life.spawn("mail", group.each(Mailbox(worker, writer, group).take))
         life.spawn("engine watch", worker.keep_engine_alive())
         life.at_end("generations", lambda: worker.drain(ANNOUNCE_S))
         heart.update(state="ready", detail="", slots_free=info.slots)
@@ -56,8 +56,3 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
 def _progress(heart: Heart, line: str) -> None:
     log.debug("%s", line)
     heart.update(detail=line)
-
-
-async def _take_mail(mailbox: Mailbox, group: GroupConsumer) -> None:
-    async for batch in group.batches():
-        await mailbox.take(batch)

@@ -8,14 +8,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from services.inference.worker import Worker
-from shared.errors import AppendError, InvalidIdError, LogError, MalformedRecordError, RecordError
-from shared.ids import parse_response_id
-from shared.log import Appended, LogWriter, RawRecord, dead_letter, decode
+from shared.errors import AppendError, LogError, RecordError
+from shared.log import Appended, LogWriter, RawRecord, dead_letter, decode_of_response
 from shared.records import Job, Stop
-from shared.records.codec import Envelope
 from shared.topics import JOBS, Service
 
 log = logging.getLogger(__name__)
@@ -62,7 +60,7 @@ class Mailbox:
     def _handle(self, record: RawRecord) -> Awaitable[None] | None:
         """What to wait for before the record counts as handled."""
         try:
-            envelope = _decode(record)
+            envelope, _ = decode_of_response(JOBS, record)
             if isinstance(envelope.record, Stop):
                 self._worker.obey(envelope.record)
                 return None
@@ -99,13 +97,3 @@ class Mailbox:
                 delay_s *= 2
         self.counts.lost_letters += 1
         log.error("mail %d/%d has no dead letter: look for it in %s", record.partition, record.offset, JOBS.name)
-
-
-def _decode(record: RawRecord) -> Envelope[Any]:
-    """Raises RecordError, also where there is no response that could be claimed."""
-    envelope = decode(JOBS, record)
-    try:
-        parse_response_id(envelope.record.response_id)
-    except InvalidIdError as error:
-        raise MalformedRecordError(str(error)) from error
-    return envelope

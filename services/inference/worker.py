@@ -16,7 +16,7 @@ from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.errors import AppendError, ChatmeshError
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms
-from shared.log import Appended, LogWriter, Replayer
+from shared.log import Appended, LogWriter, Replayer, failing_late
 from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
@@ -229,13 +229,8 @@ class Worker:
             self._let_go(generation, record.finish.reason)
 
     def _send(self, record: Journal) -> asyncio.Future[Appended]:
-        """Append to the journal; what the writer refuses at once, because it is full, has failed like any other."""
-        try:
-            return self._writer.enqueue(JOURNAL, record)
-        except AppendError as error:
-            failed: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
+        """Append to the journal."""
+        return failing_late(self._writer.enqueue, JOURNAL, record)
 
     def _revive(self) -> None:
         if not self._draining:

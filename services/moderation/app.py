@@ -54,7 +54,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         life.watch(watcher.task)
         await life.start("journal group", journal)
         life.at_end("low watermarks", lambda: _commit(owner, journal))
-        life.spawn("journal", _follow(owner, journal))
+        life.spawn("journal", journal.each(owner.on_records))
         life.spawn("watch", _watch(owner, journal, heart, settings))
         heart.update(state="ready")
         log.info("screens with policy %s", policy.name)
@@ -80,11 +80,6 @@ async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -
     """Own the partitions from their committed offsets on."""
     generation = journal.generation
     await owner.take_over({n: (await journal.position(n), await journal.end_offset(n)) for n in numbers}, generation)
-
-
-async def _follow(owner: Owner, journal: GroupConsumer) -> None:
-    async for batch in journal.batches():
-        await owner.on_records(batch)
 
 
 async def _watch(owner: Owner, journal: GroupConsumer, heart: Heart, settings: ModerationSettings) -> None:

@@ -4,8 +4,8 @@ from shared.log.admin import ensure_topics, wait_for_broker
 from shared.log.dead_letters import dead_letter, dead_work
 from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
-from shared.log.tail import RawRecord, Tail, decode
-from shared.log.writer import Appended, LogWriter
+from shared.log.tail import RawRecord, Tail, decode, decode_of_response
+from shared.log.writer import Appended, LogWriter, failing_late
 
 __all__ = [
     "Appended",
@@ -18,6 +18,8 @@ __all__ = [
     "dead_letter",
     "dead_work",
     "decode",
+    "decode_of_response",
     "ensure_topics",
+    "failing_late",
     "wait_for_broker",
 ]

@@ -120,6 +120,11 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             else:
                 await asyncio.sleep(0)
 
+    async def each(self, handle: Callable[[list[RawRecord]], Awaitable[None]]) -> None:
+        """Hand every batch to `handle`, one after the other, until cancelled. Raises what `batches` does."""
+        async for batch in self.batches():
+            await handle(batch)
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure

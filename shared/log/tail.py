@@ -9,7 +9,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from shared.errors import BrokerUnavailableError, ReplayGoneError
+from shared.errors import BrokerUnavailableError, InvalidIdError, MalformedRecordError, ReplayGoneError
+from shared.ids import ResponseId, parse_response_id
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name, uninterrupted
 from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
@@ -56,6 +57,15 @@ def decode(topic: Topic, record: RawRecord) -> Envelope[Any]:
         record.timestamp_ms,
         trace_of(record.headers),
     )
+
+
+def decode_of_response(topic: Topic, record: RawRecord) -> tuple[Envelope[Any], ResponseId]:
+    """As `decode`, with the id of the response that the record is about. Raises RecordError also if it is none."""
+    envelope = decode(topic, record)
+    try:
+        return envelope, parse_response_id(envelope.record.response_id)
+    except InvalidIdError as error:
+        raise MalformedRecordError(str(error)) from error
 
 
 class Tail:

@@ -9,9 +9,9 @@ import asyncio
 import logging
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -34,6 +34,8 @@ from shared.settings import KafkaSettings
 from shared.topics import Partitioning, Service, Topic, assert_may_produce
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 MAX_PENDING_RECORDS = 100_000
 EXPIRES_AFTER_REQUESTS = 2
@@ -65,6 +67,18 @@ def _check_size(batch: BatchBuilder) -> None:
     """Raises MessageSizeTooLargeError, as `AIOKafkaProducer.send` would: so long a record is alone in its batch."""
     if batch.size() > MAX_REQUEST_BYTES:
         raise MessageSizeTooLargeError(f"{batch.size():,} bytes exceed the limit of {MAX_REQUEST_BYTES:,}")
+
+
+def failing_late(
+    append: Callable[P, "asyncio.Future[Appended]"], *args: P.args, **options: P.kwargs
+) -> "asyncio.Future[Appended]":
+    """`append(...)`; what the writer refuses at once, because it is full, has failed like any other append."""
+    try:
+        return append(*args, **options)
+    except AppendError as error:
+        failed: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
 
 
 class _Lane:

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
-from shared.log import Appended, LogWriter, RawRecord, dead_letter, dead_work
+from shared.log import Appended, LogWriter, RawRecord, dead_letter, dead_work, failing_late
 from shared.records import Events, Job, Journal, Record, Rejected, Stop, Verdict
 from shared.topics import EVENTS, JOBS, JOURNAL, REPLIES, VERDICTS, Service, Topic
 
@@ -25,7 +25,8 @@ class Outbox:
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
         self.broken: set[int] = set()
-        self._checks = _Checks(self._check)
+        # One callback a partition, made once: there is an append for every delta.
+        self._check_of = cache(lambda partition: partial(self._check, partition))
 
     def publish(self, owned: Owned, event: Events, trace: Mapping[str, str] | None = None) -> asyncio.Future[Appended]:
         """Append to the public log."""
@@ -76,19 +77,13 @@ class Outbox:
 
     def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[Appended]:
         """A journal record that cannot be handled."""
-        try:
-            letter = dead_letter(self._writer, Service.MODERATION, JOURNAL, record, error)
-        except AppendError as full:
-            letter = _failed(full)
+        letter = failing_late(dead_letter, self._writer, Service.MODERATION, JOURNAL, record, error)
         return self._watched(record.partition, letter)
 
     def put_job_aside(self, owned: Owned, job: Job, error: str) -> asyncio.Future[Appended]:
         """A job that no worker could finish."""
         attempts = owned.fold.attempt
-        try:
-            letter = dead_work(self._writer, Service.MODERATION, JOBS, job, error, attempts)
-        except AppendError as full:
-            letter = _failed(full)
+        letter = failing_late(dead_work, self._writer, Service.MODERATION, JOBS, job, error, attempts)
         return self._watched(owned.partition, letter)
 
     def _send(
@@ -100,14 +95,11 @@ class Outbox:
         partition: int | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> asyncio.Future[Appended]:
-        try:
-            future = self._writer.enqueue(topic, record, partition=partition, trace=trace)
-        except AppendError as error:
-            future = _failed(error)
-        return self._watched(owner_partition, future)
+        append = failing_late(self._writer.enqueue, topic, record, partition=partition, trace=trace)
+        return self._watched(owner_partition, append)
 
     def _watched(self, owner_partition: int, append: asyncio.Future[Appended]) -> asyncio.Future[Appended]:
-        append.add_done_callback(self._checks[owner_partition])
+        append.add_done_callback(self._check_of(owner_partition))
         return append
 
     def _check(self, owner_partition: int, done: asyncio.Future[Appended]) -> None:
@@ -119,21 +111,3 @@ class Outbox:
         if owner_partition not in self.broken:
             log.error("partition %d will be taken over anew: %s", owner_partition, error)
         self.broken.add(owner_partition)
-
-
-class _Checks(dict[int, Callable[[asyncio.Future[Appended]], None]]):
-    """Partition → what looks at its appends, made once: there is one for every delta."""
-
-    def __init__(self, check: Callable[[int, asyncio.Future[Appended]], None]) -> None:
-        self._check = check
-
-    def __missing__(self, partition: int) -> Callable[[asyncio.Future[Appended]], None]:
-        self[partition] = partial(self._check, partition)
-        return self[partition]
-
-
-def _failed(error: AppendError) -> asyncio.Future[Appended]:
-    """What the writer refuses at once, because it is full, has failed like any other append."""
-    future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-    future.set_exception(error)
-    return future

@@ -14,11 +14,10 @@ from services.moderation.owner.partition import Partition, first_epoch
 from services.moderation.owner.response import Owned
 from services.moderation.owner.screening import Screener
 from services.moderation.settings import ModerationSettings
-from shared.errors import InvalidIdError, LogError, MalformedRecordError, RecordError
+from shared.errors import LogError, MalformedRecordError, RecordError
 from shared.folds import Claim, Effect, EventFold, JournalFold
 from shared.heartbeats import Cluster
-from shared.ids import parse_response_id
-from shared.log import RawRecord, Replayer, decode
+from shared.log import RawRecord, Replayer, decode_of_response
 from shared.records import Cancel, Claimed, Cut, Dispatched, Journal, Requested, Screening, Tokens
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, JOURNAL
@@ -322,11 +321,8 @@ class Owner:
 
 def _decode(record: RawRecord) -> Envelope[Journal]:
     """Raises RecordError, also where the id names another partition: nobody could publish for it from here."""
-    envelope: Envelope[Journal] = decode(JOURNAL, record)
-    try:
-        home = parse_response_id(envelope.record.response_id).partition
-    except InvalidIdError as error:
-        raise MalformedRecordError(str(error)) from error
-    if home != record.partition:
-        raise MalformedRecordError(f"{envelope.record.response_id} belongs into partition {home}")
+    envelope: Envelope[Journal]
+    envelope, response_id = decode_of_response(JOURNAL, record)
+    if response_id.partition != record.partition:
+        raise MalformedRecordError(f"{response_id.text} belongs into partition {response_id.partition}")
     return envelope
