@@ -150,6 +150,18 @@ REPLIES = Topic(
     summary="Answers to one gateway; unknown correlation ids are dropped.",
     retention=timedelta(hours=1),
 )
+LEDGER = Topic(
+    "gateway.ledger",
+    visibility=Visibility.INTERNAL,
+    partitioning=Partitioning.KEY,
+    key="tenant",
+    types=control.Charge | control.Settlement,
+    producers=frozenset({Service.GATEWAY}),
+    consumers=frozenset({Service.GATEWAY}),
+    summary="What tenants ask for and use: one order, over all gateways, decides rate limits and repeated requests.",
+    retention=timedelta(hours=24),
+    log_append_time=True,
+)
 HEARTBEATS = Topic(
     "service.heartbeats",
     visibility=Visibility.INTERNAL,
@@ -206,6 +218,7 @@ REGISTRY: dict[str, Topic] = {
         CONTEXT,
         HISTORY_QUERIES,
         REPLIES,
+        LEDGER,
         HEARTBEATS,
         VERDICTS,
         *DEAD_LETTERS.values(),

@@ -11,7 +11,7 @@ gives the same text everywhere.
 
 from dataclasses import dataclass, field
 
-from shared.records import Accepted, AnyTerminal, Deleted, Delta, Events, Screening
+from shared.records import Accepted, AnyTerminal, Deleted, Delta, Events, Screening, TokenLogprob
 
 Counted = Accepted | Delta | AnyTerminal | Deleted
 
@@ -24,6 +24,7 @@ class EventFold:
     accepted: Accepted | None = None
     position: int = 0
     texts: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     terminal: AnyTerminal | None = None
     deleted: bool = False
 
@@ -64,4 +65,5 @@ class EventFold:
             return None
         self.position = record.end
         self.texts.append(record.text)
+        self.logprobs.extend(record.logprobs)
         return record

@@ -9,7 +9,8 @@ Rules, by the numbers of DESIGN 5:
 2. A new owner's tokens start exactly at the next position, else its claim is void.
 4. Readers drop by position what arrives a second time; a gap (a lost append) voids the claim: nothing is
    buffered over it.
-6. The first terminal decision wins: finish, cancel or cut. Nothing counts after it.
+6. The first terminal decision wins: finish, cancel or cut. Nothing counts after it. A request that asks for no
+   output (`generate` false) is finished as soon as it stands there.
 7. Three attempts without progress, or ten in all, are exhausted; a worker without a free slot made no attempt.
 """
 
@@ -21,12 +22,14 @@ from shared.records import (
     Cancel,
     Claimed,
     Cut,
+    Delete,
     Detached,
     Dispatched,
     Finish,
     Journal,
     Released,
     Requested,
+    TokenLogprob,
     Tokens,
 )
 
@@ -75,6 +78,7 @@ class JournalFold:
     owner: Claim | None = None
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     decision: Decision | None = None
     followers: set[str] = field(default_factory=set)
 
@@ -117,6 +121,8 @@ class JournalFold:
             case Detached():
                 self.followers.discard(record.gateway)
                 return Effect.FOLLOWERS
+            case Delete():
+                return Effect.IGNORED  # erases what has ended; this has not
 
     def _requested(self, record: Requested) -> Effect:
         if self.requested is not None:
@@ -124,6 +130,8 @@ class JournalFold:
         self.requested = record
         if record.reply_to is not None:
             self.followers.add(record.reply_to.gateway)
+        if not record.spec.generate:
+            self.decision = Finish(reason="stop", input_tokens=record.input_tokens)
         return Effect.REQUESTED
 
     def _dispatched(self, record: Dispatched) -> Effect:
@@ -166,6 +174,7 @@ class JournalFold:
         claim.started = True
         self.ids.extend(record.ids)
         self.pieces.extend(record.pieces)
+        self.logprobs.extend(record.logprobs)
         if record.ids:
             self.attempts_without_progress = 0
         if record.finish is None:

@@ -43,17 +43,49 @@ class Message(Value, frozen=True, kw_only=True):
 
 
 class Sampling(Value, frozen=True, kw_only=True):
-    """How to draw tokens. `temperature` 0 is greedy; `max_output_tokens` None means "up to the window"."""
+    """How to draw tokens, and where to stop.
+
+    `temperature` 0 is greedy; `max_output_tokens` None means "up to the window". `stop`: the answer ends before the
+    first of these strings. The penalties are subtracted from the logits of tokens that were said: once, and per
+    time. `logprobs`: report each token's log probability, with those of so many likeliest tokens beside it; None: do
+    not.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int | None = None
     seed: int | None = None
     max_output_tokens: int | None = None
+    stop: list[str] = []
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
+
+
+class TokenCandidate(Value, frozen=True, kw_only=True):
+    """A token that could be said, and the natural logarithm of its probability before temperature and truncation.
+
+    `token` is its text, with U+FFFD for what is no whole character; `bytes` are its own, None if it has none.
+    """
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TokenCandidate, frozen=True, kw_only=True):
+    """A token that was said. `end`: how many code points the raw text has once its last character is whole; the
+    likeliest tokens at its place are in `top`, the likeliest first."""
+
+    end: int
+    top: list[TokenCandidate] = []
 
 
 class ResponseSpec(Value, frozen=True, kw_only=True):
-    """What the client asked for, normalised: the source of every echoed key of the Response object."""
+    """What the client asked for, normalised: the source of every echoed key of the Response object.
+
+    `generate` false: nothing is said; the response is there for others to go on from.
+    """
 
     model: str
     input: list[Message]
@@ -69,6 +101,12 @@ class ResponseSpec(Value, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
+    generate: bool = True
+    top_logprobs: int = 0
+    verbosity: str | None = None
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    max_tool_calls: int | None = None
 
 
 class Usage(Value, frozen=True, kw_only=True):

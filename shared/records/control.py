@@ -113,6 +113,51 @@ class ResponseFound(Reply, frozen=True, kw_only=True, tag="response_found"):
     terminal: AnyTerminal
 
 
+class Charge(Record, frozen=True, kw_only=True, tag="charge"):
+    """A gateway wants to admit a request of `tenant`; whether it may, the order of this topic decides.
+
+    `tokens` is the most that the request can use: its prompt and the longest answer. The limits are per minute, as
+    the appending gateway knows them, so that every reader decides alike; None is no limit. `idempotency_key` is a
+    digest of the client's, `fingerprint` one of what was asked; `replaces` names the response that the key stood for,
+    and of which nothing became.
+    """
+
+    response_id: str
+    tenant: str
+    tier: str
+    tokens: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    replaces: str | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.tenant
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/charge"
+
+
+class Settlement(Record, frozen=True, kw_only=True, tag="settlement"):
+    """What a charged request used in the end, `tokens` in all: the rest of its charge is the tenant's again."""
+
+    response_id: str
+    tenant: str
+    tier: str
+    tokens: int
+
+    @property
+    def subject(self) -> str:
+        return self.tenant
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/settlement"
+
+
 class Heartbeat(Record, frozen=True, kw_only=True, tag="heartbeat"):
     """A sign of life, five a second from a thread of its own.
 

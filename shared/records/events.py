@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from shared.records.base import Record, ResponseSpec, Usage
+from shared.records.base import Record, ResponseSpec, TokenLogprob, Usage
 
 
 class EventRecord(Record, frozen=True, kw_only=True):
@@ -44,7 +44,8 @@ class Screening(EventRecord, frozen=True, kw_only=True, tag="screening"):
 class Delta(EventRecord, frozen=True, kw_only=True, tag="delta"):
     """Released text. `start` and `end` count code points of the RAW text; a masked piece is atomic.
 
-    `policy` and `window` name the decision that released it.
+    `policy` and `window` name the decision that released it. `logprobs`, where they were asked for, are those of the
+    tokens that end inside; masked text has none.
     """
 
     start: int
@@ -52,6 +53,7 @@ class Delta(EventRecord, frozen=True, kw_only=True, tag="delta"):
     text: str
     policy: str
     window: int
+    logprobs: list[TokenLogprob] = []
 
     @property
     def uid(self) -> str:
@@ -59,12 +61,16 @@ class Delta(EventRecord, frozen=True, kw_only=True, tag="delta"):
 
 
 class Terminal(EventRecord, frozen=True, kw_only=True):
-    """Base of the four ends. `text` is the whole public text, so that a plain consumer needs nothing else."""
+    """Base of the four ends. `text` is the whole public text, so that a plain consumer needs nothing else.
+
+    `logprobs` are all that the deltas had.
+    """
 
     tenant: str
     text: str
     usage: Usage
     finished_ms: int
+    logprobs: list[TokenLogprob] = []
 
 
 class Completed(Terminal, frozen=True, kw_only=True, tag="completed"):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from shared.records.base import Message, Record, ReplyAddress, ResponseSpec, Value
+from shared.records.base import Message, Record, ReplyAddress, ResponseSpec, TokenLogprob, Value
 
 
 class JournalRecord(Record, frozen=True, kw_only=True):
@@ -83,13 +83,15 @@ class Tokens(JournalRecord, frozen=True, kw_only=True, tag="tokens"):
 
     `pieces[i]` is the text that `ids[i]` completed: "" until its character is whole. The finish rides on the
     last record; a takeover that finds nothing left to say sends the finish with no ids. `pieces` may hold one
-    entry more than `ids` on the finish: what the decoder still held back.
+    entry more than `ids` on the finish: what the decoder still held back. `logprobs` has an entry for each of `ids`,
+    or none where nobody asked for them.
     """
 
     claim: str
     position: int
     ids: list[int]
     pieces: list[str]
+    logprobs: list[TokenLogprob] = []
     finish: Finish | None = None
 
     @property
@@ -146,4 +148,10 @@ class Detached(JournalRecord, frozen=True, kw_only=True, tag="detached"):
     gateway: str
 
 
-Journal = Requested | Dispatched | Claimed | Tokens | Released | Cancel | Cut | Attached | Detached
+class Delete(JournalRecord, frozen=True, kw_only=True, tag="delete"):
+    """The tenant erases a response that has ended; the owner then appends `deleted` to the public log."""
+
+    tenant: str
+
+
+Journal = Requested | Dispatched | Claimed | Tokens | Released | Cancel | Cut | Attached | Detached | Delete
