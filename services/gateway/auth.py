@@ -32,10 +32,11 @@ class KeyEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated client. Jobs of a higher `priority` are dispatched first."""
+    """An authenticated client. Jobs of a higher `priority` are dispatched first; its `tier` has its own limits."""
 
     tenant: str
     priority: int = 0
+    tier: str = "default"
 
 
 class ApiKeys:
@@ -43,7 +44,8 @@ class ApiKeys:
 
     def __init__(self, entries: dict[str, KeyEntry]) -> None:
         self._callers = {
-            _digest(key): Caller(entry.tenant, PRIORITY_OF_TIER[entry.tier]) for key, entry in entries.items()
+            _digest(key): Caller(entry.tenant, PRIORITY_OF_TIER[entry.tier], entry.tier)
+            for key, entry in entries.items()
         }
 
     def caller(self, connection: HTTPConnection) -> Caller:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from services.gateway.auth import Caller
 from services.gateway.catalogue import served_models
 from services.gateway.fanout import Fanout, Lease, Stream
 from services.gateway.presence import JournalPresence
-from services.gateway.prompt import fit
+from services.gateway.prompt import Fitted, fit
 from services.gateway.replies import AnyReply, Replies
 from services.gateway.settings import GatewaySettings
 from shared.chat import ChatTokenizer
@@ -22,7 +23,7 @@ from shared.errors import AppendError
 from shared.heartbeats import Cluster
 from shared.ids import ResponseId, new_response_id
 from shared.log import LogWriter
-from shared.records import ContextRequested, Record, Rejected, Requested, ResponseSpec
+from shared.records import ContextRequested, Message, Record, Rejected, Requested, ResponseSpec
 from shared.telemetry import inject, names
 from shared.topics import CONTEXT, JOURNAL, Topic
 
@@ -44,16 +45,17 @@ class Ingress:
     presence: JournalPresence
     _left: set["asyncio.Task[Lease]"] = field(default_factory=set)
 
-    async def submit(self, caller: Caller, spec: ResponseSpec) -> Lease:
+    async def submit(self, caller: Caller, spec: ResponseSpec, context: Sequence[Message] | None = None) -> Lease:
         """Request the response; returns once it was accepted, with its stream.
 
-        Raises ApiError: what admission, validation, screening or history refused, or the deadline.
+        `context`: the messages before this request's, where the gateway knows them itself; None leaves them to
+        history. Raises ApiError: what admission, validation, screening or history refused, or the deadline.
         """
-        introduction = asyncio.create_task(self._introduced(caller, spec), name="introduce")
+        introduction = asyncio.create_task(self._introduced(caller, spec, context), name="introduce")
         try:
             return await asyncio.shield(introduction)
         except asyncio.CancelledError:
-            self._see_off(introduction, spec)
+            self._see_off(introduction, needs_history=context is None and _needs_context(spec))
             raise
 
     async def stop(self) -> None:
@@ -62,10 +64,10 @@ class Ingress:
             task.cancel()
         await asyncio.gather(*self._left, return_exceptions=True)
 
-    def _see_off(self, introduction: "asyncio.Task[Lease]", spec: ResponseSpec) -> None:
+    def _see_off(self, introduction: "asyncio.Task[Lease]", *, needs_history: bool) -> None:
         """The client left. While history assembles the context, the journal has no `requested` yet and would ignore a
         `detached`: such an introduction goes on until the response was accepted or refused, and leaves then."""
-        if not _needs_context(spec):
+        if not needs_history:
             introduction.cancel()
         self._left.add(introduction)
         introduction.add_done_callback(self._gone)
@@ -80,16 +82,17 @@ class Ingress:
         elif not isinstance(error, ApiError):
             log.error("an introduction failed after its client had left", exc_info=error)
 
-    async def _introduced(self, caller: Caller, spec: ResponseSpec) -> Lease:
+    async def _introduced(self, caller: Caller, spec: ResponseSpec, context: Sequence[Message] | None) -> Lease:
         window = self._window(spec.model)
         with self.admission.entry():
             # Tokenizing a megabyte takes long enough to stall every stream of this process.
-            spec, tokens = await asyncio.to_thread(fit, self.tokenizer, spec, window)
+            fitted = await asyncio.to_thread(fit, self.tokenizer, spec, window, context or ())
             response_id = new_response_id(self.fanout.next_partition())
-            request = self._request(response_id, caller, spec, tokens)
+            request = self._request(response_id, caller, fitted)
+            topic = CONTEXT if context is None and _needs_context(spec) else JOURNAL
             lease = self.fanout.open(response_id)
             try:
-                await self._introduce(lease.stream, request)
+                await self._introduce(lease.stream, request, topic)
             except BaseException:
                 lease.release()
                 raise
@@ -107,14 +110,16 @@ class Ingress:
         served = [found.context_window for found in served_models(self.cluster) if found.id == model]
         return min([self.tokenizer.context_window, *(window for window in served if window)])
 
-    def _request(self, response_id: ResponseId, caller: Caller, spec: ResponseSpec, tokens: int) -> Requested:
+    def _request(self, response_id: ResponseId, caller: Caller, fitted: Fitted) -> Requested:
+        spec = fitted.spec
         return Requested(
             response_id=response_id.text,
             tenant=caller.tenant,
             spec=spec,
             created_ms=response_id.created_ms,
             deadline_ms=response_id.created_ms + int(self._deadline_s(spec) * 1000),
-            input_tokens=tokens,
+            input_tokens=fitted.tokens,
+            context=list(fitted.context),
             priority=caller.priority,
             reply_to=self.replies.address,
         )
@@ -122,13 +127,13 @@ class Ingress:
     def _deadline_s(self, spec: ResponseSpec) -> float:
         return self.settings.background_deadline_s if spec.background else self.settings.deadline_s
 
-    async def _introduce(self, stream: Stream, request: Requested) -> None:
-        """Append the request, wait until it is accepted or refused."""
+    async def _introduce(self, stream: Stream, request: Requested, topic: Topic) -> None:
+        """Append the request, to the journal or through history; wait until it is accepted or refused."""
         with self.replies.expect(request.response_id) as reply:
             # Once appended, the journal counts us as a follower (its `reply_to`) until `detached`; a client may
             # leave during the append, and an append that failed may be there all the same.
             stream.counted = not request.spec.background
-            await self._append(stream, request)
+            await self._append(stream, request, topic)
             try:
                 async with asyncio.timeout(self._deadline_s(request.spec)):
                     await _first_word(stream, reply)
@@ -140,12 +145,8 @@ class Ingress:
                 stream.counted = False
                 raise self._refusal(reply.result())
 
-    async def _append(self, stream: Stream, request: Requested) -> None:
-        """To the journal, or through history if stored context is needed."""
-        topic: Topic = JOURNAL
-        record: Record = request
-        if _needs_context(request.spec):
-            topic, record = CONTEXT, ContextRequested(request=request)
+    async def _append(self, stream: Stream, request: Requested, topic: Topic) -> None:
+        record: Record = ContextRequested(request=request) if topic is CONTEXT else request
         with _tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
             try:
                 appended = await self.writer.append(topic, record, trace=inject())

@@ -13,7 +13,7 @@ from services.gateway.api.errors import ApiError
 from services.gateway.api.lanes import MAX_IN_FLIGHT, MAX_NAMED_LANES, MAX_QUEUED, Lanes
 from services.gateway.auth import ApiKeys, Caller, LoopbackOnly, is_loopback, load_authenticator, read_keys
 from services.gateway.catalogue import ServedModel, missing_parts, served_models
-from services.gateway.prompt import fit
+from services.gateway.prompt import Fitted, fit
 from services.gateway.server import bind
 from services.gateway.settings import GatewaySettings
 from shared.errors import SettingsError
@@ -128,12 +128,12 @@ def spec(*texts: str, limit: int | None = None, **fields: Any) -> ResponseSpec:
 
 
 def test_a_prompt_that_fits_keeps_its_limit() -> None:
-    assert fit(Words(), spec("a b c", limit=5), 10) == (spec("a b c", limit=5), 4)
+    assert fit(Words(), spec("a b c", limit=5), 10) == Fitted(spec("a b c", limit=5), (), 4)
 
 
 def test_the_limit_is_lowered_to_what_is_left() -> None:
-    fitted, tokens = fit(Words(), spec("a b c", limit=500, instructions="be brief"), 10)
-    assert (fitted.sampling.max_output_tokens, tokens) == (3, 7)
+    fitted = fit(Words(), spec("a b c", limit=500, instructions="be brief"), 10)
+    assert (fitted.spec.sampling.max_output_tokens, fitted.tokens) == (3, 7)
 
 
 @pytest.mark.parametrize(("words", "verb"), [(9_119, "exceeds"), (8_191, "leaves no room")])
@@ -147,12 +147,20 @@ def test_a_prompt_that_is_too_long_is_told_both_numbers(words: int, verb: str) -
 
 def test_truncation_drops_the_fewest_oldest_items() -> None:
     turns = ["one two three", "four five", "six", "seven eight"]
-    fitted, tokens = fit(Words(), spec(*turns, truncation="auto"), 9)
-    assert ([turn.text for turn in fitted.input], tokens) == (turns[1:], 8)
+    fitted = fit(Words(), spec(*turns, truncation="auto"), 9)
+    assert ([turn.text for turn in fitted.spec.input], fitted.tokens) == (turns[1:], 8)
     with pytest.raises(ApiError):
         fit(Words(), spec("short", "w " * 20, truncation="auto"), 9)
     with pytest.raises(ApiError):
         fit(Words(), spec("w " * 20, truncation="auto"), 9)
+
+
+def test_truncation_drops_what_was_said_before_first() -> None:
+    before = [Message(role="user", parts=[text]) for text in ("one two three", "four five")]
+    fitted = fit(Words(), spec("six", "seven eight", truncation="auto"), 9, before)
+    assert (fitted.context, fitted.spec.input, fitted.tokens) == (before[1:], spec("six", "seven eight").input, 8)
+    last = fit(Words(), spec("six", "seven eight", truncation="auto"), 4, before)
+    assert (last.context, [turn.text for turn in last.spec.input]) == ([], ["seven eight"])
 
 
 async def test_lanes_are_fifo_inside_and_parallel_between() -> None:
