@@ -4,6 +4,7 @@ The bench plays the parts of the other services and of the consumer in `services
 to the owner, lets the living services beat, moves the one clock, ticks, and takes a broken partition over anew.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from services.moderation.app import heal
@@ -27,6 +28,8 @@ from shared.records import (
     Requested,
     ResponseSpec,
     Stop,
+    TokenCandidate,
+    TokenLogprob,
     Tokens,
 )
 from shared.topics import EVENTS, JOBS, JOURNAL, Service
@@ -86,9 +89,15 @@ def claimed(number: int = 1, claim: str = "claim_a", attempt: int = 1, worker: s
 
 
 def tokens(
-    text: str, position: int = 0, *, number: int = 1, claim: str = "claim_a", finish: str | None = None
+    text: str,
+    position: int = 0,
+    *,
+    number: int = 1,
+    claim: str = "claim_a",
+    finish: str | None = None,
+    top: Sequence[str] | None = None,
 ) -> Tokens:
-    """One token per character."""
+    """One token per character; with `top`, its log probability too, and those candidates beside it."""
     end = Finish(reason=finish, input_tokens=5) if finish is not None else None  # type: ignore[arg-type]
     return Tokens(
         response_id=response_id(number),
@@ -96,8 +105,15 @@ def tokens(
         position=position,
         ids=[ord(character) for character in text],
         pieces=list(text),
+        logprobs=[logprob(letter, position + n, top) for n, letter in enumerate(text, 1)] if top is not None else [],
         finish=end,
     )
+
+
+def logprob(token: str, end: int, top: Sequence[str] = ()) -> TokenLogprob:
+    """A token that ends at `end`."""
+    candidates = [TokenCandidate(token=text, logprob=-1.5) for text in top]
+    return TokenLogprob(token=token, logprob=-0.5, bytes=list(token.encode()), end=end, top=candidates)
 
 
 class OwnerBench:

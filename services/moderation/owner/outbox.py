@@ -9,7 +9,7 @@ from typing import Any
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
 from shared.log import Appended, LogWriter, RawRecord, dead_letter, dead_work, failing_late
-from shared.records import Events, Job, Journal, Record, Rejected, Stop, Verdict
+from shared.records import Deleted, Events, Job, Journal, Record, Rejected, Stop, Verdict
 from shared.topics import EVENTS, JOBS, JOURNAL, REPLIES, VERDICTS, Service, Topic
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,10 @@ class Outbox:
     def publish(self, owned: Owned, event: Events, trace: Mapping[str, str] | None = None) -> asyncio.Future[Appended]:
         """Append to the public log."""
         return self._send(owned.partition, EVENTS, event, trace=trace)
+
+    def erase(self, partition: int, deleted: Deleted) -> asyncio.Future[Appended]:
+        """Say in public that a response is no more."""
+        return self._send(partition, EVENTS, deleted)
 
     def append(self, owned: Owned, record: Journal) -> asyncio.Future[Appended]:
         """Append to the journal."""

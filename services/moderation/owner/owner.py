@@ -18,7 +18,18 @@ from shared.errors import LogError, MalformedRecordError, RecordError
 from shared.folds import Claim, Effect, EventFold, JournalFold
 from shared.heartbeats import Cluster
 from shared.log import RawRecord, Replayer, decode_of_response
-from shared.records import Cancel, Claimed, Cut, Dispatched, Journal, Requested, Screening, Tokens
+from shared.records import (
+    Cancel,
+    Claimed,
+    Cut,
+    Delete,
+    Deleted,
+    Dispatched,
+    Journal,
+    Requested,
+    Screening,
+    Tokens,
+)
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, JOURNAL
 
@@ -225,8 +236,10 @@ class Owner:
             envelope = _decode(record)
         except RecordError as error:
             log.error("journal %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
-            partition.letters[record.offset] = self._outbox.put_aside(record, error)
+            partition.answers[record.offset] = self._outbox.put_aside(record, error)
             return None
+        if isinstance(envelope.record, Delete):
+            partition.erasures[record.offset] = envelope.record
         owned = partition.responses.get(envelope.record.response_id) or self._meet(partition, envelope)
         if owned is None:
             return None
@@ -317,6 +330,25 @@ class Owner:
     async def _advance(self, responses: list[Owned]) -> None:
         await self._screener.screen(responses)
         self._dispatcher.dispatch_where_needed(responses)
+        self._erase()
+
+    def _erase(self) -> None:
+        """Act on what was folded of `delete`, behind the terminal event of the same batch.
+
+        It asks nothing of our memory: the response may have ended ages ago. A `deleted` that is published twice, by
+        us or by another owner, counts once.
+        """
+        for partition in self._partitions.values():
+            if not partition.erasures or not self._acts_on(partition):
+                continue
+            for offset, delete in partition.erasures.items():
+                owned = partition.responses.get(delete.response_id)
+                if owned is not None and not owned.closed:
+                    log.error("%s: is to be deleted before its end: ignored", owned.id)
+                    continue
+                deleted = Deleted(response_id=delete.response_id, epoch=partition.epoch, tenant=delete.tenant)
+                partition.answers[offset] = self._outbox.erase(partition.number, deleted)
+            partition.erasures.clear()
 
 
 def _decode(record: RawRecord) -> Envelope[Journal]:

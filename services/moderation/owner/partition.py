@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.moderation.owner.response import Owned
+from shared.records import Delete
 
 _REMEMBERED_ENDS = 10_000
 _HEALS_BITS = 20
@@ -23,8 +24,8 @@ def first_epoch(generation: int) -> int:
 @dataclass(slots=True)
 class Partition:
     """`epoch` stamps what is published. `live_at`: the journal offset from which on we act; below it we only fold what
-    others did; `live_since_ms`: when we got there, by the log's clock. `letters`: offset → the append that puts that
-    record aside."""
+    others did; `live_since_ms`: when we got there, by the log's clock. `erasures`: offset → a `delete` that was folded
+    and not acted on yet. `answers`: offset → the append that settles that record for good."""
 
     number: int
     epoch: int
@@ -33,7 +34,8 @@ class Partition:
     live_since_ms: int | None = None
     committed: int = -1
     responses: dict[str, Owned] = field(default_factory=dict)
-    letters: dict[int, "asyncio.Future[Any]"] = field(default_factory=dict)
+    erasures: dict[int, Delete] = field(default_factory=dict)
+    answers: dict[int, "asyncio.Future[Any]"] = field(default_factory=dict)
     _ended: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
 
     @property
@@ -43,10 +45,11 @@ class Partition:
 
     @property
     def low_watermark(self) -> int:
-        """Where a successor must start to fold: the oldest unended response's `requested`, or what could not be handled
-        and is not acknowledged among the dead letters yet."""
-        unsettled = [offset for offset, letter in self.letters.items() if not succeeded(letter)]
-        return min([*(r.offset for r in self.responses.values()), *unsettled], default=self.next_offset)
+        """Where a successor must start to fold: the oldest unended response's `requested`, or a record whose answer
+        (a dead letter, a `deleted`) is not acknowledged yet."""
+        unsettled = [offset for offset, answer in self.answers.items() if not succeeded(answer)]
+        unended = (response.offset for response in self.responses.values())
+        return min([*unended, *self.erasures, *unsettled], default=self.next_offset)
 
     def has_ended(self, response_id: str) -> bool:
         """A redelivered `requested` of an ended response must not start it again."""
@@ -60,11 +63,11 @@ class Partition:
             self._ended.popitem(last=False)
 
     def forget_closed(self) -> None:
-        """Forget every response whose end has been acknowledged, and every letter that has."""
+        """Forget every response whose end has been acknowledged, and every answer that has."""
         for owned in [r for r in self.responses.values() if r.closing is not None and succeeded(r.closing)]:
             self.forget(owned)
-        for offset in [offset for offset, letter in self.letters.items() if succeeded(letter)]:
-            del self.letters[offset]
+        for offset in [offset for offset, answer in self.answers.items() if succeeded(answer)]:
+            del self.answers[offset]
 
 
 def succeeded(append: "asyncio.Future[Any]") -> bool:

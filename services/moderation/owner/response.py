@@ -21,6 +21,7 @@ from shared.records import (
     Finish,
     Incomplete,
     Requested,
+    TokenLogprob,
     Usage,
 )
 
@@ -31,6 +32,7 @@ class Owned:
 
     `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen.
     `late`: the request is older than our hold on its partition. `ending`: the journal was told that it must end.
+    `logprobs` are the public ones, `shown` counts those of the journal that were judged.
     `closing` is the append that ends the response here: its terminal event, or what tells a client that nothing
     became of it; once it is acknowledged, the owner may forget the response.
     """
@@ -44,6 +46,8 @@ class Owned:
     accepted: bool = False
     screen: TextScreen | None = None
     fed: int = 0
+    shown: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     times: Timeline = field(default_factory=Timeline)
     ending: bool = False
     closing: "asyncio.Future[Any] | None" = None
@@ -114,4 +118,5 @@ def _common(owned: Owned, text: str, finished_ms: int) -> dict[str, Any]:
         "text": text,
         "usage": owned.usage(),
         "finished_ms": finished_ms,
+        "logprobs": owned.logprobs,
     }

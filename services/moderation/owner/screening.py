@@ -9,15 +9,16 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.moderation.classifiers import Classifier, InputVerdict, screen_input
+from services.moderation.owner.alternatives import Alternatives, ending_in, start_of
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.response import Owned, failed_by, terminal_of
 from services.moderation.policy import Policy
 from services.moderation.verdicts import input_verdict, output_verdicts, passed_verdict
-from services.moderation.windows import Decision, Finding, Outcome, TextScreen, Window
+from services.moderation.windows import Decision, Finding, Outcome, Release, TextScreen, Window
 from shared.folds import EventFold
 from shared.ids import now_ms
-from shared.records import Accepted, AnyTerminal, Cut, Delta, Finish
+from shared.records import Accepted, AnyTerminal, Cut, Delta, Finish, TokenLogprob
 from shared.telemetry import extract, inject, names
 from shared.topics import JOURNAL
 
@@ -34,11 +35,13 @@ class Screener:
         self._classifier = classifier
         self._outbox = outbox
         self._dispatcher = dispatcher
+        self._alternatives = Alternatives(policy, classifier)
 
     def resume(self, owned: Owned, events: EventFold) -> None:
         """Go on where the public log stands: the raw text is judged again, alike; what is public is not repeated."""
         owned.accepted = True
         owned.screen = TextScreen(self._policy, resume_at=events.position)
+        owned.logprobs = events.logprobs
         self._open_span(owned)
         if events.accepted is not None and events.accepted.policy != self._policy.name:
             self._end_under_another_policy(owned, events)
@@ -156,7 +159,7 @@ class Screener:
         findings = iter(await self._classifier.classify(windows) if windows else ())
         latency_ms = _ms_since(started_s)
         for owned, completed in pending:
-            self._judge(owned, completed, [next(findings) for _ in completed], latency_ms)
+            await self._judge(owned, completed, [next(findings) for _ in completed], latency_ms)
 
     def _feed(self, owned: Owned) -> list[Window]:
         screen = owned.screen
@@ -167,11 +170,13 @@ class Screener:
             windows += screen.feed("", final=True)
         return windows
 
-    def _judge(self, owned: Owned, windows: list[Window], findings: list[Sequence[Finding]], latency_ms: float) -> None:
+    async def _judge(
+        self, owned: Owned, windows: list[Window], findings: list[Sequence[Finding]], latency_ms: float
+    ) -> None:
         screen = owned.screen
         assert screen is not None, "an accepted response has a screen"
         outcome = screen.resolve(windows, findings)
-        self._publish(owned, outcome)
+        await self._publish(owned, outcome)
         tenant = owned.requested.tenant
         for verdict in output_verdicts(owned.id, tenant, self._policy, outcome, latency_ms):
             self._outbox.verdict(owned, verdict)
@@ -180,8 +185,9 @@ class Screener:
         if screen.done:
             self._end(owned, screen, outcome.cut)
 
-    def _publish(self, owned: Owned, outcome: Outcome) -> None:
+    async def _publish(self, owned: Owned, outcome: Outcome) -> None:
         for release in outcome.releases:
+            logprobs = await self._released_logprobs(owned, release) if owned.fold.logprobs else []
             delta = Delta(
                 response_id=owned.id,
                 epoch=owned.epoch,
@@ -190,8 +196,17 @@ class Screener:
                 text=release.text,
                 policy=self._policy.name,
                 window=release.window,
+                logprobs=logprobs,
             )
             self._outbox.publish(owned, delta)
+
+    async def _released_logprobs(self, owned: Owned, release: Release) -> list[TokenLogprob]:
+        """Those of the tokens that become public with the release, in their order."""
+        said = owned.fold.logprobs
+        owned.shown, places = ending_in(said, owned.shown, release)
+        screened = [await self._alternatives.screened(said[i], owned.fold.text[: start_of(said, i)]) for i in places]
+        owned.logprobs += screened
+        return screened
 
     def _end(self, owned: Owned, screen: TextScreen, violation: Decision | None) -> None:
         if violation is not None and owned.fold.decision is None:

@@ -55,6 +55,7 @@ class TextScreen:
         self._released_by = 0
         self._emitted = 0
         self._masks = MaskList(self._lookback)
+        self._clear_from = 0
         self._recent: list[Decision] = []
         self._texts: list[str] = []
         self._done = False
@@ -183,14 +184,16 @@ class TextScreen:
         """Turn the raw text that became public since the last time into pieces, masks in place."""
         for mask in self._masks.take_until(self._released):
             self._emit_plain(mask.start, releases)
-            self._append(Release(mask.start, mask.end, mask.text, self._released_by, masked=True), releases)
+            self._clear_from = mask.end
+            masked = Release(mask.start, mask.end, mask.text, self._released_by, True, self._clear_from)
+            self._append(masked, releases)
         self._emit_plain(self._released, releases)
 
     def _emit_plain(self, end: int, releases: list[Release]) -> None:
         start = self._emitted
         if start < end:
             text = self._tail[start - self._base : end - self._base]
-            self._append(Release(start, end, text, self._released_by), releases)
+            self._append(Release(start, end, text, self._released_by, clear_from=self._clear_from), releases)
 
     def _append(self, release: Release, releases: list[Release]) -> None:
         releases.append(release)
@@ -230,4 +233,6 @@ def _from_position(release: Release, position: int) -> Release:
             f"cannot resume at {position}, inside the mask [{release.start}, {release.end}): "
             "it was published under another policy"
         )
-    return Release(position, release.end, release.text[position - release.start :], release.window)
+    return Release(
+        position, release.end, release.text[position - release.start :], release.window, clear_from=release.clear_from
+    )

@@ -42,13 +42,15 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
 
 class Release(msgspec.Struct, frozen=True, gc=False):
     """Text that may be published in place of the raw `[start, end)`. A masked one is atomic. `window` is the index
-    of the window that released its end."""
+    of the window that released its end. The raw text is public as it is from `clear_from` on, where the last mask
+    before this release ends; a masked one has nothing clear, and its `clear_from` is its end."""
 
     start: int
     end: int
     text: str
     window: int
     masked: bool = False
+    clear_from: int = 0
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
