@@ -21,6 +21,7 @@ from functools import lru_cache
 from shared.errors import InvalidIdError
 
 MAX_PARTITIONS = 1 << 12
+_COMPLETION_PREFIX = "chatcmpl-"
 _HEX_ID = re.compile(r"[0-9a-f]{32}")
 _VERSION_7 = 0x7
 _VARIANT = 0b10
@@ -38,6 +39,11 @@ class ResponseId:
     def message_id(self) -> str:
         """Id of the response's one output message; derived, so that every replica names it alike."""
         return "msg_" + self.text.removeprefix("resp_")
+
+    @property
+    def completion_id(self) -> str:
+        """What Chat Completions call the response; `response_id_text` leads back."""
+        return _COMPLETION_PREFIX + self.text.removeprefix("resp_")
 
 
 def now_ms() -> int:
@@ -70,6 +76,15 @@ def parse_response_id(text: str) -> ResponseId:
     if value >> 76 & 0xF != _VERSION_7 or value >> 62 & 0b11 != _VARIANT:
         raise InvalidIdError(f"not a response id of this service: {text!r} is no UUIDv7")
     return ResponseId(text, value >> 80, value >> 64 & 0xFFF)
+
+
+def response_id_text(text: str) -> str:
+    """`chatcmpl-<32 hex>` as the `resp_` id of the response behind it; any other text as it is.
+
+    For the edge where clients name responses: everything behind it knows `resp_` ids only.
+    """
+    digits = text.removeprefix(_COMPLETION_PREFIX)
+    return f"resp_{digits}" if text.startswith(_COMPLETION_PREFIX) and _HEX_ID.fullmatch(digits) else text
 
 
 def new_id(prefix: str, *, unix_ms: int | None = None) -> str:

@@ -9,7 +9,7 @@ from services.gateway.fanout import Fanout, Lease, ReplayLog
 from services.gateway.projections import ResponsesProjection
 from services.gateway.replies import Replies
 from shared.errors import AppendError, InvalidIdError, LogError, ReplayGoneError
-from shared.ids import ResponseId, new_id, parse_response_id
+from shared.ids import ResponseId, new_id, parse_response_id, response_id_text
 from shared.log import LogWriter
 from shared.records import GetResponse, ResponseFound
 from shared.settings import MeshSettings
@@ -62,9 +62,9 @@ class Lookup:
         return lease
 
     def parse(self, text: str) -> ResponseId:
-        """Raises ApiError 404 for what cannot be an id of this mesh."""
+        """Also of a completion's id. Raises ApiError 404 for what cannot be an id of this mesh."""
         try:
-            response_id = parse_response_id(text)
+            response_id = parse_response_id(response_id_text(text))
         except InvalidIdError as error:
             raise not_found(text) from error
         if response_id.partition >= self.settings.partitions:

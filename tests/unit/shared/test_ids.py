@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidIdError
-from shared.ids import MAX_PARTITIONS, new_id, new_response_id, parse_response_id
+from shared.ids import MAX_PARTITIONS, new_id, new_response_id, parse_response_id, response_id_text
 
 
 @given(st.integers(0, MAX_PARTITIONS - 1), st.integers(0, (1 << 48) - 1))
@@ -39,3 +39,16 @@ def test_other_text_is_no_response_id(text: str) -> None:
 def test_look_alikes_are_refused(text: str) -> None:
     with pytest.raises(InvalidIdError):
         parse_response_id(text)
+
+
+def test_a_completion_id_leads_back_to_its_response() -> None:
+    minted = new_response_id(7)
+    assert minted.completion_id == "chatcmpl-" + minted.text.removeprefix("resp_")
+    assert response_id_text(minted.completion_id) == response_id_text(minted.text) == minted.text
+
+
+@pytest.mark.parametrize(
+    "text", ["chatcmpl-", "chatcmpl-xyz", "chatcmpl_" + "0" * 32, "chatcmpl-" + "A" * 32, "resp_x"]
+)
+def test_what_is_no_completion_id_stays_as_it_is(text: str) -> None:
+    assert response_id_text(text) == text
