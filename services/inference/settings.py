@@ -27,6 +27,7 @@ class InferenceSettings(MeshSettings):
     script_text: str | None = Field(
         None, description="what the scripted engine says; empty: words drawn from the prompt"
     )
+    script_echo: bool = Field(False, description="the scripted engine says what the last message of a prompt says")
     script_tokens_per_s: float = Field(20.0, gt=0, description="rate of each scripted stream")
     script_first_token_s: float = Field(0.0, ge=0, description="delay before a scripted stream's first token")
     script_length: int | None = Field(None, ge=1, description="tokens of a drawn script; empty: until the limit")
@@ -43,6 +44,7 @@ class InferenceSettings(MeshSettings):
                 tokens_per_s=self.script_tokens_per_s,
                 first_token_delay_s=self.script_first_token_s,
                 text=self.script_text,
+                echo=self.script_echo,
                 length_tokens=self.script_length,
                 poison=self.script_poison,
             )

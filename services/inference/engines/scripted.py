@@ -37,8 +37,9 @@ class ScriptedSettings:
     """The pace, and what is said.
 
     Each stream gets `tokens_per_s` after `first_token_delay_s`; `jitter_s` delays single tokens by up to that much.
-    `text` is said to every prompt and ended by the end-of-turn token; None: words drawn from a hash of the prompt,
-    ended after `length_tokens` (None: never, the request's limit ends them). `tick_s` is the length of a step.
+    `echo`: each prompt is answered with what its last message says. Else `text` is said to every prompt; both are ended
+    by the end-of-turn token. Else words drawn from a hash of the prompt, ended after `length_tokens` (None: never, the
+    request's limit ends them). `tick_s` is the length of a step.
     `poison`: a prompt that holds this text kills the engine's loop at its first token, every time.
     """
 
@@ -48,6 +49,7 @@ class ScriptedSettings:
     first_token_delay_s: float = 0.0
     jitter_s: float = 0.0
     text: str | None = None
+    echo: bool = False
     length_tokens: int | None = None
     tick_s: float = 0.01
     poison: str = ""
@@ -184,7 +186,9 @@ class ScriptedEngine:
 
 def _script(settings: ScriptedSettings, tokenizer: ChatTokenizer) -> Script:
     end = min(tokenizer.eos_ids)
-    if settings.text is not None:
+    if settings.echo:
+        script = _echo(tokenizer, end)
+    elif settings.text is not None:
         script = _fixed((*tokenizer.encode_text(settings.text), end))
     else:
         script = _words(_single_token_words(tokenizer), settings.length_tokens, end)
@@ -203,6 +207,19 @@ def _fixed(ids: Sequence[int]) -> Script:
         return ids[min(n, len(ids) - 1)]
 
     return lambda _prompt_ids: answer
+
+
+def _echo(tokenizer: ChatTokenizer, end: int) -> Script:
+    """The last turn of the prompt, less the line in which chat templates name its role."""
+    control = frozenset(tokenizer.backend.get_added_tokens_decoder())
+
+    def script(prompt_ids: tuple[int, ...]) -> Answer:
+        closing = max((n for n, i in enumerate(prompt_ids) if i in tokenizer.eos_ids), default=len(prompt_ids))
+        opening = max((n for n, i in enumerate(prompt_ids[:closing]) if i in control), default=-1)
+        _role, _, text = tokenizer.decode(prompt_ids[opening + 1 : closing]).partition("\n")
+        return _fixed((*tokenizer.encode_text(text.strip()), end))(prompt_ids)
+
+    return script
 
 
 def _words(words: Sequence[int], length_tokens: int | None, end: int) -> Script:

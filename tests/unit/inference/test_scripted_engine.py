@@ -71,6 +71,17 @@ async def test_it_says_the_given_text(tokenizer: ChatTokenizer) -> None:
     assert said.finish["r"] == "stop"
 
 
+async def test_its_echo_says_what_the_last_message_says(tokenizer: ChatTokenizer) -> None:
+    text = "Grüße 🎉, line\n<|im_end|> and all."
+    turns = [{"role": "system", "content": "Echo."}, {"role": "user", "content": "Before"}]
+    prompt = tokenizer.encode([*turns, {"role": "assistant", "content": "Before"}, {"role": "user", "content": text}])
+    async with running(ScriptedSettings(echo=True, tokens_per_s=5_000)) as (engine, said):
+        engine.submit(GenerationRequest("r", tuple(prompt), max_new_tokens=99, eos_ids=tokenizer.eos_ids))
+        await said.ends(1)
+    assert tokenizer.decode(said.ids["r"]) == text
+    assert said.finish["r"] == "stop"
+
+
 async def test_the_text_is_a_function_of_the_prompt(tokenizer: ChatTokenizer) -> None:
     said_by = []
     for settings in (ScriptedSettings(tokens_per_s=5_000), ScriptedSettings(tokens_per_s=900, jitter_s=0.01)):
