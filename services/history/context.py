@@ -11,8 +11,8 @@ import msgspec
 
 from services.history.ports import PromptCounter
 from services.history.stores.port import StoredResponse
-from shared.ids import parse_response_id
 from shared.records import Message, Requested
+from shared.turns import turn_messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,6 @@ class PromptTooLong:
             f"prompt of {self.input_tokens:,} tokens exceeds the model's window of {self.context_window:,} tokens, "
             "of which the answer needs at least one"
         )
-
-
-def turn_messages(turn: StoredResponse) -> list[Message]:
-    """What was said in one turn: the client's input, then the public text of the answer."""
-    answer_id = parse_response_id(turn.accepted.response_id).message_id
-    return [*turn.accepted.spec.input, Message(role="assistant", parts=[turn.terminal.text], id=answer_id)]
 
 
 def with_context(
@@ -67,7 +61,7 @@ def _longest_fitting(request: Requested, turns: Sequence[StoredResponse], counte
 
 
 def _assembled(request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter) -> Requested:
-    context = [message for turn in turns for message in turn_messages(turn)]
+    context = [message for turn in turns for message in turn_messages(turn.accepted, turn.terminal)]
     bare = msgspec.structs.replace(request, context=context)
     return msgspec.structs.replace(bare, input_tokens=counter.count(as_chat(bare.prompt())))
 

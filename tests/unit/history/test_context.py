@@ -1,10 +1,11 @@
 """What the model is reminded of, token for token."""
 
-from services.history.context import PromptTooLong, as_chat, turn_messages, with_context
+from services.history.context import PromptTooLong, as_chat, with_context
 from services.history.stores.port import StoredResponse
 from shared.chat import load_chat_tokenizer
 from shared.ids import parse_response_id
 from shared.records import Requested
+from shared.turns import turn_messages
 from tests.unit.history.fakes import WordCounter, accepted, an_id, asked, completed, user
 
 
@@ -29,6 +30,12 @@ def test_turns_come_oldest_first_input_then_answer() -> None:
     ]
     assert made.context[1].id == parse_response_id(first.accepted.response_id).message_id
     assert made.input_tokens == WordCounter().count(as_chat(made.prompt()))
+
+
+def test_a_turn_that_was_asked_for_no_output_contributes_its_input_only() -> None:
+    made = with_context(a_request(), [a_turn("be warned", "", generate=False), a_turn("one", "")], WordCounter())
+    assert isinstance(made, Requested)
+    assert [(m.role, m.text) for m in made.context] == [("user", "be warned"), ("user", "one"), ("assistant", "")]
 
 
 def test_instructions_of_earlier_turns_are_not_carried_over() -> None:
@@ -65,7 +72,7 @@ def test_truncation_leaves_out_the_fewest_oldest_turns_whole() -> None:
         made = with_context(a_request("q", truncation="auto"), turns, WordCounter(window))
         kept = min(7, (window - 1 - 2) // 6)  # the input takes 2 tokens, the answer needs 1
         assert isinstance(made, Requested)
-        assert made.context == [m for turn in turns[7 - kept :] for m in turn_messages(turn)]
+        assert made.context == [m for turn in turns[7 - kept :] for m in turn_messages(turn.accepted, turn.terminal)]
         assert made.input_tokens == 2 + 6 * kept
 
 
