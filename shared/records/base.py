@@ -107,6 +107,7 @@ class ResponseSpec(Value, frozen=True, kw_only=True):
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
     max_tool_calls: int | None = None
+    prompt_cache_retention: str | None = None
 
 
 class Usage(Value, frozen=True, kw_only=True):

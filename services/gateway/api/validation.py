@@ -4,10 +4,11 @@ Three kinds of fields: those of the model, those of OpenAI's that we know and do
 they ask for nothing: `Neutral`), and unknown ones (refused by name).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from services.gateway.api.body import json_name
 from services.gateway.api.errors import ApiError, bad_request
@@ -16,6 +17,23 @@ Neutral = Mapping[str, Callable[[Any], bool]]
 """Fields that are known and not served, and when their value asks for nothing."""
 
 M = TypeVar("M", bound=BaseModel)
+
+_NO_TOOLS = "its models call no tools"
+_TEXT_ONLY = "its models read and write text only"
+WHY: Mapping[str, str] = {
+    "audio": _TEXT_ONLY,
+    "conversation": "continue a response by 'previous_response_id'",
+    "generate": "it is for WebSockets only",
+    "image": _TEXT_ONLY,
+    "modalities": _TEXT_ONLY,
+    "moderation": "all text is screened by the server's own policy",
+    "prompt": "send the prompt's text as 'input'",
+    "reasoning": "its models do not reason apart from their answer",
+    "response_format": "answers are plain text",
+    "tool_choice": _NO_TOOLS,
+    "tools": _NO_TOOLS,
+}
+"""Why a known field is not served, where that helps who asked for it."""
 
 
 class Strict(BaseModel):
@@ -34,11 +52,31 @@ def parse(model: type[M], body: dict[str, Any], neutral: Neutral) -> M:
     served = {name: value for name, value in body.items() if name not in neutral}
     for name, asks_nothing in neutral.items():
         if name in body and not asks_nothing(body[name]):
-            raise bad_request(f"'{name}' is not supported by this server.", code="unsupported_parameter", param=name)
+            message = f"'{name}' is not supported by this server{_because(WHY.get(name))}."
+            raise bad_request(message, code="unsupported_parameter", param=name)
     try:
         return model.model_validate(served)
     except ValidationError as error:
         raise _translate(error) from error
+
+
+def served_only(served: Sequence[str], unserved: Mapping[str, str]) -> Callable[[str | None], str | None]:
+    """A validator of a `type`: those that we know and do not serve are refused with the reason (`unserved`)."""
+
+    def check(given: str | None) -> str | None:
+        if given is None or given in served:
+            return given
+        if given in unserved:
+            message = f"'{given}' is not supported by this server{_because(unserved[given])}"
+            raise PydanticCustomError("unserved", "{message}", {"message": message})
+        expected = " or ".join(f"'{name}'" for name in served)
+        raise PydanticCustomError("literal_error", "{expected}", {"expected": expected})
+
+    return check
+
+
+def _because(why: str | None) -> str:
+    return "" if why is None else f": {why}"
 
 
 def is_nothing(value: Any) -> bool:
@@ -64,10 +102,10 @@ def _translate(error: ValidationError) -> ApiError:
         expected = "a string or an array" if issue["loc"][-1] == "#items" else _EXPECTED[kind]
         message = f"Invalid type for '{param}': expected {expected}, but got {json_name(given)}."
         return bad_request(message, code="invalid_type", param=param)
-    code, text = _COMPLAINTS.get(kind, ("invalid_value", f"Invalid '{{param}}': {issue['msg']}."))
+    code, text = _COMPLAINTS.get(kind, ("invalid_value", "Invalid '{param}': {why}."))
     size = len(given) if isinstance(given, str | list | dict) else 0
-    context = {"param": param, "given": repr(given)[:80], "size": f"{size:,}", **issue.get("ctx", {})}
-    return bad_request(text.format(**context), code=code, param=param)
+    context = {"param": param, "given": repr(given)[:80], "size": f"{size:,}", "why": issue["msg"]}
+    return bad_request(text.format(**context, **issue.get("ctx", {})), code=code, param=param)
 
 
 _EXPECTED = {
@@ -81,6 +119,8 @@ _EXPECTED = {
     "model_type": "an object",
 }
 _COMPLAINTS: dict[str, tuple[str, str]] = {
+    "unserved": ("unsupported_value", "Unsupported value for '{param}': {message}."),
+    "string_too_short": ("below_min_length", "Invalid '{param}': {size} characters, expected at least {min_length}."),
     "missing": ("missing_required_parameter", "Missing required parameter: '{param}'."),
     "extra_forbidden": ("unknown_parameter", "Unknown parameter: '{param}'."),
     "literal_error": ("invalid_value", "Invalid value for '{param}': {given}. Supported values are: {expected}."),

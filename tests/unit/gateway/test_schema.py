@@ -7,10 +7,27 @@ import pytest
 
 from services.gateway.api.body import parse_object
 from services.gateway.api.errors import ApiError
-from services.gateway.api.schema import parse_create
-from shared.records import Message
+from services.gateway.api.schema import parse_create, parse_event
+from shared.records import Message, ResponseSpec, Sampling
 
 BASE = {"model": "m", "input": "Hi"}
+
+
+def user(**part: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [part]}
+
+
+def answer(item_id: str) -> dict[str, Any]:
+    """Our own output, as an SDK sends it back."""
+    return {
+        "id": item_id,
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Paris.", "annotations": [], "logprobs": []}],
+        "phase": None,
+    }
+
 
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"input": None}, "invalid_type", "input", "expected a string or an array, but got null"),
@@ -20,13 +37,37 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"input": ["x"]}, "invalid_type", "input[0]", "expected an object"),
     ({"input": [{"role": "user"}]}, "missing_required_parameter", "input[0].content", "Missing required"),
     ({"input": [{"role": "bot", "content": "x"}]}, "invalid_value", "input[0].role", "'bot'"),
-    ({"input": [{"type": "function_call", "name": "f"}]}, "invalid_value", "input[0].type", "'function_call'"),
+    ({"input": [{"type": "speech"}]}, "invalid_value", "input[0].type", "Supported values are: 'message'"),
+    ({"input": [{"type": "function_call", "name": "f"}]}, "unsupported_value", "input[0].type", "call no tools"),
+    ({"input": [{"type": "function_call_output"}]}, "unsupported_value", "input[0].type", "call no tools"),
+    ({"input": [{"type": "reasoning", "id": "rs_1"}]}, "unsupported_value", "input[0].type", "do not reason"),
+    ({"input": [{"type": "item_reference", "id": "x"}]}, "unsupported_value", "input[0].type", "previous_response_id"),
+    ({"input": [{"id": "msg_1"}]}, "missing_required_parameter", "input[0].role", "Missing required"),
+    ({"input": [user(text="no type")]}, "missing_required_parameter", "input[0].content[0].type", "Missing required"),
+    ({"input": [user(type="input_text")]}, "missing_required_parameter", "input[0].content[0].text", "Missing"),
+    ({"input": [user(type="video")]}, "invalid_value", "input[0].content[0].type", "'input_text' or 'output_text'"),
     (
-        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
-        "invalid_value",
+        {"input": [user(type="input_image", image_url="x")]},
+        "unsupported_value",
         "input[0].content[0].type",
-        "'input_image'",
+        "'input_image' is not supported by this server: this server's models read text only",
     ),
+    ({"input": [user(type="input_file")]}, "unsupported_value", "input[0].content[0].type", "read text only"),
+    ({"input": [user(type="input_audio")]}, "unsupported_value", "input[0].content[0].type", "read text only"),
+    ({"input": [user(type="output_text", text="x")]}, "invalid_value", "input[0].content[0].type", "'assistant'"),
+    ({"input": [user(type="refusal", refusal="x")]}, "invalid_value", "input[0].content[0].type", "'assistant'"),
+    (
+        {"input": [user(type="input_text", text="x", prompt_cache_breakpoint={})]},
+        "unknown_parameter",
+        "input[0].content[0].prompt_cache_breakpoint",
+        "Unknown parameter",
+    ),
+    ({"input": [user(type="input_text", text=5)]}, "invalid_type", "input[0].content[0].text", "expected a string"),
+    ({"input": [{"role": "user", "content": ["x"]}]}, "invalid_type", "input[0].content[0]", "expected an object"),
+    ({"input": [{"role": "user", "content": 1}]}, "invalid_type", "input[0].content", "a string or an array"),
+    ({"input": [answer("m"), answer("m")]}, "invalid_value", "input[1].id", "Duplicate item found with id 'm'"),
+    ({"input": [answer("")]}, "below_min_length", "input[0].id", "expected at least 1"),
+    ({"input": [{**answer("m"), "status": "done"}]}, "invalid_value", "input[0].status", "'in_progress'"),
     ({"model": None}, "invalid_type", "model", "expected a string"),
     ({"temperature": 2.5}, "above_max_value", "temperature", "expected a value <= 2, but got 2.5"),
     ({"temperature": -1}, "below_min_value", "temperature", "expected a value >= 0, but got -1"),
@@ -39,13 +80,55 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"metadata": {"k": "v" * 513}}, "above_max_length", "metadata.k", "513 characters, at most 512"),
     ({"metadata": {"k": 5}}, "invalid_type", "metadata.k", "expected a string"),
     ({"flavour": 1}, "unknown_parameter", "flavour", "Unknown parameter: 'flavour'"),
-    ({"text": {"format": {"type": "json_object"}}}, "invalid_value", "text.format.type", "'text'"),
-    ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools", "not supported"),
-    ({"tool_choice": "required"}, "unsupported_parameter", "tool_choice", "not supported"),
-    ({"reasoning": {"effort": "high"}}, "unsupported_parameter", "reasoning", "not supported"),
-    ({"conversation": "conv_1"}, "unsupported_parameter", "conversation", "not supported"),
-    ({"include": ["message.output_text.logprobs"]}, "unsupported_parameter", "include", "not supported"),
-    ({"generate": False}, "unsupported_parameter", "generate", "not supported"),
+    ({"metadata": {"k" * 65: ""}}, "above_max_length", "metadata." + "k" * 65, "65 characters, at most 64"),
+    ({"metadata": []}, "invalid_type", "metadata", "expected an object"),
+    ({"presence_penalty": 2.1}, "above_max_value", "presence_penalty", "<= 2, but got 2.1"),
+    ({"frequency_penalty": -3}, "below_min_value", "frequency_penalty", ">= -2, but got -3"),
+    ({"frequency_penalty": "1"}, "invalid_type", "frequency_penalty", "expected a number"),
+    ({"top_logprobs": 21}, "above_max_value", "top_logprobs", "<= 20"),
+    ({"top_logprobs": -1}, "below_min_value", "top_logprobs", ">= 0"),
+    ({"top_logprobs": 1.5}, "invalid_type", "top_logprobs", "expected an integer"),
+    ({"include": ["reasoning.encrypted_content"]}, "unsupported_value", "include[0]", "do not reason"),
+    ({"include": ["everything"]}, "invalid_value", "include[0]", "'message.output_text.logprobs'"),
+    ({"include": "all"}, "invalid_type", "include", "expected an array"),
+    ({"stop": ""}, "below_min_length", "stop", "0 characters, expected at least 1"),
+    ({"stop": ["a", ""]}, "below_min_length", "stop[1]", "expected at least 1"),
+    ({"stop": ["a"] * 5}, "above_max_length", "stop", "5 entries, at most 4"),
+    ({"stop": "x" * 257}, "above_max_length", "stop", "257 characters, at most 256"),
+    ({"stop": 5}, "invalid_type", "stop", "a string or an array"),
+    ({"stop": [5]}, "invalid_type", "stop[0]", "expected a string"),
+    ({"seed": 0.5}, "invalid_type", "seed", "expected an integer"),
+    ({"seed": 2**63}, "above_max_value", "seed", "but got 9223372036854775808"),
+    ({"top_k": 0}, "below_min_value", "top_k", ">= 1"),
+    ({"max_tool_calls": -1}, "below_min_value", "max_tool_calls", ">= 0"),
+    ({"text": {"format": {"type": "json_object"}}}, "unsupported_value", "text.format.type", "plain text"),
+    (
+        {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}},
+        "unsupported_value",
+        "text.format.type",
+        "'json_schema' is not supported by this server: answers are plain text",
+    ),
+    ({"text": {"format": {"type": "xml"}}}, "invalid_value", "text.format.type", "Supported values are: 'text'"),
+    ({"text": {"verbosity": "huge"}}, "invalid_value", "text.verbosity", "'low', 'medium' or 'high'"),
+    ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools", "its models call no tools"),
+    ({"tool_choice": "required"}, "invalid_value", "tool_choice", "'auto' or 'none'"),
+    ({"tool_choice": {"type": "function", "name": "f"}}, "invalid_value", "tool_choice", "'auto' or 'none'"),
+    ({"reasoning": {"effort": "high"}}, "unsupported_parameter", "reasoning", "do not reason"),
+    ({"conversation": "conv_1"}, "unsupported_parameter", "conversation", "'previous_response_id'"),
+    ({"moderation": {"model": "m"}}, "unsupported_parameter", "moderation", "the server's own policy"),
+    ({"prompt": {"id": "pmpt_1"}}, "unsupported_parameter", "prompt", "as 'input'"),
+    ({"image": {"context_compression": "auto"}}, "unsupported_parameter", "image", "text only"),
+    ({"context_management": [{"type": "compaction"}]}, "unsupported_parameter", "context_management", "not supported"),
+    ({"access_programs": {"cyber": "standard"}}, "unsupported_parameter", "access_programs", "not supported"),
+    ({"prompt_cache_options": {"mode": "explicit"}}, "unsupported_parameter", "prompt_cache_options", "not supported"),
+    ({"prompt_cache_retention": "1h"}, "invalid_value", "prompt_cache_retention", "'in_memory' or '24h'"),
+    ({"stream_options": {"include_obfuscation": True}}, "invalid_value", "stream_options.include_obfuscation", "False"),
+    ({"stream_options": {"include_usage": True}}, "unknown_parameter", "stream_options.include_usage", "Unknown"),
+    ({"generate": False}, "unsupported_parameter", "generate", "for WebSockets only"),
+    ({"service_tier": "gold"}, "invalid_value", "service_tier", "'priority'"),
+    ({"truncation": "middle"}, "invalid_value", "truncation", "'auto' or 'disabled'"),
+    ({"previous_response_id": 5}, "invalid_type", "previous_response_id", "expected a string"),
+    ({"user": "u" * 257}, "above_max_length", "user", "257 characters"),
     ({"background": True, "store": False}, "invalid_value", "background", "requires 'store'"),
     ({"stream": "yes"}, "invalid_type", "stream", "expected a boolean"),
 ]
@@ -67,32 +150,110 @@ def test_required(name: str) -> None:
     assert (caught.value.code, caught.value.param) == ("missing_required_parameter", name)
 
 
-def test_what_asks_for_nothing_is_accepted() -> None:
-    nothing = {"tools": [], "tool_choice": "auto", "include": [], "reasoning": {"effort": None}, "prompt": None}
-    request = parse_create({**BASE, **nothing, "parallel_tool_calls": False, "stream_options": {}, "top_logprobs": 0})
-    assert request.spec() == parse_create(BASE).spec()
+NOTHING: dict[str, Any] = {
+    "access_programs": None,
+    "context_management": [],
+    "conversation": None,
+    "generate": True,
+    "image": {},
+    "include": [],
+    "max_tool_calls": None,
+    "metadata": None,
+    "moderation": None,
+    "parallel_tool_calls": True,
+    "prompt": None,
+    "prompt_cache_options": {"mode": None},
+    "prompt_cache_retention": None,
+    "reasoning": {"effort": None, "summary": None},
+    "stop": None,
+    "stream_options": {"include_obfuscation": False},
+    "text": {"format": {"type": "text"}, "verbosity": None},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_what_asks_for_nothing_is_accepted(name: str) -> None:
+    assert parse_create({**BASE, name: NOTHING[name]}).spec() == parse_create(BASE).spec()
+
+
+CARRIED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"instructions": "Be brief."}, {"instructions": "Be brief."}),
+    ({"metadata": {"k": "v"}}, {"metadata": {"k": "v"}}),
+    ({"store": False}, {"store": False}),
+    ({"background": True}, {"background": True}),
+    ({"truncation": "auto"}, {"truncation": "auto"}),
+    ({"previous_response_id": "resp_1"}, {"previous_response_id": "resp_1"}),
+    ({"service_tier": "flex"}, {"service_tier": "flex"}),
+    ({"user": "u", "safety_identifier": "s"}, {"user": "u", "safety_identifier": "s"}),
+    ({"prompt_cache_key": "k"}, {"prompt_cache_key": "k"}),
+    ({"prompt_cache_retention": "24h"}, {"prompt_cache_retention": "24h"}),
+    ({"tool_choice": "none", "parallel_tool_calls": False}, {"tool_choice": "none", "parallel_tool_calls": False}),
+    ({"max_tool_calls": 3}, {"max_tool_calls": 3}),
+    ({"text": {"verbosity": "low"}}, {"verbosity": "low"}),
+    ({"top_logprobs": 4}, {"top_logprobs": 4, "sampling": Sampling(logprobs=4)}),
+    ({"include": ["message.output_text.logprobs"]}, {"sampling": Sampling(logprobs=0)}),
+]
+
+
+@pytest.mark.parametrize(("fields", "changes"), CARRIED, ids=lambda value: str(value)[:40])
+def test_what_is_asked_for_stands_in_the_spec(fields: dict[str, Any], changes: dict[str, Any]) -> None:
+    plain = {"model": "m", "input": [Message(role="user", parts=["Hi"])], "service_tier": "auto"}
+    assert parse_create({**BASE, **fields}).spec() == ResponseSpec(**{**plain, **changes})
+
+
+SAMPLED: list[tuple[dict[str, Any], Sampling]] = [
+    ({"temperature": 0}, Sampling(temperature=0.0)),
+    ({"top_p": 0.25}, Sampling(top_p=0.25)),
+    ({"top_k": 1}, Sampling(top_k=1)),
+    ({"seed": -(2**63)}, Sampling(seed=-(2**63))),
+    ({"stop": "END"}, Sampling(stop=["END"])),
+    ({"stop": ["a", "b", "c", "d" * 256]}, Sampling(stop=["a", "b", "c", "d" * 256])),
+    ({"stop": []}, Sampling()),
+    ({"presence_penalty": 2, "frequency_penalty": -2}, Sampling(presence_penalty=2.0, frequency_penalty=-2.0)),
+    ({"max_output_tokens": 1}, Sampling(max_output_tokens=1)),
+    ({"include": ["message.output_text.logprobs"], "top_logprobs": 20}, Sampling(logprobs=20)),
+]
+
+
+@pytest.mark.parametrize(("fields", "sampling"), SAMPLED, ids=lambda value: str(value)[:40])
+def test_how_to_sample_is_carried(fields: dict[str, Any], sampling: Sampling) -> None:
+    assert parse_create({**BASE, **fields}).spec().sampling == sampling
+
+
+def test_only_a_websocket_may_ask_for_no_output() -> None:
+    assert parse_event({**BASE, "generate": False}).spec().generate is False
+    for nothing in ({}, {"generate": None}, {"generate": True}):
+        assert parse_event({**BASE, **nothing}).spec() == parse_create(BASE).spec()
+    with pytest.raises(ApiError, match="expected a boolean"):
+        parse_event({**BASE, "generate": "no"})
 
 
 def test_defaults_of_a_spec() -> None:
     spec = parse_create(BASE).spec()
     assert spec.input == [Message(role="user", parts=["Hi"])]
     assert (spec.sampling.temperature, spec.sampling.top_p, spec.sampling.max_output_tokens) == (1.0, 1.0, None)
-    assert (spec.store, spec.background, spec.truncation, spec.service_tier) == (True, False, "disabled", "default")
+    assert (spec.store, spec.background, spec.truncation, spec.service_tier) == (True, False, "disabled", "auto")
 
 
 def test_our_own_output_may_come_back_as_input() -> None:
-    item = {
-        "id": "msg_1",
-        "type": "message",
-        "status": "completed",
-        "role": "assistant",
-        "content": [{"type": "output_text", "text": "Paris.", "annotations": [], "logprobs": []}],
-    }
-    spec = parse_create({"model": "m", "input": [item, {"role": "user", "content": "Why?"}]}).spec()
-    assert spec.input == [
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    parts = [{"type": "input_text", "text": "Why"}, {"type": "input_text", "text": "?"}]
+    given = [answer("msg_1"), {"role": "user", "type": None, "content": parts}, refusal]
+    assert parse_create({"model": "m", "input": given}).spec().input == [
         Message(role="assistant", parts=["Paris."], id="msg_1"),
-        Message(role="user", parts=["Why?"]),
+        Message(role="user", parts=["Why", "?"]),
+        Message(role="assistant", parts=["No."]),
     ]
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+def test_every_role_may_speak_in_a_string_or_in_input_text(role: str) -> None:
+    given = [{"role": role, "content": "a"}, {"role": role, "content": [{"type": "input_text", "text": "b"}]}]
+    found = parse_create({"model": "m", "input": given}).spec().input
+    assert [(message.role, message.text) for message in found] == [(role, "a"), (role, "b")]
 
 
 BROKEN: list[tuple[bytes, str, str]] = [

@@ -1,0 +1,133 @@
+"""The `input` of a request: a text, or the messages of a conversation. Also what our own output looks like as input."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, StringConstraints, Tag
+
+from services.gateway.api.errors import bad_request
+from services.gateway.api.validation import Strict, served_only, shape
+from shared.records import Message
+from shared.records.base import Role
+
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+_TEXT_ONLY = "this server's models read text only"
+_NO_TOOLS = "this server's models call no tools"
+
+_part_type = served_only(
+    ("input_text", "output_text", "refusal", "text"),
+    {
+        "input_image": _TEXT_ONLY,
+        "input_file": _TEXT_ONLY,
+        "input_audio": _TEXT_ONLY,
+        "image_url": _TEXT_ONLY,
+        "computer_screenshot": _TEXT_ONLY,
+        "reasoning_text": "this server's models do not reason apart from their answer",
+        "summary_text": "this server's models do not reason apart from their answer",
+    },
+)
+_item_type = served_only(
+    ("message",),
+    {
+        "item_reference": "send the item itself, or continue its response by 'previous_response_id'",
+        "reasoning": "this server's models do not reason apart from their answer",
+        "compaction": "this server compacts no context",
+        "function_call": _NO_TOOLS,
+        "function_call_output": _NO_TOOLS,
+        "custom_tool_call": _NO_TOOLS,
+        "custom_tool_call_output": _NO_TOOLS,
+        "mcp_call": _NO_TOOLS,
+        "web_search_call": _NO_TOOLS,
+        "file_search_call": _NO_TOOLS,
+        "image_generation_call": _NO_TOOLS,
+    },
+)
+
+
+class TextPart(Strict):
+    """Words. Annotations and logprobs come when a client sends our own output back: no prompt holds them."""
+
+    type: Annotated[str, AfterValidator(_part_type)]
+    text: str
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+class RefusalPart(Strict):
+    """What an assistant said, like any text."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _part_shape(value: Any) -> str:
+    return "#refusal" if isinstance(value, dict) and value.get("type") == "refusal" else "#text"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("#text")] | Annotated[RefusalPart, Tag("#refusal")],
+    Discriminator(_part_shape),
+]
+Content = Annotated[
+    Annotated[str, Tag("#text")] | Annotated[list[Part], Tag("#items")],
+    Discriminator(shape),
+]
+
+
+class InputMessage(Strict):
+    """One item of `input`. `id`, `status` and `phase` come with output that is sent back."""
+
+    type: Annotated[str | None, AfterValidator(_item_type)] = "message"
+    role: Role
+    content: Content
+    id: ItemId | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
+
+    def message(self) -> Message:
+        """The record's form: the text in the parts in which it came."""
+        parts = [self.content] if isinstance(self.content, str) else [_words(part) for part in self.content]
+        return Message(role=self.role, parts=parts, id=self.id)
+
+
+def _words(part: TextPart | RefusalPart) -> str:
+    return part.refusal if isinstance(part, RefusalPart) else part.text
+
+
+Input = Annotated[
+    Annotated[str, Tag("#text")] | Annotated[list[InputMessage], Tag("#items")],
+    Discriminator(shape),
+]
+
+
+def messages_of(given: str | list[InputMessage] | None) -> list[Message]:
+    """The messages of an input. Raises ApiError 400 for what no single field can tell."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return [Message(role="user", parts=[given])]
+    for index, item in enumerate(given):
+        _check_role(index, item)
+    _check_ids(given)
+    return [item.message() for item in given]
+
+
+def _check_role(index: int, item: InputMessage) -> None:
+    """What an assistant says is output; nobody else says it."""
+    if item.role == "assistant" or isinstance(item.content, str):
+        return
+    for place, part in enumerate(item.content):
+        if part.type in ("output_text", "refusal"):
+            param = f"input[{index}].content[{place}].type"
+            message = f"Invalid value for '{param}': '{part.type}' is for the role 'assistant', not '{item.role}'."
+            raise bad_request(f"{message} Use 'input_text'.", param=param)
+
+
+def _check_ids(items: list[InputMessage]) -> None:
+    """Lists of items are paged by their ids."""
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        if item.id is not None and item.id in seen:
+            message = f"Duplicate item found with id '{item.id[:80]}'. Remove duplicate items from your input."
+            raise bad_request(message, param=f"input[{index}].id")
+        seen.add(item.id or "")
