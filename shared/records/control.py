@@ -116,20 +116,24 @@ class ResponseFound(Reply, frozen=True, kw_only=True, tag="response_found"):
 class Charge(Record, frozen=True, kw_only=True, tag="charge"):
     """A gateway wants to admit a request of `tenant`; whether it may, the order of this topic decides.
 
-    `tokens` is the most that the request can use: its prompt and the longest answer. The limits are per minute, as
-    the appending gateway knows them, so that every reader decides alike; None is no limit. `idempotency_key` is a
-    digest of the client's, `fingerprint` one of what was asked; `replaces` names the response that the key stood for,
-    and of which nothing became.
+    `response_id` is the request's first response, `further` those of its other choices. `tokens` is the most that it
+    can use: its prompt and the longest answer, for each choice. The limits are per minute, as the appending gateway
+    knows them, so that every reader decides alike; None is no limit. `idempotency_key` is a digest of the client's,
+    `fingerprint` one of what was asked; the key stands for these responses for `keep_ms`. `replaces` names the first
+    response that the key stood for before, and of which nothing became.
     """
 
     response_id: str
     tenant: str
     tier: str
     tokens: int
+    gateway: str = ""
+    further: list[str] = []
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    keep_ms: int = 3_600_000
     replaces: str | None = None
 
     @property
@@ -156,6 +160,24 @@ class Settlement(Record, frozen=True, kw_only=True, tag="settlement"):
     @property
     def uid(self) -> str:
         return f"{self.response_id}/settlement"
+
+
+class Outcome(Record, frozen=True, kw_only=True, tag="outcome"):
+    """What became of the request that an idempotency key stands for: its responses were `accepted`, or nothing became
+    of it, and the key is free again."""
+
+    response_id: str
+    tenant: str
+    idempotency_key: str
+    accepted: bool
+
+    @property
+    def subject(self) -> str:
+        return self.tenant
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/outcome"
 
 
 class Heartbeat(Record, frozen=True, kw_only=True, tag="heartbeat"):
