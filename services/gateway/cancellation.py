@@ -36,7 +36,7 @@ class Cancellation:
         with followed as lease:
             if not lease.stream.ended:
                 await self._end(lease.stream)
-            return _cancelled(lease.stream.projection)
+            return _cancelled(ResponsesProjection(lease.stream.id, lease.stream.fold))
 
     async def _end(self, stream: Stream) -> None:
         try:

@@ -32,7 +32,10 @@ class Lookup:
         """The response as of now, accepted at least. Raises ApiError 404, 503."""
         response_id = self.parse(text)
         stream = self.fanout.find(response_id)
-        projection = stream.projection if stream is not None else await self._replayed(response_id)
+        if stream is not None:
+            projection = ResponsesProjection(response_id, stream.fold)
+        else:
+            projection = await self._replayed(response_id)
         if projection.fold.accepted is None and not projection.fold.deleted:
             found = await self._stored(caller, response_id)
             projection.feed(found.accepted)
@@ -55,7 +58,7 @@ class Lookup:
             # Not from the log once more: by now it could be there, and then it has no end yet.
             return await self._stored(caller, response_id)
         try:
-            _owned(caller, response_id, lease.stream.projection)
+            _owned(caller, response_id, ResponsesProjection(response_id, lease.stream.fold))
         except ApiError:
             lease.release()
             raise

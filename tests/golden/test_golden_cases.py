@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.gateway.fanout.stream import Cursor, Stream
-from services.gateway.projections import ClientEvent
+from services.gateway.projections import RESPONSES, ClientEvent
 from shared.ids import ResponseId
 from shared.records import Events
 from shared.records.codec import Envelope
@@ -114,11 +114,11 @@ async def _resumed(records: list[Envelope[Events]], primed: int, after: int) -> 
     stream = Stream(RESPONSE_ID)
     stream.prime(records[:primed], records[primed - 1].offset + 1 if primed else 0)
     stream.trim()
-    cursor = Cursor(stream, refill, starting_after=after)
+    cursor = Cursor(stream, RESPONSES, refill, starting_after=after)
     for envelope in records[primed:]:
         stream.take(envelope)
     got: list[ClientEvent] = []
-    while len(got) + after + 1 < stream.end:
+    while len(got) + after + 1 < stream.view(RESPONSES).end:
         got += await cursor.batch()
     return got
 

@@ -18,7 +18,7 @@ from services.gateway.api.schema import CreateResponse, parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.auth import Caller
 from services.gateway.fanout import Cursor, Lease, StreamLostError
-from services.gateway.projections import stored_events
+from services.gateway.projections import ClientEvent, stored_events
 from shared.errors import LogError
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class Session:
                     try:
                         await self._copy(lease.cursor(), lane)
                     finally:
-                        describe_outcome(span, lease.stream.id.text, lease.stream.projection.fold.terminal)
+                        describe_outcome(span, lease.stream.id.text, lease.stream.fold.terminal)
         except ApiError as error:
             await self._send(error_event(error, lane))
 
@@ -182,7 +182,7 @@ class Session:
         except ApiError as error:
             await self._send(error_event(error))
 
-    async def _copy(self, cursor: Cursor, lane: str | None) -> None:
+    async def _copy(self, cursor: Cursor[ClientEvent], lane: str | None) -> None:
         """Write events until the response ends."""
         limit_s, sent = self._parts.settings.lag_limit_s, "-1"
         try:

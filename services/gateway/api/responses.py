@@ -15,7 +15,7 @@ from services.gateway.api.patience import Patience
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.fanout import Cursor, Lease, Stream, StreamLostError
-from services.gateway.projections import stored_events
+from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
 from shared.errors import LogError
 from shared.records import Failed
 
@@ -71,7 +71,7 @@ async def create(request: Request, send: Send) -> None:
                     else:
                         await _reply(await _final(lease.stream, wait=not spec.background), request, send)
                 finally:
-                    describe_outcome(span, lease.stream.id.text, lease.stream.projection.fold.terminal)
+                    describe_outcome(span, lease.stream.id.text, lease.stream.fold.terminal)
 
         await until_disconnect(request.receive, parts.drain, serve())
 
@@ -127,13 +127,13 @@ async def _final(stream: Stream, *, wait: bool) -> Response:
     """The Response object, at its end if `wait`. Raises ApiError 500 if it failed (DESIGN 9)."""
     while wait and not stream.ended:
         await stream.change()
-    terminal = stream.projection.fold.terminal
+    terminal = stream.fold.terminal
     if isinstance(terminal, Failed):
         raise server_error(terminal.message)
-    return json_response(stream.projection.response())
+    return json_response(ResponsesProjection(stream.id, stream.fold).response())
 
 
-async def _stream(cursor: Cursor, lag_limit_s: float, send: Send) -> None:
+async def _stream(cursor: Cursor[ClientEvent], lag_limit_s: float, send: Send) -> None:
     """Write events until the response ends.
 
     A reader that lags past the limit, or a log that gives no more, breaks the connection off: the last chunk is

@@ -10,14 +10,17 @@ stream.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from itertools import cycle
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from services.gateway.fanout.follower import Follower, PutAside, TailPort
 from services.gateway.fanout.homes import home_partitions
 from services.gateway.fanout.stream import Cursor, Stream
-from services.gateway.projections import ClientEvent, ResponsesProjection
+from services.gateway.projections import RESPONSES, ClientEvent, Dialect
+from services.gateway.projections.dialect import E
+from shared.folds import EventFold
 from shared.ids import ResponseId
 from shared.log import Replay
 
@@ -43,9 +46,14 @@ class Lease:
         self._held = True
         stream.readers += 1
 
-    def cursor(self, starting_after: int = -1) -> Cursor:
-        """Read from behind that sequence number."""
-        return Cursor(self.stream, self._fanout.replayed_events, starting_after=starting_after)
+    def cursor(self, starting_after: int = -1) -> Cursor[ClientEvent]:
+        """Read the Responses API's events from behind that sequence number."""
+        return self.cursor_in(RESPONSES, starting_after)
+
+    def cursor_in(self, dialect: Dialect[E], starting_after: int = -1) -> Cursor[E]:
+        """The same in any dialect."""
+        refill = partial(self._fanout.replayed_events, dialect)
+        return Cursor(self.stream, dialect, refill, starting_after=starting_after)
 
     def release(self) -> None:
         """Leave; a second call does nothing."""
@@ -133,10 +141,13 @@ class Fanout:
         """Where to mint the next id: the home partitions in turn."""
         return next(self._mint)
 
-    def open(self, response_id: ResponseId) -> Lease:
-        """Follow a response that this gateway is about to request: its id was minted in a home partition."""
+    def open(self, response_id: ResponseId, dialect: Dialect[Any] | None = RESPONSES) -> Lease:
+        """Follow a response that this gateway is about to request: its id was minted in a home partition.
+
+        `dialect`: in which it will be read as it comes; None for one that is wanted whole.
+        """
         assert self._home is not None and response_id.partition in self._home.partitions
-        return self._lease(self._home, Stream(response_id))
+        return self._lease(self._home, Stream(response_id, dialect))
 
     def find(self, response_id: ResponseId) -> Stream | None:
         """The response's stream if somebody here follows it and it is up to date."""
@@ -158,16 +169,18 @@ class Fanout:
         except BaseException:
             lease.release()
             raise
-        if lease.stream.accepted is None and not lease.stream.projection.fold.deleted:
+        if lease.stream.accepted is None and not lease.stream.fold.deleted:
             lease.release()
             return None
         return lease
 
-    async def replayed_events(self, response_id: ResponseId) -> list[ClientEvent]:
+    async def replayed_events(self, dialect: Dialect[E], response_id: ResponseId) -> list[E]:
         """All events of a response so far, from the log."""
-        projection = ResponsesProjection(response_id)
+        fold = EventFold()
+        projection = dialect.projection(response_id, fold)
         replay = await self._replay(response_id)
-        return [event for envelope in replay.records for event in projection.feed(envelope.record)]
+        counted = (fold.apply(envelope.record) for envelope in replay.records)
+        return [event for record in counted if record is not None for event in projection.project(record)]
 
     def left(self, follower: Follower, stream: Stream) -> None:
         """A reader left the stream; the last one takes it away."""

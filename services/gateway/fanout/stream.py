@@ -1,22 +1,25 @@
-"""One followed response: a buffer of encoded events, written once, read by any number of cursors.
+"""One followed response: its fold, and a buffer of encoded events per dialect in which it is read.
 
-No I/O and no queues: a connection is a `Cursor`, an index into the buffer. An event's index is its sequence number.
+No I/O and no queues: a connection is a `Cursor`, an index into a buffer. An event's index is its sequence number.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Generic, cast
 
-from services.gateway.projections import ClientEvent, ResponsesProjection
+from services.gateway.fanout.view import View
+from services.gateway.projections import RESPONSES, Dialect
+from services.gateway.projections.dialect import E
 from shared.errors import ChatmeshError
+from shared.folds import EventFold
 from shared.ids import ResponseId
 from shared.records import Accepted
 from shared.records.codec import Envelope
 
 _CROWD = 8
 Clock = Callable[[], float]
-Refill = Callable[[ResponseId], Awaitable[list[ClientEvent]]]
+Refill = Callable[[ResponseId], Awaitable[list[E]]]
 
 
 class StreamLostError(ChatmeshError):
@@ -24,38 +27,50 @@ class StreamLostError(ChatmeshError):
 
 
 class Stream:
-    """A response's events so far. `base` is the sequence number of the oldest one still held."""
+    """A response so far, told in `dialect` from its first record on (None: in none as yet)."""
 
-    def __init__(self, response_id: ResponseId, *, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        response_id: ResponseId,
+        dialect: Dialect[Any] | None = RESPONSES,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self.id = response_id
-        self.projection = ResponsesProjection(response_id)
-        self.base = 0
-        self.size_bytes = 0
+        self.fold = EventFold()
         self.readers = 0
         self.counted = False
         """Whether the journal counts this gateway among the response's followers."""
-        self._events: list[ClientEvent] = []
-        self._times: list[float] = []
+        self._views: dict[Dialect[Any], View[Any]] = {}
         self._clock = clock
         self._next_offset = 0
         self._held_back: list[Envelope[Any]] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._crowd = _CROWD
+        if dialect is not None:
+            self.view(dialect)
 
     @property
     def accepted(self) -> Accepted | None:
         """The response's first public record, once it is there."""
-        return self.projection.fold.accepted
+        return self.fold.accepted
 
     @property
     def ended(self) -> bool:
         """Nothing more will come."""
-        return self.projection.fold.terminal is not None or self.projection.fold.deleted
+        return self.fold.terminal is not None or self.fold.deleted
 
     @property
-    def end(self) -> int:
-        """One more than the last sequence number."""
-        return self.base + len(self._events)
+    def size_bytes(self) -> int:
+        """What all buffers hold."""
+        return sum(view.size_bytes for view in self._views.values())
+
+    def view(self, dialect: Dialect[E]) -> View[E]:
+        """The response in `dialect`, from now on encoded as it comes."""
+        view = self._views.get(dialect)
+        if view is None:
+            view = self._views[dialect] = View(dialect, self.id, self.fold)
+        return cast("View[E]", view)
 
     def hold_back(self) -> None:
         """Keep what is followed aside until `prime` has the log's part."""
@@ -71,40 +86,30 @@ class Stream:
             self.take(envelope)
 
     def take(self, envelope: Envelope[Any]) -> int:
-        """Project the next record; returns by how many bytes the buffer grew. Records seen before are ignored."""
+        """Project the next record; returns by how many bytes the buffers grew. Records seen before are ignored."""
         if self._held_back is not None:
             self._held_back.append(envelope)
             return 0
         if envelope.offset < self._next_offset:
             return 0
         self._next_offset = envelope.offset + 1
-        return self._publish(self.projection.feed(envelope.record))
+        counted, grown = self.fold.apply(envelope.record), 0
+        if counted is not None:
+            now_s = self._clock()
+            for view in self._views.values():
+                grown += view.take(counted, now_s)
+        self._wake()
+        return grown
 
-    def _publish(self, events: list[ClientEvent]) -> int:
-        grown = sum(len(event.json) for event in events)
-        self._events += events
-        self._times += [self._clock()] * len(events)
-        self.size_bytes += grown
+    def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        return grown
 
     def trim(self) -> int:
         """Forget the events held: who still needs them refills from the log. Returns the bytes freed."""
-        freed = self.size_bytes
-        self.base = self.end
-        self._events, self._times, self.size_bytes = [], [], 0
-        return freed
-
-    def held(self, start: int) -> list[ClientEvent] | None:
-        """The events from sequence number `start` on, None if they are no longer all held."""
-        return None if start < self.base else self._events[start - self.base :]
-
-    def arrived_s(self, number: int) -> float | None:
-        """When an event arrived (the clock's seconds); None if it is not held or not there yet."""
-        return self._times[number - self.base] if self.base <= number < self.end else None
+        return sum(view.trim() for view in self._views.values())
 
     def change(self) -> "asyncio.Future[None]":
         """Await it to sleep until anything was taken after this call (not after the await)."""
@@ -116,13 +121,20 @@ class Stream:
         return waiter
 
 
-class Cursor:
-    """One reader's place in a stream; `batch` in a loop, until it returns nothing."""
+class Cursor(Generic[E]):
+    """One reader's place in a stream, in one dialect; `batch` in a loop, until it returns nothing."""
 
     def __init__(
-        self, stream: Stream, refill: Refill, *, starting_after: int = -1, clock: Clock = time.monotonic
+        self,
+        stream: Stream,
+        dialect: Dialect[E],
+        refill: Refill[E],
+        *,
+        starting_after: int = -1,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.stream = stream
+        self._view = stream.view(dialect)
         self._next = starting_after + 1
         self._refill = refill
         self._clock = clock
@@ -133,27 +145,27 @@ class Cursor:
 
         A reader that resumes is late from the start: its lag begins with its last step.
         """
-        arrived_s = self.stream.arrived_s(self._next)
-        if arrived_s is None and self._next >= self.stream.end:
+        arrived_s = self._view.arrived_s(self._next)
+        if arrived_s is None and self._next >= self._view.end:
             return 0.0
         return self._clock() - max(self._moved_s, arrived_s or 0.0)
 
-    async def batch(self) -> list[ClientEvent]:
+    async def batch(self) -> list[E]:
         """The next events, at least one; none once the response ended. Raises StreamLostError, LogError."""
-        while self._next >= self.stream.end:
+        while self._next >= self._view.end:
             if self.stream.ended:
                 return []
             await self.stream.change()
-        events = self.stream.held(self._next)
+        events = self._view.held(self._next)
         if events is None:
             events = await self._refilled()
         self._next += len(events)
         self._moved_s = self._clock()
         return events
 
-    async def _refilled(self) -> list[ClientEvent]:
+    async def _refilled(self) -> list[E]:
         """The log gives the same events again, byte for byte (projections are deterministic)."""
-        end = self.stream.end
+        end = self._view.end
         events = (await self._refill(self.stream.id))[self._next : end]
         if not events:
             raise StreamLostError(f"the log no longer holds the events of {self.stream.id.text}")

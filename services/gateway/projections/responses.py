@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from services.gateway.projections.client_event import ClientEvent
+from services.gateway.projections.dialect import Dialect
 from services.gateway.projections.response_object import (
     has_message,
     item_status,
@@ -23,6 +24,7 @@ from services.gateway.projections.response_object import (
     text_part,
 )
 from shared.folds import EventFold
+from shared.folds.events import Counted
 from shared.ids import ResponseId
 from shared.records import Accepted, AnyTerminal, Cancelled, Completed, Deleted, Delta, Events, Failed, Incomplete
 
@@ -42,10 +44,11 @@ _LAST_EVENT: dict[type[AnyTerminal], str] = {
 
 
 class ResponsesProjection:
-    """One response's client events. Feed it the response's records in log order, each once."""
+    """One response's client events. Feed it the response's records in log order, each once; or hand it those that
+    counted, where somebody else keeps the `fold`."""
 
-    def __init__(self, response_id: ResponseId) -> None:
-        self.fold = EventFold()
+    def __init__(self, response_id: ResponseId, fold: EventFold | None = None) -> None:
+        self.fold = EventFold() if fold is None else fold
         self.response_id = response_id
         self._item_id = response_id.message_id
         self._next_number = 0
@@ -55,8 +58,12 @@ class ResponsesProjection:
     def feed(self, record: Events) -> list[ClientEvent]:
         """The events that this record adds; none if a reader must ignore it (DESIGN 6)."""
         counted = self.fold.apply(record)
+        return [] if counted is None else self.project(counted)
+
+    def project(self, counted: Counted) -> list[ClientEvent]:
+        """The events that a record adds which the fold has counted just now."""
         match counted:
-            case None | Deleted():
+            case Deleted():
                 return []
             case Accepted():
                 return [self._response_event("response.created"), self._response_event("response.in_progress")]
@@ -134,3 +141,6 @@ class ResponsesProjection:
         self._next_number += 1
         json = _encoder.encode({"type": event_type, "sequence_number": number, **fields})
         return ClientEvent(event_type, number, json)
+
+
+RESPONSES = Dialect("responses", ResponsesProjection)

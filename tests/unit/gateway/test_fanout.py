@@ -9,7 +9,7 @@ import pytest
 from services.gateway.fanout import Fanout, Lease, Stream
 from services.gateway.fanout import follower as follower_module
 from services.gateway.fanout.follower import Follower
-from services.gateway.projections import ClientEvent, ResponsesProjection
+from services.gateway.projections import RESPONSES, ClientEvent, ResponsesProjection
 from shared.errors import BrokerUnavailableError, LogError, RecordError
 from shared.ids import new_response_id
 from shared.log import RawRecord
@@ -290,7 +290,7 @@ async def test_beyond_the_byte_bound_slow_readers_refill_from_the_log() -> None:
     setup.say(log, *records)
     await asyncio.sleep(0.05)
     assert lease.stream.size_bytes <= 6_000
-    assert lease.stream.base > 0
+    assert lease.stream.view(RESPONSES).base > 0
     assert await read(lease) == projected(log, records)
     lease.release()
     await setup.fanout.stop()

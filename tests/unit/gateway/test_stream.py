@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.gateway.fanout import Cursor, Stream, StreamLostError
-from services.gateway.projections import ClientEvent, ResponsesProjection
+from services.gateway.projections import RESPONSES, ClientEvent, ResponsesProjection
 from shared.ids import ResponseId
 from shared.records.codec import Envelope
 from tests.unit.gateway.logs import Log
@@ -23,7 +23,7 @@ async def no_refill(_: ResponseId) -> list[ClientEvent]:
     raise AssertionError("everything is still held")
 
 
-async def read(cursor: Cursor) -> list[ClientEvent]:
+async def read(cursor: Cursor[ClientEvent]) -> list[ClientEvent]:
     events = []
     while batch := await cursor.batch():
         events += batch
@@ -32,11 +32,11 @@ async def read(cursor: Cursor) -> list[ClientEvent]:
 
 async def test_readers_at_their_own_pace_get_the_same_objects(log: Log) -> None:
     stream = Stream(log.id)
-    early = asyncio.ensure_future(read(Cursor(stream, no_refill)))
+    early = asyncio.ensure_future(read(Cursor(stream, RESPONSES, no_refill)))
     for offset, record in enumerate(whole(log)):
         stream.take(envelope(record, offset))
         await asyncio.sleep(0)
-    late = await read(Cursor(stream, no_refill))
+    late = await read(Cursor(stream, RESPONSES, no_refill))
     assert [id(event) for event in await early] == [id(event) for event in late]
     assert late[-1].type == "response.completed"
 
@@ -45,17 +45,17 @@ async def test_starting_after_gives_the_rest(log: Log) -> None:
     stream = Stream(log.id)
     for offset, record in enumerate(whole(log)):
         stream.take(envelope(record, offset))
-    events = await read(Cursor(stream, no_refill))
+    events = await read(Cursor(stream, RESPONSES, no_refill))
     for number in range(-1, len(events)):
-        assert await read(Cursor(stream, no_refill, starting_after=number)) == events[number + 1 :]
-    assert await read(Cursor(stream, no_refill, starting_after=10_000)) == []
+        assert await read(Cursor(stream, RESPONSES, no_refill, starting_after=number)) == events[number + 1 :]
+    assert await read(Cursor(stream, RESPONSES, no_refill, starting_after=10_000)) == []
 
 
 async def test_offsets_seen_before_are_ignored(log: Log) -> None:
     stream = Stream(log.id)
     stream.take(envelope(log.accepted(), 4))
     assert stream.take(envelope(log.delta(0, "x"), 4)) == 0
-    assert stream.end == 2
+    assert stream.view(RESPONSES).end == 2
 
 
 async def test_what_comes_during_catch_up_waits_and_overlap_is_dropped(log: Log) -> None:
@@ -66,7 +66,9 @@ async def test_what_comes_during_catch_up_waits_and_overlap_is_dropped(log: Log)
         assert stream.take(envelope(records[offset], offset)) == 0
     stream.prime([envelope(records[0], 0), envelope(records[1], 1)], next_offset=2)
     fresh = ResponsesProjection(log.id)
-    assert await read(Cursor(stream, no_refill)) == [event for record in records for event in fresh.feed(record)]
+    assert await read(Cursor(stream, RESPONSES, no_refill)) == [
+        event for record in records for event in fresh.feed(record)
+    ]
 
 
 async def test_a_trimmed_buffer_is_refilled_from_the_log(log: Log) -> None:
@@ -80,11 +82,11 @@ async def test_a_trimmed_buffer_is_refilled_from_the_log(log: Log) -> None:
     async def refill(_: ResponseId) -> list[ClientEvent]:
         return from_log  # the log is already further than this follower
 
-    behind = Cursor(stream, refill, starting_after=1)
+    behind = Cursor(stream, RESPONSES, refill, starting_after=1)
     freed = stream.trim()
     assert freed > 0
     assert stream.size_bytes == 0
-    held = stream.end
+    held = stream.view(RESPONSES).end
     assert await behind.batch() == from_log[2:held]
     stream.take(envelope(records[3], 3))
     assert await behind.batch() == from_log[held:]
@@ -99,13 +101,13 @@ async def test_a_log_that_has_nothing_more_loses_the_stream(log: Log) -> None:
         return []
 
     with pytest.raises(StreamLostError):
-        await Cursor(stream, gone).batch()
+        await Cursor(stream, RESPONSES, gone).batch()
 
 
 async def test_lag_is_the_age_of_what_was_not_taken(log: Log) -> None:
     now = [100.0]
     stream = Stream(log.id, clock=lambda: now[0])
-    cursor = Cursor(stream, no_refill, clock=lambda: now[0])
+    cursor = Cursor(stream, RESPONSES, no_refill, clock=lambda: now[0])
     now[0] = 150.0
     assert cursor.lag_s() == 0.0
     stream.take(envelope(log.accepted(), 0))
@@ -120,14 +122,14 @@ async def test_one_that_resumes_is_not_late_from_the_start(log: Log) -> None:
     stream = Stream(log.id, clock=lambda: now[0])
     stream.take(envelope(log.accepted(), 0))
     now[0] = 500.0
-    cursor = Cursor(stream, no_refill, clock=lambda: now[0])
+    cursor = Cursor(stream, RESPONSES, no_refill, clock=lambda: now[0])
     now[0] = 503.0
     assert cursor.lag_s() == 3.0
 
 
 async def test_a_cancelled_wait_loses_nothing(log: Log) -> None:
     stream = Stream(log.id)
-    cursor = Cursor(stream, no_refill)
+    cursor = Cursor(stream, RESPONSES, no_refill)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await cursor.batch()
