@@ -3,6 +3,9 @@
 The manager of transformers 5.23 owns such a thread too, but cancels in silence, sends every token so far with every
 step, and loses a request that is added while the thread dies. This loop drives the manager's batch processor itself,
 so that each step ends with one list of what is new and each request ends with a reason.
+
+Where several processes hold a shard of the model each (`lockstep.py`), each runs this loop: `prepare_next_batch` begins
+with a collective call that gives the first rank's requests, cancels and stop to all, so that all schedule alike.
 """
 
 import logging
@@ -15,6 +18,7 @@ from typing import Any
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.continuous_api import (
+    BackgroundThreadStatus,
     ContinuousBatchingManager,
     OutputRouter,
 )
@@ -34,6 +38,8 @@ _log = logging.getLogger(__name__)
 _IDLE_WAIT_S = 0.1
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0
+_RANK_SILENCE_S = 120.0
+"""A rank that has not come to the next step for so long hangs; idle turns of the first one are steps too."""
 _WARM_UP_ID = "warm-up"
 
 Deliver = Callable[[list[StepOutput]], None]
@@ -60,6 +66,7 @@ class BatchLimits:
             max_requests_per_batch=self.slots,
             # two batches in flight would double the memory and delay every cancel by a step
             use_async_batching=False,
+            cpu_group_timeout=_RANK_SILENCE_S,
         )
 
 
@@ -93,6 +100,7 @@ class _StepRouter(OutputRouter):
 class BatchLoop:
     """One life of the loop: started once, stopped or dead once. A revived engine makes a new one.
 
+    Of several ranks the first takes requests and says what was generated; the loops of the others only follow.
     `submit`, `cancel` and `stop` may be called from any thread. `deliver` runs on the loop's thread, once per step
     that brought something.
     """
@@ -109,7 +117,7 @@ class BatchLoop:
         self._cancelled: deque[str] = deque()
         self._lock = threading.Lock()  # guards _live and _open: a submit must not fall between death and obituary
         self._open = False
-        self._stopping = threading.Event()
+        self._status = self._manager.background_thread_status
         self._wake = threading.Event()
         self._ready = threading.Event()
         self._death: str | None = None  # not the exception: its traceback would keep the cache of a dead loop alive
@@ -127,8 +135,20 @@ class BatchLoop:
         """
         self._thread.start()
         if not self._ready.wait(_READY_TIMEOUT_S) or self._death is not None:
-            self._stopping.set()
+            self._ask_to_stop()
             raise EngineDeadError(f"the engine cannot generate: {self._death or 'no token in two minutes'}")
+
+    def join(self) -> None:
+        """Wait until the loop was told to end, by `stop` or by the first rank. Raises EngineDeadError if it died."""
+        self._thread.join()
+        if self._death is not None:
+            raise EngineDeadError(self._death)
+
+    def give_up(self, reason: str) -> None:
+        """Say the last word to every live request, and take no more, although a step may hang: `stop` no longer can."""
+        self._death = self._death or reason
+        self._ask_to_stop()
+        self._end_all(reason)
 
     def stop(self) -> None:
         """End the loop after the current step and wait for it; live requests end with "error".
@@ -136,14 +156,18 @@ class BatchLoop:
         Gives the cache's memory back: a successor allocates as much again. Raises EngineDeadError if the step does
         not end within 30 s: it may still work on that memory.
         """
-        self._stopping.set()
-        self._wake.set()
+        self._ask_to_stop()
         if self._thread.is_alive():
             self._thread.join(_STOP_TIMEOUT_S)
             if self._thread.is_alive():
                 raise EngineDeadError(f"the engine has hung in one step for {_STOP_TIMEOUT_S:.0f} s")
         self._manager.destroy()
         del self._processor, self._manager
+
+    def _ask_to_stop(self) -> None:
+        """Takes effect with the next step, in which all ranks hear of it."""
+        self._status.request_stop(BackgroundThreadStatus.HARD_STOP, self._manager.distributed_helper.global_rank)
+        self._wake.set()
 
     def submit(self, request: GenerationRequest) -> None:
         """Raises EngineDeadError, EngineFullError; ValueError if the id is in use."""
@@ -178,11 +202,12 @@ class BatchLoop:
 
     def _run(self) -> None:
         try:
+            _use_device_of(self._model)
             with torch.inference_mode():
                 self._warm_up()
                 self._open = True
                 self._ready.set()
-                while not self._stopping.is_set():
+                while self._status.tp_status != BackgroundThreadStatus.HARD_STOP:
                     self._turn()
         except Exception as error:  # noqa: BLE001 - the last of the thread: every request must hear of it
             _log.error("the generation loop died", exc_info=error)
@@ -204,7 +229,7 @@ class BatchLoop:
         outputs += [ended for request_id in cancelled if (ended := self._end(request_id)) is not None]
         if outputs:
             self._deliver(outputs)
-        if not worked:
+        if not worked and self._manager.is_tp_driver:  # other ranks wait for its next step, in the step
             self._wake.wait(_IDLE_WAIT_S)
             self._wake.clear()
 
@@ -223,9 +248,15 @@ class BatchLoop:
             return False
         self._note_cached()
         self._processor._generation_step(self._model)
+        self._agree()
         self._processor.update_batch()
         self.steps += 1
         return True
+
+    def _agree(self) -> None:
+        """The first rank's tokens are everyone's: logits that differ in their last bit can differ in their highest."""
+        drawn = self._processor.inputs_and_outputs.output_ids
+        self._manager.distributed_helper.tp_broadcast_from_rank_0(drawn)
 
     def _note_cached(self) -> None:
         """What a request's first batch does not read although it lies before its end was found in the cache."""
@@ -276,6 +307,12 @@ def _manager(model: Any, limits: BatchLimits, router: OutputRouter) -> Continuou
     manager.logit_processor = RequestSampler()
     manager.warmup()
     return manager
+
+
+def _use_device_of(model: Any) -> None:
+    """Let this thread launch kernels where the model is: it begins with the first device, whatever others chose."""
+    if model.device.index is not None:
+        torch.accelerator.set_device_index(model.device.index)
 
 
 def _finish(said: GenerationOutput, request: GenerationRequest) -> FinishReason | None:
