@@ -123,7 +123,11 @@ class Line:
         address = self.addresses[min(self.connections, len(self.addresses) - 1)]
         self.connections += 1
         host, _, port = address.removeprefix("http://").partition("/")[0].partition(":")
-        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        try:
+            there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        except ConnectionError:
+            writer.transport.abort()  # nobody there: the line is dead for this connection
+            return
         self._links += [writer, there_writer]
         for source, target in ((reader, there_writer), (there_reader, writer)):
             task = asyncio.create_task(_copy(source, target))

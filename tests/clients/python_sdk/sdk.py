@@ -9,12 +9,16 @@ from typing import Any, TypeVar, cast
 
 import openai
 from openai._models import BaseModel, validate_type
+from openai.types import Model
 from openai.types.responses import Response, ResponsesServerEvent
 
 from tests.clients.scene import ACME
 
-BEYOND_THE_SDK = {"frequency_penalty", "presence_penalty", "store"}
-"""Fields of a Response in the Open Responses specification that the SDK's type lacks."""
+BEYOND_THE_SDK: dict[type[BaseModel], set[str]] = {
+    Response: {"frequency_penalty", "presence_penalty", "store"},  # in the Open Responses specification
+    Model: {"context_window"},  # what a front end must know to count a prompt
+}
+"""Fields that we send and the SDK's types lack."""
 
 Client = openai.OpenAI | openai.AsyncOpenAI
 T = TypeVar("T")
@@ -100,7 +104,7 @@ def server_event(message: bytes) -> Any:
 
 def _unknown(value: Any, where: str = "") -> Iterator[str]:
     if isinstance(value, BaseModel):
-        beyond = BEYOND_THE_SDK if isinstance(value, Response) else set()
+        beyond = {name for kind, names in BEYOND_THE_SDK.items() if isinstance(value, kind) for name in names}
         yield from (f"{where}{name}" for name in value.model_extra or {} if name not in beyond)
         for name in type(value).model_fields:
             yield from _unknown(getattr(value, name, None), f"{where}{name}.")
