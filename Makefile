@@ -19,7 +19,7 @@ ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
-.PHONY: help run test unit integration check bench chaos chaos-short kafka lock clean
+.PHONY: help run test unit integration check bench chaos chaos-short kafka lock openapi clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -60,6 +60,9 @@ kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints i
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)
+
+openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of operations and the models of bodies
+	@$(BIN)/python -m services.gateway.api.surface
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target

@@ -8,16 +8,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 
 from services.gateway.admission import Admission
 from services.gateway.api.errors import SERVER_ERROR, ApiError, error_response
-from services.gateway.api.health import healthz, readyz
 from services.gateway.api.middleware import Gate, ReplyHeaders
-from services.gateway.api.models import list_models, retrieve_model
 from services.gateway.api.parts import Parts
 from services.gateway.api.realtime import connect
-from services.gateway.api.responses import Endpoint, cancel, create, retrieve
+from services.gateway.api.surface import http_routes
 from services.gateway.auth import Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
 from services.gateway.descriptors import allow_streams
@@ -131,16 +129,7 @@ async def _drain(drain: Drain, settings: GatewaySettings, heart: Heart, stop: St
 def make_app(parts: Parts) -> Starlette:
     """The routes over `parts`."""
     app = Starlette(
-        routes=[
-            Route("/v1/responses", Endpoint(create), methods=["POST"]),
-            Route("/v1/responses/{response_id}", Endpoint(retrieve), methods=["GET"]),
-            Route("/v1/responses/{response_id}/cancel", Endpoint(cancel), methods=["POST"]),
-            WebSocketRoute("/v1/responses", connect),
-            Route("/v1/models", list_models),
-            Route("/v1/models/{model:path}", retrieve_model),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-        ],
+        routes=[*http_routes(), WebSocketRoute("/v1/responses", connect)],
         middleware=[Middleware(ReplyHeaders), Middleware(Gate, drain=parts.drain, health=_HEALTH)],
         exception_handlers={ApiError: _api_error, HTTPException: _http_exception, Exception: _unexpected},
     )

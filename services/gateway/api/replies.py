@@ -1,0 +1,196 @@
+"""What the endpoints reply, as the published document describes it. Nothing is validated with these at run time: the
+projections write the replies, and tests hold them to these models."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Reply(BaseModel):
+    """Exactly these keys, all of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ErrorBody(Reply):
+    """What went wrong, for people (`message`) and for programs."""
+
+    message: str = Field(min_length=1)
+    type: str
+    param: str | None = Field(description="the request's field that is wrong, as a path: `input[0].role`")
+    code: str | None
+
+
+class ErrorEnvelope(Reply):
+    """Every 4xx and 5xx has this body."""
+
+    error: ErrorBody
+
+
+class TokenCandidate(Reply):
+    """One of the likeliest tokens at a place."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprob(TokenCandidate):
+    """A token of the answer, and its rivals."""
+
+    top_logprobs: list[TokenCandidate]
+
+
+class OutputText(Reply):
+    """A part of an answer."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any] = Field(max_length=0)
+    logprobs: list[TokenLogprob]
+
+
+class OutputMessage(Reply):
+    """What the model said."""
+
+    id: str = Field(pattern="^msg_")
+    type: Literal["message"]
+    status: Literal["in_progress", "completed", "incomplete"]
+    role: Literal["assistant"]
+    content: list[OutputText]
+
+
+class ResponseFailure(Reply):
+    """Why a response failed."""
+
+    code: str
+    message: str
+
+
+class IncompleteDetails(Reply):
+    """Why a response ended early."""
+
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class Format(Reply):
+    """The only format."""
+
+    type: Literal["text"]
+
+
+class TextReply(Reply):
+    """How the answer looks."""
+
+    format: Format
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class Reasoning(Reply):
+    """The models here do not reason apart from their answer."""
+
+    effort: None
+    summary: None
+
+
+class ConversationReference(Reply):
+    """The conversation that a response belongs to."""
+
+    id: str
+
+
+class InputTokensDetails(Reply):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(Reply):
+    """Of the answer's tokens."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(Reply):
+    """Tokens counted."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class Response(Reply):
+    """The Response object. Every key is always there."""
+
+    id: str = Field(pattern="^resp_[0-9a-f]{32}$")
+    object: Literal["response"]
+    created_at: int = Field(description="seconds since 1970")
+    completed_at: int | None
+    status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+    model: str
+    output: list[OutputMessage] = Field(max_length=1)
+    error: ResponseFailure | None
+    incomplete_details: IncompleteDetails | None
+    instructions: str | None
+    metadata: dict[str, str]
+    previous_response_id: str | None
+    conversation: ConversationReference | None
+    parallel_tool_calls: bool
+    tools: list[Any] = Field(max_length=0)
+    tool_choice: str
+    temperature: float
+    top_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    top_logprobs: int
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    text: TextReply
+    truncation: Literal["auto", "disabled"]
+    reasoning: Reasoning
+    store: bool
+    background: bool
+    service_tier: str
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    user: str | None
+    usage: ResponseUsage | None = Field(description="null until the response has ended")
+
+
+class Model(Reply):
+    """A model that a living worker serves."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_window: int
+
+
+class ModelList(Reply):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Alive(Reply):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Reply):
+    """Whether the mesh could answer a request, and what is missing, in words."""
+
+    status: Literal["ready", "waiting"]
+    missing: list[str]
+
+
+class Document(BaseModel):
+    """The OpenAPI document itself."""
+
+    openapi: Literal["3.1.0"]

@@ -1,0 +1,98 @@
+"""Every HTTP operation of a gateway, once: the router and the published document are made of this table.
+
+A new operation is a new row here; then `make openapi` writes docs/openapi.json again.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.gateway.api import replies
+from services.gateway.api.health import healthz, readyz
+from services.gateway.api.models import list_models, retrieve_model
+from services.gateway.api.openapi import document
+from services.gateway.api.operations import Operation, Parameter
+from services.gateway.api.responses import Endpoint, cancel, create, retrieve
+from services.gateway.api.schema import CreateResponse
+
+PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "openapi.json"
+
+_EVENTS = (
+    "Server-sent events, `event: <type>` and `data: <JSON>`, where `type` and a `sequence_number` that counts from 0 "
+    "stand in the JSON too: `response.created`, `response.in_progress`, `response.output_item.added`, "
+    "`response.content_part.added`, `response.output_text.delta`, `response.output_text.done`, "
+    "`response.content_part.done`, `response.output_item.done`, then one of `response.completed`, "
+    "`response.incomplete` and `response.failed`. A connection that breaks off before that last one can be resumed."
+)
+_RESPONSE_ID = Parameter("response_id", {"type": "string", "minLength": 1}, "`resp_…`, or a `chatcmpl-…`", "path")
+_STREAM = Parameter(
+    "stream", {"type": "string", "enum": ["true", "false", "1", "0"]}, "whether to send events instead of one object"
+)
+_STARTING_AFTER = Parameter(
+    "starting_after",
+    {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    "with `stream`: only events whose `sequence_number` is greater",
+)
+
+
+async def published(_: Request) -> Response:
+    """GET /openapi.json."""
+    return Response(_encoded(), media_type="application/json")
+
+
+OPERATIONS = (
+    Operation(
+        "POST", "/v1/responses", Endpoint(create), "createResponse", "Ask for a response.", replies.Response,
+        body=CreateResponse, streams=_EVENTS, errors=(404, 429),
+    ),
+    Operation(
+        "GET", "/v1/responses/{response_id}", Endpoint(retrieve), "retrieveResponse",
+        "A response as of now, or its events, replayed and then live.", replies.Response, streams=_EVENTS,
+        parameters=(_RESPONSE_ID, _STREAM, _STARTING_AFTER), errors=(400, 404, 429),
+    ),
+    Operation(
+        "POST", "/v1/responses/{response_id}/cancel", Endpoint(cancel), "cancelResponse",
+        "End a response that still runs; the same answer however often it is asked for.", replies.Response,
+        parameters=(_RESPONSE_ID,), errors=(400, 404),
+    ),
+    Operation("GET", "/v1/models", list_models, "listModels", "What living workers serve.", replies.ModelList),
+    Operation(
+        "GET", "/v1/models/{model:path}", retrieve_model, "retrieveModel", "One model.", replies.Model,
+        parameters=(Parameter("model", {"type": "string", "minLength": 1}, "its id; it may hold slashes", "path"),),
+        errors=(404,),
+    ),
+    Operation(
+        "GET", "/healthz", healthz, "healthz", "Whether this process answers.", replies.Alive, public=True
+    ),
+    Operation(
+        "GET", "/readyz", readyz, "readyz", "Whether a request would be answered.", replies.Readiness, public=True,
+        others={503: replies.Readiness},
+    ),
+    Operation(
+        "GET", "/openapi.json", published, "openapi", "This document.", replies.Document, public=True
+    ),
+)  # fmt: skip
+
+
+def http_routes() -> list[Route]:
+    """The router's part of the table."""
+    return [operation.route() for operation in OPERATIONS]
+
+
+@cache
+def _encoded() -> bytes:
+    return msgspec.json.encode(document(OPERATIONS))
+
+
+def written() -> str:
+    """The document as docs/openapi.json holds it."""
+    return msgspec.json.format(_encoded(), indent=1).decode() + "\n"
+
+
+if __name__ == "__main__":
+    PUBLISHED.parent.mkdir(exist_ok=True)
+    PUBLISHED.write_text(written(), encoding="utf-8")
