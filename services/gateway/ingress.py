@@ -15,6 +15,7 @@ from services.gateway.auth import Caller
 from services.gateway.catalogue import served_models
 from services.gateway.fanout import Fanout, Lease, Stream
 from services.gateway.presence import JournalPresence
+from services.gateway.projections import RESPONSES, Dialect
 from services.gateway.prompt import Fitted, fit
 from services.gateway.replies import AnyReply, Replies
 from services.gateway.settings import GatewaySettings
@@ -45,18 +46,51 @@ class Ingress:
     presence: JournalPresence
     _left: set["asyncio.Task[Lease]"] = field(default_factory=set)
 
-    async def submit(self, caller: Caller, spec: ResponseSpec, context: Sequence[Message] | None = None) -> Lease:
+    async def submit(
+        self,
+        caller: Caller,
+        spec: ResponseSpec,
+        context: Sequence[Message] | None = None,
+        *,
+        dialect: Dialect[Any] | None = RESPONSES,
+    ) -> Lease:
         """Request the response; returns once it was accepted, with its stream.
 
         `context`: the messages before this request's, where the gateway knows them itself; None leaves them to
-        history. Raises ApiError: what admission, validation, screening or history refused, or the deadline.
+        history. `dialect`: in which the response will be read as it comes; None for one that is wanted whole.
+        Raises ApiError: what admission, validation, screening or history refused, or the deadline.
         """
-        introduction = asyncio.create_task(self._introduced(caller, spec, context), name="introduce")
+        introduction = asyncio.create_task(self._introduced(caller, spec, context, dialect), name="introduce")
         try:
             return await asyncio.shield(introduction)
         except asyncio.CancelledError:
             self._see_off(introduction, needs_history=context is None and _needs_context(spec))
             raise
+
+    async def submit_all(
+        self, caller: Caller, specs: Sequence[ResponseSpec], dialect: Dialect[Any] | None = RESPONSES
+    ) -> list[Lease]:
+        """Request the choices of one request side by side: all are accepted, or none goes on.
+
+        Raises ApiError: what the first one that was refused was told.
+        """
+        choices = [asyncio.create_task(self.submit(caller, spec, dialect=dialect), name="choice") for spec in specs]
+        try:
+            return await asyncio.gather(*choices)
+        except BaseException as error:
+            for choice in choices:
+                choice.cancel()
+            for ended in await asyncio.gather(*choices, return_exceptions=True):
+                if isinstance(ended, Lease):
+                    self._give_up(ended, wanted=not isinstance(error, ApiError))
+            raise
+
+    def _give_up(self, lease: Lease, *, wanted: bool) -> None:
+        """Leave a response; one that nobody will ever ask for is cancelled at once."""
+        if not wanted:
+            self.presence.cancel(lease.stream.id)
+            lease.stream.counted = False
+        lease.release()
 
     async def stop(self) -> None:
         """Give up the introductions whose clients left."""
@@ -82,7 +116,9 @@ class Ingress:
         elif not isinstance(error, ApiError):
             log.error("an introduction failed after its client had left", exc_info=error)
 
-    async def _introduced(self, caller: Caller, spec: ResponseSpec, context: Sequence[Message] | None) -> Lease:
+    async def _introduced(
+        self, caller: Caller, spec: ResponseSpec, context: Sequence[Message] | None, dialect: Dialect[Any] | None
+    ) -> Lease:
         window = self._window(spec.model)
         with self.admission.entry():
             # Tokenizing a megabyte takes long enough to stall every stream of this process.
@@ -90,7 +126,7 @@ class Ingress:
             response_id = new_response_id(self.fanout.next_partition())
             request = self._request(response_id, caller, fitted)
             topic = CONTEXT if context is None and _needs_context(spec) else JOURNAL
-            lease = self.fanout.open(response_id)
+            lease = self.fanout.open(response_id, dialect)
             try:
                 await self._introduce(lease.stream, request, topic)
             except BaseException:
