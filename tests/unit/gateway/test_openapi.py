@@ -56,8 +56,10 @@ def test_the_golden_cases_hold_replies() -> None:
 
 
 def _responses(value: Any) -> Any:
-    """Every Response object inside."""
-    if isinstance(value, dict):
+    """Every Response object inside, also in the events that clients get as text."""
+    if isinstance(value, str) and value.startswith('{"type":'):
+        yield from _responses(json.loads(value))
+    elif isinstance(value, dict):
         if value.get("object") == "response":
             yield value
         else:
