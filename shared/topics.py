@@ -133,10 +133,10 @@ HISTORY_QUERIES = Topic(
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.KEY,
     key="subject",
-    types=control.GetResponse,
+    types=control.GetResponse | control.EraseResponse | control.CountInput,
     producers=frozenset({Service.GATEWAY}),
     consumers=frozenset({Service.HISTORY}),
-    summary="Questions to the store.",
+    summary="Questions to the store, and what it is to forget.",
     retention=timedelta(hours=1),
 )
 REPLIES = Topic(
@@ -144,7 +144,7 @@ REPLIES = Topic(
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.OWN,
     key="gateway id",
-    types=control.Rejected | control.ResponseFound,
+    types=control.Rejected | control.ResponseFound | control.ResponseErased | control.InputCounted,
     producers=frozenset({Service.HISTORY, Service.MODERATION}),
     consumers=frozenset({Service.GATEWAY}),
     summary="Answers to one gateway; unknown correlation ids are dropped.",

@@ -11,7 +11,7 @@ from services.history.replies import rejection
 from services.history.stores.port import StoredResponse
 from shared.chat import ChatTemplateError
 from shared.ids import parse_response_id
-from shared.records import Accepted, ContextRequested, Failed, Requested
+from shared.records import Accepted, ContextRequested, Failed, ReplyAddress, Requested
 from shared.topics import EVENTS, JOURNAL
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,7 @@ async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Ou
     if request.reply_to is None:
         log.warning("%s refused, and nobody waits for the reason: %s", request.response_id, outcome.message)
         return []
-    return [
-        rejection(request.reply_to, request.response_id, outcome.status, outcome.code, outcome.message, outcome.param)
-    ]
+    return [refused(request.reply_to, request.response_id, outcome)]
 
 
 async def _accepted_before(request: Requested, ports: Ports) -> bool:
@@ -60,6 +58,24 @@ async def _accepted_before(request: Requested, ports: Ports) -> bool:
 
 
 async def _outcome(request: Requested, ports: Ports) -> Requested | Refusal:
+    outcome = await assembled(request, ports)
+    if isinstance(outcome, PromptTooLong):
+        return too_long(outcome)
+    return outcome
+
+
+def too_long(prompt: PromptTooLong) -> Refusal:
+    """What its client is told."""
+    return Refusal(400, "context_length_exceeded", str(prompt), "input")
+
+
+def refused(to: ReplyAddress, correlation_id: str, why: Refusal) -> Outgoing:
+    """`why` on its way to the gateway that waits for it."""
+    return rejection(to, correlation_id, why.status, why.code, why.message, why.param)
+
+
+async def assembled(request: Requested, ports: Ports) -> Requested | PromptTooLong | Refusal:
+    """The request with its context, and its prompt counted. Raises StoreUnavailableError, LogError."""
     if request.deadline_ms <= ports.clock_ms():
         return Refusal(500, "server_error", "The request's deadline passed before its context could be assembled.")
     if request.spec.conversation is not None:
@@ -69,12 +85,9 @@ async def _outcome(request: Requested, ports: Ports) -> Requested | Refusal:
         return turns
     try:
         # Off the loop: counting a full window takes milliseconds, with truncation several times as many.
-        counted = await asyncio.to_thread(with_context, request, turns, ports.counter)
+        return await asyncio.to_thread(with_context, request, turns, ports.counter)
     except ChatTemplateError as error:
         return Refusal(400, "invalid_prompt", str(error), "input")
-    if isinstance(counted, PromptTooLong):
-        return Refusal(400, "context_length_exceeded", str(counted), "input")
-    return counted
 
 
 async def _turns(request: Requested, ports: Ports) -> list[StoredResponse] | Refusal:

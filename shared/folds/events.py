@@ -6,7 +6,7 @@ gives the same text everywhere.
 1. Events of an epoch lower than the highest seen for the response are ignored. `screening`, `accepted` (a second
    one too) and the terminal raise it; deltas do not: readers that skip them undecoded come to the same end.
 2. A delta counts only as the contiguous continuation; each other kind counts once; after the terminal only
-   `deleted` is valid.
+   `deleted` is valid, on the word of the response's tenant.
 """
 
 from dataclasses import dataclass, field
@@ -36,10 +36,7 @@ class EventFold:
     def apply(self, record: Events) -> Counted | None:
         """Fold the next record in. Returns it if it counts, None if a reader must ignore it."""
         if isinstance(record, Deleted):
-            if self.deleted:
-                return None
-            self.deleted = True
-            return record
+            return self._deleted(record)
         if record.epoch < self.epoch or self.terminal is not None or self.deleted:
             return None
         if isinstance(record, Delta):
@@ -52,6 +49,12 @@ class EventFold:
         if self.accepted is None:
             return None
         self.terminal = record
+        return record
+
+    def _deleted(self, record: Deleted) -> Deleted | None:
+        if self.deleted or (self.accepted is not None and record.tenant != self.accepted.tenant):
+            return None
+        self.deleted = True
         return record
 
     def _accepted(self, record: Accepted) -> Accepted | None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from shared.records.base import Message, Record, ReplyAddress, Sampling
+from shared.records.base import Message, Record, ReplyAddress, ResponseSpec, Sampling
 from shared.records.events import Accepted, AnyTerminal
 from shared.records.journal import Requested
 
@@ -81,6 +81,27 @@ class GetResponse(Query, frozen=True, kw_only=True, tag="get_response"):
         return self.response_id
 
 
+class EraseResponse(Query, frozen=True, kw_only=True, tag="erase_response"):
+    """Have history forget a response that the public log calls deleted, and tell when nothing of it can come back."""
+
+    response_id: str
+
+    @property
+    def subject(self) -> str:
+        return self.response_id
+
+
+class CountInput(Query, frozen=True, kw_only=True, tag="count_input"):
+    """Ask history how many tokens the prompt of `spec` would have, stored context included, by `deadline_ms`."""
+
+    spec: ResponseSpec
+    deadline_ms: int
+
+    @property
+    def subject(self) -> str:
+        return self.spec.conversation or self.spec.previous_response_id or self.correlation_id
+
+
 class Reply(Record, frozen=True, kw_only=True):
     """Base of the reply half; goes to the asking gateway's partition, keyed by its id."""
 
@@ -111,6 +132,16 @@ class ResponseFound(Reply, frozen=True, kw_only=True, tag="response_found"):
 
     accepted: Accepted
     terminal: AnyTerminal
+
+
+class ResponseErased(Reply, frozen=True, kw_only=True, tag="response_erased"):
+    """The store holds nothing of the response, and takes nothing of it any more."""
+
+
+class InputCounted(Reply, frozen=True, kw_only=True, tag="input_counted"):
+    """The tokens of the prompt that was asked about."""
+
+    input_tokens: int
 
 
 class Charge(Record, frozen=True, kw_only=True, tag="charge"):

@@ -39,7 +39,8 @@ class Store(Protocol):
         """Apply the records in their order, all or none; durable once this returns.
 
         The rules are those of `EventFold` (DESIGN 6): each kind counts once, epochs lower than the highest seen
-        for the response are ignored, after the terminal only `deleted` counts, which leaves an empty tombstone.
+        for the response are ignored, after the terminal only its tenant's `deleted` counts, which leaves an empty
+        tombstone: whatever comes for it later is not kept.
         The state of the fold lives in the store, so records may be applied again, from any earlier offset on and
         by several writers. Responses with `store` false are not kept.
 

@@ -7,6 +7,7 @@ share the file.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared.topics import EVENTS
 T = TypeVar("T")
 
 _REFUSALS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+_BUSY_PAUSE_S = 0.005
 _PENDING_KEPT_MS = 24 * 3600 * 1000  # longer than the longest deadline plus an outage (DESIGN 10)
 
 # Every statement list is one schema version, applied once, in one transaction. Append; never edit.
@@ -61,6 +63,7 @@ _TERMINAL = """
 _DELETED = """
     INSERT INTO responses (id, deleted) VALUES (:id, 1)
     ON CONFLICT (id) DO UPDATE SET deleted = 1, tenant = NULL, parent = NULL, accepted = NULL, terminal = NULL
+    WHERE tenant IS NULL OR tenant = :tenant
 """
 _FORGET_PENDING = "DELETE FROM responses WHERE accepted IS NULL AND NOT deleted AND id < :bound"
 _GET = "SELECT accepted, terminal FROM responses WHERE id = :id AND tenant = :tenant AND terminal IS NOT NULL"
@@ -139,8 +142,12 @@ class _Connection:
     def _open(self) -> None:
         # isolation_level None: transactions are begun below, visibly, not by the driver.
         connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        try:
+            switch_to_wal(connection, self._busy_timeout_s)
+            connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
 
     def _close(self) -> None:
@@ -173,6 +180,24 @@ class _Connection:
             raise StoreError(f"{self._path}: {error}") from error
 
 
+def switch_to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Raises sqlite3.OperationalError when others hold the file for `timeout_s`.
+
+    The switch needs the file for itself and fails at once where another connection holds it, as a second replica does
+    that switches in the same moment: the busy timeout does not cover it (https://sqlite.org/c3ref/busy_handler.html).
+    """
+    give_up_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
+                raise
+            time.sleep(_BUSY_PAUSE_S)  # on the connection's own thread
+        else:
+            return
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, applied_ms INTEGER NOT NULL)"
@@ -197,7 +222,7 @@ def _apply(connection: sqlite3.Connection, record: Recordable) -> bool:
     """True if the record ended its response."""
     values: dict[str, object] = {"id": record.response_id, "epoch": record.epoch}
     if isinstance(record, Deleted):
-        connection.execute(_DELETED, values)
+        connection.execute(_DELETED, {"id": record.response_id, "tenant": record.tenant})
     elif isinstance(record, Screening):
         connection.execute(_SCREENING, values)
     elif isinstance(record, Accepted):

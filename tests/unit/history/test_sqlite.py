@@ -8,11 +8,12 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from services.history.stores.sqlite import MIGRATIONS, SqliteStore
+from services.history.stores.sqlite import MIGRATIONS, SqliteStore, switch_to_wal
 from tests.unit.history.fakes import TENANT, accepted, an_id, completed, turn
 
 _WRITER = """
@@ -54,6 +55,56 @@ async def test_a_batch_is_there_whole_or_not_at_all_after_kill_9(tmp_path: Path)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert count % 2 == 0
     assert count >= 2 * len(pairs)
+
+
+async def test_replicas_that_open_a_new_file_in_the_same_moment_all_get_it(tmp_path: Path) -> None:
+    stores = [SqliteStore(tmp_path / "h.sqlite3") for _ in range(8)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+class BusyConnection:
+    """Fails as two connections do that switch to WAL in the same moment: at once, whatever their busy timeout."""
+
+    def __init__(self, failures: int, errorcode: int) -> None:
+        self.failures = failures
+        self.errorcode = errorcode
+        self.statements: list[str] = []
+
+    def execute(self, statement: str) -> None:
+        self.statements.append(statement)
+        if len(self.statements) <= self.failures:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self.errorcode
+            raise error
+
+
+@pytest.mark.parametrize("errorcode", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
+def test_the_switch_to_wal_is_tried_again_while_another_replica_switches(errorcode: int) -> None:
+    connection: Any = BusyConnection(3, errorcode)
+    switch_to_wal(connection, timeout_s=5)
+    assert connection.statements == ["PRAGMA journal_mode=WAL"] * 4
+
+
+@pytest.mark.parametrize(("errorcode", "timeout_s"), [(sqlite3.SQLITE_BUSY, 0.02), (sqlite3.SQLITE_FULL, 5.0)])
+def test_the_switch_to_wal_is_given_up_after_its_time_or_for_another_reason(errorcode: int, timeout_s: float) -> None:
+    connection: Any = BusyConnection(1_000, errorcode)
+    with pytest.raises(sqlite3.OperationalError):
+        switch_to_wal(connection, timeout_s)
+    assert len(connection.statements) == 1 if errorcode == sqlite3.SQLITE_FULL else len(connection.statements) > 1
+
+
+async def test_a_file_that_others_hold_for_longer_than_the_timeout_is_not_available(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "h.sqlite3", isolation_level=None) as holder:
+        holder.execute("CREATE TABLE t (x)")
+        holder.execute("BEGIN EXCLUSIVE")
+        store = SqliteStore(tmp_path / "h.sqlite3", busy_timeout_s=0.05)
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await store.open()
+        holder.execute("COMMIT")
+        await store.open()
+        await store.close()
+    holder.close()
 
 
 async def test_two_replicas_share_the_file(tmp_path: Path) -> None:

@@ -87,6 +87,31 @@ async def test_a_deleted_response_stays_deleted(store: Store) -> None:
     assert await store.get(TENANT, response_id) is None
 
 
+async def test_a_deletion_that_comes_first_or_twice_leaves_nothing_either(store: Store) -> None:
+    response_id = an_id()
+    deleted = Deleted(response_id=response_id, tenant=TENANT)
+    await store.record([deleted, deleted])
+    assert await store.record(turn(response_id, "q", "a")) == frozenset()
+    await store.record([deleted])
+    assert await store.get(TENANT, response_id) is None
+    assert await store.chain(TENANT, response_id, 10) == []
+
+
+async def test_only_its_tenant_deletes_a_response(store: Store) -> None:
+    response_id = an_id()
+    await store.record([*turn(response_id, "q", "a"), Deleted(response_id=response_id, tenant="other")])
+    assert await store.get(TENANT, response_id) is not None
+
+
+async def test_a_chain_ends_before_a_deleted_turn(store: Store) -> None:
+    first, second, third = an_id(), an_id(), an_id()
+    for response_id, parent in ((first, None), (second, first), (third, second)):
+        await store.record(turn(response_id, "q", response_id, parent))
+    await store.record([Deleted(response_id=second, tenant=TENANT)])
+    assert [t.terminal.text for t in await store.chain(TENANT, third, 10)] == [third]
+    assert await store.chain(TENANT, second, 10) == []
+
+
 async def test_store_false_is_not_kept(store: Store) -> None:
     response_id = an_id()
     assert await store.record(turn(response_id, "q", "a", store=False)) == frozenset()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.history.stores.port import Recordable
 from services.history.stores.sqlite import SqliteStore
 from shared.folds import EventFold
-from shared.records import Screening
+from shared.records import Deleted, Screening
 from tests.unit.history.fakes import TENANT, accepted, an_id, completed
 
 ID = an_id()
@@ -24,11 +24,15 @@ def logs(draw: st.DrawFn) -> list[Recordable]:
     log: list[Recordable] = [accepted(ID, text="first")]
     epoch = 0
     for number in range(draw(st.integers(0, 6))):
-        kind = draw(st.sampled_from(["takeover", "accept", "end", "zombie accept", "zombie end"]))
+        kind = draw(
+            st.sampled_from(["takeover", "accept", "end", "zombie accept", "zombie end", "delete", "foreign delete"])
+        )
         old = draw(st.integers(0, epoch))
         if kind == "takeover":
             epoch += 1
             log.append(Screening(response_id=ID, epoch=epoch, owner=str(number)))
+        elif kind.endswith("delete"):
+            log.append(Deleted(response_id=ID, tenant=TENANT if kind == "delete" else "other"))
         elif kind.endswith("accept"):
             log.append(accepted(ID, text=f"again {number}", epoch=old if "zombie" in kind else epoch))
         else:
@@ -65,7 +69,7 @@ async def test_any_delivery_comes_to_what_the_fold_says(data: st.DataObject) -> 
             ended += await store.record(batch)
         found = await store.get(TENANT, ID)
         await store.close()
-    assert (found and found.terminal) == fold.terminal
+    assert (found and found.terminal) == (None if fold.deleted else fold.terminal)
     assert ended == ([ID] if fold.terminal else [])
     if found is not None:
         assert found.accepted == fold.accepted
