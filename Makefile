@@ -66,6 +66,7 @@ openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of oper
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target
+	rm -rf tests/clients/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ENVIRONMENT): requirements/dev.lock requirements/dev-cpu.lock requirements/model.lock requirements/bootstrap.lock

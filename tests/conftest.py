@@ -3,6 +3,7 @@
 --broker=embedded|kafka|all   which brokers (all)
 --only-broker-tests           leave out the tests that use none
 CHATMESH_REQUIRE_BROKERS      comma-separated suites that must run; without it: all that this machine can run
+CHATMESH_REQUIRE_NODE=1       the suite on Node.js (tests that take `node`) must run; without it: where npm is
 """
 
 import os
@@ -12,8 +13,10 @@ import pytest
 
 from deploy.brokers import Broker
 from deploy.brokers.select import SUITES, broker_for_suite, suite_trouble
+from tests.clients import nodejs
 
 _REQUIRE = "CHATMESH_REQUIRE_BROKERS"
+_NODE = "node"
 _COLLECTED = pytest.StashKey[set[str]]()
 _EXECUTED = pytest.StashKey[set[str]]()
 
@@ -24,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    unknown = _required_by_name() - set(SUITES)
+    unknown = _required_brokers() - set(SUITES)
     if unknown:
         raise pytest.UsageError(f"{_REQUIRE} names {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     config.stash[_COLLECTED] = set()
@@ -36,12 +39,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("broker", _selected(metafunc.config), indirect=True, scope="session")
 
 
+@pytest.hookimpl(trylast=True)  # what -k and -m leave out was not collected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--only-broker-tests"):
         others = [item for item in items if _suite_of(item) is None]
         items[:] = [item for item in items if _suite_of(item) is not None]
         config.hook.pytest_deselected(items=others)
-    config.stash[_COLLECTED].update(suite for item in items if (suite := _suite_of(item)))
+    config.stash[_COLLECTED].update(*map(_suites_of, items))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +57,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     suite = str(request.param)
     trouble = suite_trouble(suite)
     if trouble is not None:
-        if suite in _required_by_name():
+        if suite in _required_brokers():
             pytest.fail(f"{_REQUIRE} asks for the suite on {suite}, and it cannot run here: {trouble}")
         pytest.skip(f"no {suite} broker here: {trouble}")
     with broker_for_suite(suite) as running:
@@ -65,8 +69,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Iterator[None] | object:  # a hook wrapper gets the report back from `yield`
     report = yield
-    if call.when == "call" and not report.skipped and (suite := _suite_of(item)):
-        item.config.stash[_EXECUTED].add(suite)
+    if call.when == "call" and not report.skipped:
+        item.config.stash[_EXECUTED].update(_suites_of(item))
     return report
 
 
@@ -78,7 +82,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for suite in sorted(_not_run(config)):
-        terminalreporter.write_line(f"ERROR: every test on the {suite} broker was skipped, and it must run", red=True)
+        what = "on Node.js" if suite == _NODE else f"on the {suite} broker"
+        terminalreporter.write_line(f"ERROR: every test {what} was skipped, and it must run", red=True)
 
 
 def _not_run(config: pytest.Config) -> set[str]:
@@ -86,16 +91,31 @@ def _not_run(config: pytest.Config) -> set[str]:
     if config.option.collectonly:
         return set()
     idle = config.stash[_COLLECTED] - config.stash[_EXECUTED]
-    return {suite for suite in idle if suite in _required_by_name() or suite_trouble(suite) is None}
+    return {suite for suite in idle if suite in _required_by_name() or _trouble(suite) is None}
 
 
 def _required_by_name() -> set[str]:
+    return _required_brokers() | ({_NODE} if nodejs.required() else set())
+
+
+def _required_brokers() -> set[str]:
     return {name for part in os.environ.get(_REQUIRE, "").split(",") if (name := part.strip())}
+
+
+def _trouble(suite: str) -> str | None:
+    return nodejs.trouble() if suite == _NODE else suite_trouble(suite)
 
 
 def _selected(config: pytest.Config) -> list[str]:
     chosen = config.getoption("--broker")
     return list(SUITES) if chosen == "all" else [chosen]
+
+
+def _suites_of(item: pytest.Item) -> set[str]:
+    """Its broker's suite, and Node.js'."""
+    broker_suite = _suite_of(item)
+    on_node = _NODE in getattr(item, "fixturenames", ())
+    return {*([broker_suite] if broker_suite else ()), *([_NODE] if on_node else ())}
 
 
 def _suite_of(item: pytest.Item) -> str | None:

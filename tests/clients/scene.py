@@ -1,6 +1,7 @@
 """What all client suites share: one mesh of two gateways behind API keys, whose engine says what it is told."""
 
 import asyncio
+import json
 import socket
 import time
 from contextlib import suppress
@@ -52,6 +53,10 @@ class Scene:
     def other_url(self) -> str:
         """Base URL of the second gateway."""
         return self.mesh.urls()[1]
+
+    def described(self) -> str:
+        """What programs in other languages are told, as JSON."""
+        return json.dumps({"urls": self.mesh.urls(), "model": MODEL, "key": ACME, "other_key": GLOBEX, "long": LONG})
 
     async def until_idle(self, timeout_s: float = 10.0) -> float:
         """Seconds until no worker holds a claim. Raises AssertionError that names the claims still held."""
