@@ -1,8 +1,10 @@
 """A model's weights, from its files to the device."""
 
+import contextlib
 import logging
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +27,38 @@ _UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, struct.er
 
 
 def load_weights(source: ModelSource, *, device: str, cache_dir: str = "") -> Any:
-    """The weights of `source` in bfloat16; blocks, and needs the network for a Hub model.
+    """The weights of `source`, ready to generate on `device`: a torch device or "auto". As `read_weights` else."""
+    model = read_weights(source, cache_dir=cache_dir)
+    with _told_as_load_error(source):
+        return ready_to_generate(model.to(_device(device)))
 
-    `device` is a torch device or "auto". GGUF blocks are unpacked: on a CPU dense bfloat16 is several times faster
-    than matmuls over blocks. The unpacked weights are kept in `cache_dir` (empty: the user's cache folder) and read
-    from there the next time. Code that comes with a model is never run.
+
+def read_weights(source: ModelSource, *, cache_dir: str = "") -> Any:
+    """The weights of `source` in bfloat16 in the host's memory; blocks, and needs the network for a Hub model.
+
+    GGUF blocks are unpacked: on a CPU dense bfloat16 is several times faster than matmuls over blocks. The unpacked
+    weights are kept in `cache_dir` (empty: the user's cache folder) and read from there the next time. Code that comes
+    with a model is never run.
     Raises EngineLoadError.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    with _told_as_load_error(source):
+        return _load_gguf(source, cache_dir) if source.is_gguf else _load(**_checkpoint(source))
+
+
+def ready_to_generate(model: Any) -> Any:
+    """The same model, in the state for inference and with the attention that suits the device where it is."""
+    if model.device.type == "cpu" and _has_only_full_attention(model.config.get_text_config()):
+        use_varlen_attention()
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _told_as_load_error(source: ModelSource) -> Iterator[None]:
     try:
-        model = _load_gguf(source, cache_dir) if source.is_gguf else _load(**_checkpoint(source))
-        model = model.to(_device(device)).eval()
-        if model.device.type == "cpu" and _has_only_full_attention(model.config.get_text_config()):
-            use_varlen_attention()
+        yield
     except _UNUSABLE as error:
         raise EngineLoadError(f"the weights of {source.model_id} cannot be loaded: {error}") from error
-    return model
 
 
 def _load_gguf(source: ModelSource, cache_dir: str) -> Any:
