@@ -83,7 +83,7 @@ class TextReply(Reply):
     """How the answer looks."""
 
     format: Format
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: Literal["low", "medium", "high"]
 
 
 class Reasoning(Reply):
@@ -123,7 +123,7 @@ class ResponseUsage(Reply):
 
 
 class Response(Reply):
-    """The Response object. Every key is always there."""
+    """The Response object. Every key is always there, but `stop`, `seed` and `top_k` only if asked for."""
 
     id: str = Field(pattern="^resp_[0-9a-f]{32}$")
     object: Literal["response"]
@@ -156,8 +156,20 @@ class Response(Reply):
     service_tier: str
     safety_identifier: str | None
     prompt_cache_key: str | None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None
     user: str | None
     usage: ResponseUsage | None = Field(description="null until the response has ended")
+    stop: list[str] = Field(default=[], description="an extension of this server")
+    seed: int | None = Field(default=None, description="an extension of this server")
+    top_k: int | None = Field(default=None, description="an extension of this server")
+    access_programs: None
+    image: None
+    input_transformations: None
+    moderation: None
+    prompt: None
+    prompt_cache_diagnostics: None
+    prompt_cache_options: None
+    tool_usage: None
 
 
 class Model(Reply):

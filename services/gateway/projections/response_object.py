@@ -1,9 +1,21 @@
 """The Response object: every key that OpenAI's clients know, each a pure function of the log."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from services.gateway.projections.logprobs import token_logprobs
 from shared.ids import parse_response_id
-from shared.records import Accepted, AnyTerminal, Cancelled, Completed, Failed, Incomplete, Usage
+from shared.records import (
+    Accepted,
+    AnyTerminal,
+    Cancelled,
+    Completed,
+    Failed,
+    Incomplete,
+    Sampling,
+    TokenLogprob,
+    Usage,
+)
 
 _STATUS: dict[type[AnyTerminal], str] = {
     Completed: "completed",
@@ -13,37 +25,53 @@ _STATUS: dict[type[AnyTerminal], str] = {
 }
 
 
-def response_object(accepted: Accepted, terminal: AnyTerminal | None, text: str) -> dict[str, Any]:
+def response_object(
+    accepted: Accepted, terminal: AnyTerminal | None, text: str, logprobs: Sequence[TokenLogprob] = ()
+) -> dict[str, Any]:
     """The Response after `accepted`, with the public `text` so far and, once it ended, its `terminal`.
 
-    Times are whole seconds of the records' own clocks, so that every replica answers alike.
+    Times are whole seconds of the records' own clocks, so that every replica answers alike. Keys of OpenAI's that
+    nothing here can fill are null.
     """
-    spec = accepted.spec
+    return {**_outcome(accepted, terminal, text, logprobs), **_asked(accepted), **_UNSERVED}
+
+
+def _outcome(
+    accepted: Accepted, terminal: AnyTerminal | None, text: str, logprobs: Sequence[TokenLogprob]
+) -> dict[str, Any]:
     return {
         "id": accepted.response_id,
         "object": "response",
         "created_at": accepted.created_ms // 1000,
         "completed_at": terminal.finished_ms // 1000 if isinstance(terminal, Completed) else None,
         "status": "in_progress" if terminal is None else _STATUS[type(terminal)],
-        "model": spec.model,
-        "output": output_items(accepted.response_id, terminal, text),
+        "model": accepted.spec.model,
+        "output": output_items(accepted, terminal, text, logprobs),
         "error": {"code": terminal.code, "message": terminal.message} if isinstance(terminal, Failed) else None,
         "incomplete_details": {"reason": terminal.reason} if isinstance(terminal, Incomplete) else None,
+        "usage": None if terminal is None else _usage(terminal.usage),
+    }
+
+
+def _asked(accepted: Accepted) -> dict[str, Any]:
+    """What the client asked for, as it was understood."""
+    spec, sampling = accepted.spec, accepted.spec.sampling
+    return {
         "instructions": spec.instructions,
         "metadata": spec.metadata,
         "previous_response_id": spec.previous_response_id,
         "conversation": {"id": spec.conversation} if spec.conversation is not None else None,
-        "parallel_tool_calls": True,
+        "parallel_tool_calls": spec.parallel_tool_calls,
         "tools": [],
-        "tool_choice": "auto",
-        "temperature": spec.sampling.temperature,
-        "top_p": spec.sampling.top_p,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "top_logprobs": 0,
-        "max_output_tokens": spec.sampling.max_output_tokens,
-        "max_tool_calls": None,
-        "text": {"format": {"type": "text"}},
+        "tool_choice": spec.tool_choice,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "top_logprobs": spec.top_logprobs,
+        "max_output_tokens": sampling.max_output_tokens,
+        "max_tool_calls": spec.max_tool_calls,
+        "text": {"format": {"type": "text"}, "verbosity": spec.verbosity or "medium"},
         "truncation": spec.truncation,
         "reasoning": {"effort": None, "summary": None},
         "store": spec.store,
@@ -51,21 +79,46 @@ def response_object(accepted: Accepted, terminal: AnyTerminal | None, text: str)
         "service_tier": spec.service_tier,
         "safety_identifier": spec.safety_identifier,
         "prompt_cache_key": spec.prompt_cache_key,
+        "prompt_cache_retention": spec.prompt_cache_retention,
         "user": spec.user,
-        "usage": None if terminal is None else _usage(terminal.usage),
+        **_extensions(sampling),
     }
 
 
-def output_items(response_id: str, terminal: AnyTerminal | None, text: str) -> list[dict[str, Any]]:
+def _extensions(sampling: Sampling) -> dict[str, Any]:
+    """What OpenAI's Response does not know stands in it only where it was asked for."""
+    asked = {"stop": sampling.stop or None, "seed": sampling.seed, "top_k": sampling.top_k}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+_UNSERVED: dict[str, Any] = dict.fromkeys(
+    (
+        "access_programs",
+        "image",
+        "input_transformations",
+        "moderation",
+        "prompt",
+        "prompt_cache_diagnostics",
+        "prompt_cache_options",
+        "tool_usage",
+    )
+)
+
+
+def output_items(
+    accepted: Accepted, terminal: AnyTerminal | None, text: str, logprobs: Sequence[TokenLogprob] = ()
+) -> list[dict[str, Any]]:
     """The one message of a response, or nothing as long as it has none (`has_message`)."""
-    if not has_message(terminal, text):
+    if not has_message(accepted, terminal, text):
         return []
-    return [message_item(parse_response_id(response_id).message_id, item_status(terminal), [text_part(text)])]
+    message_id = parse_response_id(accepted.response_id).message_id
+    return [message_item(message_id, item_status(terminal), [text_part(text, logprobs)])]
 
 
-def has_message(terminal: AnyTerminal | None, text: str) -> bool:
-    """Whether a message is part of the output: from its first text on; what ended orderly has one, even if empty."""
-    return bool(text) or isinstance(terminal, Completed | Incomplete)
+def has_message(accepted: Accepted, terminal: AnyTerminal | None, text: str) -> bool:
+    """Whether a message is part of the output: from its first text on; what ended orderly has one, even if empty,
+    unless it was asked to say nothing."""
+    return bool(text) or (accepted.spec.generate and isinstance(terminal, Completed | Incomplete))
 
 
 def item_status(terminal: AnyTerminal | None) -> str:
@@ -80,9 +133,9 @@ def message_item(message_id: str, status: str, content: list[dict[str, Any]]) ->
     return {"id": message_id, "type": "message", "status": status, "role": "assistant", "content": content}
 
 
-def text_part(text: str) -> dict[str, Any]:
+def text_part(text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
     """A content part of type `output_text`."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": token_logprobs(logprobs)}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -10,12 +10,14 @@ batched: a client may therefore go on at another gateway behind the last number 
                              failed (also for `cancelled`, whose response says so in its status)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from services.gateway.projections.client_event import ClientEvent
 from services.gateway.projections.dialect import Dialect
+from services.gateway.projections.logprobs import token_logprobs
 from services.gateway.projections.response_object import (
     has_message,
     item_status,
@@ -26,13 +28,25 @@ from services.gateway.projections.response_object import (
 from shared.folds import EventFold
 from shared.folds.events import Counted
 from shared.ids import ResponseId
-from shared.records import Accepted, AnyTerminal, Cancelled, Completed, Deleted, Delta, Events, Failed, Incomplete
+from shared.records import (
+    Accepted,
+    AnyTerminal,
+    Cancelled,
+    Completed,
+    Deleted,
+    Delta,
+    Events,
+    Failed,
+    Incomplete,
+    TokenLogprob,
+)
 
 _encoder = msgspec.json.Encoder()
 
 _DELTA = "response.output_text.delta"
 _DELTA_HEAD = b'{"type":"%b","sequence_number":' % _DELTA.encode()
 _DELTA_TEXT = b'"delta":'
+_DELTA_LOGPROBS = b',"logprobs":'
 _DELTA_END = b',"logprobs":[]}'
 
 _LAST_EVENT: dict[type[AnyTerminal], str] = {
@@ -68,7 +82,7 @@ class ResponsesProjection:
             case Accepted():
                 return [self._response_event("response.created"), self._response_event("response.in_progress")]
             case Delta():
-                return self._text(counted.text)
+                return self._text(counted.text, counted.logprobs)
             case _:
                 return self._end(counted)
 
@@ -77,12 +91,14 @@ class ResponsesProjection:
         accepted, terminal = self.fold.accepted, self.fold.terminal
         if accepted is None:
             return None
-        return response_object(accepted, terminal, self.fold.text if terminal is None else terminal.text)
+        if terminal is None:
+            return response_object(accepted, None, self.fold.text, self.fold.logprobs)
+        return response_object(accepted, terminal, terminal.text, terminal.logprobs)
 
-    def _text(self, text: str) -> list[ClientEvent]:
+    def _text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[ClientEvent]:
         if not text:  # a masked piece may leave nothing to say
             return []
-        return [*self._open_item(), self._delta(text)]
+        return [*self._open_item(), self._delta(text, logprobs)]
 
     def _end(self, terminal: AnyTerminal) -> list[ClientEvent]:
         """Close what is open, then say how it ended.
@@ -91,8 +107,11 @@ class ResponsesProjection:
         back from the store has no deltas any more, and its readers count on them.
         """
         said = self.fold.text
-        events = self._text(terminal.text[len(said) :]) if terminal.text.startswith(said) else []
-        if has_message(terminal, terminal.text):
+        events: list[ClientEvent] = []
+        if terminal.text.startswith(said):
+            events = self._text(terminal.text[len(said) :], terminal.logprobs[len(self.fold.logprobs) :])
+        assert self.fold.accepted is not None  # else the fold counts no terminal
+        if has_message(self.fold.accepted, terminal, terminal.text):
             events += [*self._open_item(), *self._close_item(terminal)]
         return [*events, self._response_event(_LAST_EVENT[type(terminal)])]
 
@@ -107,11 +126,12 @@ class ResponsesProjection:
         ]
 
     def _close_item(self, terminal: AnyTerminal) -> list[ClientEvent]:
-        text = terminal.text
-        item = message_item(self._item_id, item_status(terminal), [text_part(text)])
+        part = text_part(terminal.text, terminal.logprobs)
+        done = {"text": part["text"], "logprobs": part["logprobs"]}
+        item = message_item(self._item_id, item_status(terminal), [part])
         return [
-            self._event("response.output_text.done", **self._part_place, text=text, logprobs=[]),
-            self._event("response.content_part.done", **self._part_place, part=text_part(text)),
+            self._event("response.output_text.done", **self._part_place, **done),
+            self._event("response.content_part.done", **self._part_place, part=part),
             self._event("response.output_item.done", output_index=0, item=item),
         ]
 
@@ -119,7 +139,7 @@ class ResponsesProjection:
     def _part_place(self) -> dict[str, Any]:
         return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
 
-    def _delta(self, text: str) -> ClientEvent:
+    def _delta(self, text: str, logprobs: Sequence[TokenLogprob]) -> ClientEvent:
         """As `_event` would make it, of parts that are encoded already: of all events, nearly all are these."""
         number = self._next_number
         self._next_number += 1
@@ -129,7 +149,7 @@ class ResponsesProjection:
             self._encoded_place,
             _DELTA_TEXT,
             _encoder.encode(text),
-            _DELTA_END,
+            b"%b%b}" % (_DELTA_LOGPROBS, _encoder.encode(token_logprobs(logprobs))) if logprobs else _DELTA_END,
         )
         return ClientEvent(_DELTA, number, json)
 

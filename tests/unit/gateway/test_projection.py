@@ -13,7 +13,17 @@ from pydantic import TypeAdapter
 
 from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
 from shared.ids import new_response_id, parse_response_id
-from shared.records import Cancelled, Completed, Deleted, Events, Failed, Incomplete, Screening
+from shared.records import (
+    Cancelled,
+    Completed,
+    Deleted,
+    Events,
+    Failed,
+    Incomplete,
+    Sampling,
+    Screening,
+    TokenLogprob,
+)
 from tests.unit.gateway.logs import Log
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -134,7 +144,47 @@ RESPONSE_KEYS = {
 def test_the_response_object_has_every_key_of_the_reference(log: Log) -> None:
     for event in project([log.accepted(), log.terminal(text="Hello")], log.id.text):
         if (response := json.loads(event.json).get("response")) is not None:
-            assert response.keys() >= RESPONSE_KEYS
+            assert response.keys() >= RESPONSE_KEYS | Response.model_fields.keys()
+            Response.model_validate(response, strict=True)
+
+
+def scored(text: str, end: int) -> TokenLogprob:
+    return TokenLogprob(token=text, logprob=-0.5, bytes=list(text.encode()), end=end)
+
+
+def test_the_deltas_log_probabilities_are_together_those_of_the_end(log: Log) -> None:
+    said = [scored("Par", 3), scored("is", 5), scored("!", 6)]
+    accepted = log.accepted(sampling=Sampling(logprobs=0))
+    deltas = [
+        msgspec.structs.replace(log.delta(start, text), logprobs=[said[n]])
+        for n, (start, text) in enumerate([(0, "Par"), (3, "is")])
+    ]
+    # The last delta is lost with the log's beginning, or never came: the terminal is the authority.
+    events = [
+        json.loads(e.json)
+        for e in project([accepted, *deltas, log.terminal(text="Paris!", logprobs=said)], log.id.text)
+    ]
+    told = [entry for event in events if event["type"].endswith("text.delta") for entry in event["logprobs"]]
+    (done,) = (event["logprobs"] for event in events if event["type"].endswith("text.done"))
+    part = events[-1]["response"]["output"][0]["content"][0]
+    assert told == done == part["logprobs"]
+    assert [entry["token"] for entry in told] == ["Par", "is", "!"]
+
+
+def test_a_token_without_bytes_of_its_own_has_a_list_all_the_same(log: Log) -> None:
+    token = TokenLogprob(token="?", logprob=-1.0, end=1)
+    delta = msgspec.structs.replace(log.delta(0, "?"), logprobs=[token])
+    said = json.loads(project([log.accepted(), delta], log.id.text)[-1].json)
+    assert said["logprobs"] == [{"token": "?", "bytes": [], "logprob": -1.0, "top_logprobs": []}]
+
+
+def test_so_far_means_text_and_log_probabilities_so_far(log: Log) -> None:
+    projection = ResponsesProjection(log.id)
+    projection.feed(log.accepted())
+    projection.feed(msgspec.structs.replace(log.delta(0, "Par"), logprobs=[scored("Par", 3)]))
+    response = projection.response()
+    assert response is not None
+    assert [e["token"] for e in response["output"][0]["content"][0]["logprobs"]] == ["Par"]
 
 
 def test_what_the_store_gives_back_without_deltas_is_said_whole(log: Log) -> None:
