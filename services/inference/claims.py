@@ -33,9 +33,9 @@ def limit_of(job: Job, prompt_tokens: int, context_window: int) -> int:
     return room if wanted is None else min(wanted, room)
 
 
-def seam_at(said: tuple[int, ...], limit: int, eos_ids: frozenset[int]) -> Seam:
-    """Continue behind `said`, unless it is complete already."""
-    if said and said[-1] in eos_ids:
+def seam_at(said: tuple[int, ...], limit: int, eos_ids: frozenset[int], *, stopped: bool = False) -> Seam:
+    """Continue behind `said`, unless it is complete already; `stopped`: its text holds a stop string."""
+    if stopped or (said and said[-1] in eos_ids):
         return Seam(said, 0, "stop")
     if len(said) >= limit:
         return Seam(said, 0, "length")

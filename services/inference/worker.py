@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from services.inference.claims import limit_of, said_before, seam_at
+from services.inference.claims import limit_of, said_before
 from services.inference.engines.port import Engine, EngineDeadError, EngineFullError, StepOutput
 from services.inference.generation import Generation
 from services.inference.takeover import JournalReader
@@ -159,7 +159,7 @@ class Worker:
         """Go on behind `said`, by this worker's window: another's may be longer."""
         with self._released_on_error(generation):
             limit = limit_of(generation.job, generation.prompt_tokens, self._engine.info.context_window)
-            seam = seam_at(said, limit, self._tokenizer.eos_ids)
+            seam = generation.resume(said, limit)
             if seam.finish is not None:
                 self._append(generation, generation.finish_only(seam))
             else:
@@ -189,16 +189,21 @@ class Worker:
     def on_outputs(self, outputs: list[StepOutput]) -> None:
         """Append what one engine step brought. Runs on the event loop."""
         for output in outputs:
-            generation = self._held.get(output.request_id)
-            if generation is not None:
+            if output.request_id in self._leaving:
+                self._on_leaving(output)
+            elif (generation := self._held.get(output.request_id)) is not None:
                 try:  # not `_released_on_error`: entering a context costs as much as the rest, for every token
                     self._on_output(generation, output)
                 except Exception as error:  # noqa: BLE001 (told by _release_after)
                     self._release_after(generation, error)
-            elif output.finish is not None and self._leaving.pop(output.request_id, None) is not None:
-                self._tell()
         if not self._engine.alive:
             self._revive()
+
+    def _on_leaving(self, output: StepOutput) -> None:
+        """What a cancelled request still says counts for nothing; with its last word the slot is free."""
+        if output.finish is not None:
+            del self._leaving[output.request_id]
+            self._tell()
 
     def _on_output(self, generation: Generation, output: StepOutput) -> None:
         if output.finish is not None:
@@ -209,6 +214,8 @@ class Worker:
         record = generation.tokens(output)
         if record is not None:
             self._append(generation, record)
+            if record.finish is not None:
+                self._leave(generation)  # a stop string may end what the engine would go on with
         if output.finish == "cancelled":
             self._let_go(generation, output.finish)
 
@@ -303,11 +310,16 @@ class Worker:
         sent.add_done_callback(_ignore_loss)
 
     def _abandon(self, generation: Generation) -> None:
-        """Give the claim up. If the engine runs it, its slot is free once the engine says so."""
+        """Give the claim up."""
+        self._leave(generation)
+        self._let_go(generation, "cancelled")
+
+    def _leave(self, generation: Generation) -> None:
+        """Nothing more is wanted of the engine. If it runs the claim, its slot is free once the engine says so."""
         if generation.running and self._engine.alive:
             self._leaving[generation.claim] = asyncio.get_running_loop().time()
             self._engine.cancel(generation.claim)
-        self._let_go(generation, "cancelled")
+        generation.running = False
 
     def _let_go(self, generation: Generation, outcome: str) -> None:
         if self._held.pop(generation.claim, None) is None:
@@ -326,7 +338,8 @@ class Worker:
     def _free_slots(self) -> int:
         """A dead engine offers nothing: what it released would come right back and lose an attempt each time."""
         slots = self._engine.info.slots
-        return slots - len(self._held) - len(self._leaving) if self._engine.alive else 0
+        leaving = sum(claim not in self._held for claim in self._leaving)
+        return slots - len(self._held) - leaving if self._engine.alive else 0
 
     def _tell(self) -> None:
         slots = self._engine.info.slots

@@ -9,6 +9,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from shared.chat.spelling import Spelling
 from shared.chat.template import ChatTemplate, Message
 
 # The private use areas of Unicode; a pair that the conversation does not contain marks text that is not control.
@@ -79,6 +80,10 @@ class ChatTokenizer:
             decoder.push(token_id)
         return decoder
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes that a single token stands for, whole characters or not; a control token's are its own text."""
+        return self._spelling.bytes_of(token_id)
+
     def _ids(self, text: str, *, plain: bool = False) -> list[int]:
         backend = self._plain if plain else self.backend
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
@@ -90,6 +95,10 @@ class ChatTokenizer:
             (token.content for token in self.backend.get_added_tokens_decoder().values()), key=len, reverse=True
         )
         return re.compile("|".join(map(re.escape, spelled)) or "(?!)")
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling(self.backend)
 
     @cached_property
     def _plain(self) -> Tokenizer:

@@ -9,7 +9,6 @@ import msgspec
 from opentelemetry.trace import INVALID_SPAN
 
 from services.gateway.projections import ClientEvent, ResponsesProjection
-from services.inference.claims import seam_at
 from services.inference.engines.port import FinishReason, StepOutput
 from services.moderation.owner.response import Owned, failed_by, terminal_of
 from services.moderation.policy import Policy
@@ -213,7 +212,7 @@ class Folding:
             journal_offset=0,
         )
         generation = self.rules.generation(job, f"c{held.claim}", 0, (0,), self._tokenizer, INVALID_SPAN)
-        seam = seam_at(ids[: held.start], LIMIT, self._tokenizer.eos_ids)
+        seam = generation.resume(ids[: held.start], LIMIT)
         if seam.finish is not None:
             return generation.finish_only(seam)
         generation.request(seam)

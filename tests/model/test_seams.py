@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import INVALID_SPAN
 
-from services.inference.claims import said_before, seam_at
+from services.inference.claims import said_before
 from services.inference.engines.port import StepOutput
 from services.inference.generation import Generation
 from shared.chat import ChatTokenizer
@@ -60,7 +60,7 @@ def run_attempt(journal: list[Journal], attempt: int, ids: list[int], steps: lis
     sampling = Sampling(max_output_tokens=limit)
     job = Job(response_id=R, attempt=attempt, prompt=[], sampling=sampling, deadline_ms=1, model="m", journal_offset=0)
     generation = Generation(job, claim, 0, (0,), TOKENIZER, INVALID_SPAN)
-    seam = seam_at(said, limit, TOKENIZER.eos_ids)
+    seam = generation.resume(said, limit)
     if seam.finish is not None:
         journal.append(generation.finish_only(seam))
         return

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from services.inference.claims import Seam
-from services.inference.engines.port import GenerationRequest
 from services.inference.generation import Generation
+from services.inference.text import AnswerText
 from services.moderation.windows import Finding, Outcome, Release, TextScreen, Window
 from shared.folds import Effect, EventFold, JournalFold
 from shared.folds.events import Counted
@@ -115,10 +115,10 @@ def reads_up_to_its_job(journal: Iterable[Journal], claim: str) -> tuple[int, ..
 class Unprimed(Generation):
     """5.2 without "primes its decoder with the ids said by then"."""
 
-    def request(self, seam: Seam) -> GenerationRequest:
-        request = super().request(seam)
-        self._decoder = self._tokenizer.decode_stream()
-        return request
+    def resume(self, said: tuple[int, ...], limit: int) -> Seam:
+        seam = super().resume(said, limit)
+        self._text = AnswerText(self._tokenizer)
+        return seam
 
 
 # -- DESIGN 6 ------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from transformers.generation.continuous_batching.continuous_api import (
 )
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
+from services.inference.engines.choosing import Choice, LogitsKeeper, choose
 from services.inference.engines.port import (
     EngineDeadError,
     EngineFullError,
@@ -31,7 +32,6 @@ from services.inference.engines.port import (
     GenerationRequest,
     StepOutput,
 )
-from services.inference.engines.sampling import RequestSampler
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class _Progress:
     """How far a live request is: ids already delivered, prompt tokens found in the prefix cache (None: not run)."""
 
     request: GenerationRequest
+    choice: Choice | None
     sent: int = 0
     cached: int | None = None
 
@@ -111,7 +112,8 @@ class BatchLoop:
         self._limits = limits
         self._deliver = deliver
         self._router = _StepRouter()
-        self._manager = _manager(model, limits, self._router)
+        self._logits = LogitsKeeper(_room_for_logits(model, limits))
+        self._manager = _manager(model, limits, self._router, self._logits)
         self._processor: Any = self._manager.batch_processor
         self._live: dict[str, _Progress] = {}
         self._cancelled: deque[str] = deque()
@@ -178,7 +180,7 @@ class BatchLoop:
                 raise ValueError(f"request {request.id} runs already")
             if len(self._live) >= self._limits.slots:
                 raise EngineFullError(f"all {self._limits.slots} slots are taken")
-            self._live[request.id] = _Progress(request)
+            self._live[request.id] = _Progress(request, Choice.of(request))
             self._enqueue(request)
         self._wake.set()
 
@@ -194,10 +196,6 @@ class BatchLoop:
             max_new_tokens=request.max_new_tokens,
             streaming=True,
             eos_token_id=sorted(request.eos_ids),
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=request.top_k,
-            seed=request.seed,
         )
 
     def _run(self) -> None:
@@ -243,11 +241,12 @@ class BatchLoop:
         return passed
 
     def _step(self) -> bool:
-        """Schedule, run, postprocess; False if there was nothing to do."""
+        """Schedule, run, choose, postprocess; False if there was nothing to do."""
         if not self._processor.prepare_next_batch():
             return False
         self._note_cached()
         self._processor._generation_step(self._model)
+        self._choose()
         self._agree()
         self._processor.update_batch()
         self.steps += 1
@@ -265,6 +264,15 @@ class BatchLoop:
             if progress is not None and progress.cached is None:
                 progress.cached = future.state.position_offset - future.query_length
 
+    def _choose(self) -> None:
+        """Requests whose prompt is read in parts have no logits before its end, and take no row."""
+        batch = self._processor.inputs_and_outputs
+        speaking = [
+            self._live.get(future.state.request_id) for future in batch.requests_in_batch if future.has_new_token
+        ]
+        choices = [None if progress is None else progress.choice for progress in speaking]
+        choose(self._logits.logits(len(choices)), choices, batch.output_ids[0, : len(choices)])
+
     def _output(self, said: GenerationOutput) -> StepOutput | None:
         """What is new in `said`, which carries everything so far; None if the request is over already."""
         progress = self._live.get(said.request_id)
@@ -275,7 +283,8 @@ class BatchLoop:
         finish = _finish(said, progress.request)
         if finish is not None:
             self._forget(said.request_id)
-        return StepOutput(said.request_id, new, finish, said.error, progress.cached or 0)
+        logprobs = () if progress.choice is None else progress.choice.take(len(new))
+        return StepOutput(said.request_id, new, finish, said.error, progress.cached or 0, logprobs)
 
     def _end(self, request_id: str) -> StepOutput | None:
         """The last word to a cancelled request; None if it had ended by itself."""
@@ -297,14 +306,22 @@ class BatchLoop:
             self._deliver([StepOutput(request_id, finish="error", error=error) for request_id in orphans])
 
 
-def _manager(model: Any, limits: BatchLimits, router: OutputRouter) -> ContinuousBatchingManager:
+def _room_for_logits(model: Any, limits: BatchLimits) -> torch.Tensor | None:
+    """On an accelerator a step can be a captured graph, which leaves its logits where they were at the capture."""
+    if model.device.type == "cpu":
+        return None
+    vocabulary = model.config.get_text_config().vocab_size
+    return torch.empty((limits.slots, vocabulary), dtype=torch.float32, device=model.device)
+
+
+def _manager(model: Any, limits: BatchLimits, router: OutputRouter, logits: LogitsKeeper) -> ContinuousBatchingManager:
     """A manager whose thread is never started: it builds the cache, the scheduler and the batch processor."""
     generation = GenerationConfig(do_sample=False, eos_token_id=-1)  # type: ignore[no-untyped-call]
     manager: ContinuousBatchingManager = model.init_continuous_batching(
         generation_config=generation, continuous_batching_config=limits.config()
     )
     manager.output_router = router
-    manager.logit_processor = RequestSampler()
+    manager.logit_processor = logits
     manager.warmup()
     return manager
 

@@ -5,6 +5,7 @@ Token ids are the currency: prompts come in as ids, what is generated goes out a
 prompt with the ids that were said already.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -41,7 +42,9 @@ class GenerationRequest:
     `primed_ids` were said before, by this worker or another: the engine goes on exactly behind them.
     `max_new_tokens` counts from there. `temperature` 0 is greedy, exactly. With `seed`, the token at a position is a
     function of the logits and the seed alone (a takeover draws the same numbers); without, it is drawn afresh.
-    Raises ValueError for values out of range.
+    The penalties are subtracted from the logits of tokens that the answer holds already (`primed_ids` too, the prompt
+    not): `presence_penalty` once, `frequency_penalty` for each time. `logprobs`: tell how likely each token was, and
+    the so many likeliest tokens at its place; None: do not. Raises ValueError for values out of range.
     """
 
     id: str
@@ -53,6 +56,9 @@ class GenerationRequest:
     top_p: float = 1.0
     top_k: int | None = None
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -61,6 +67,9 @@ class GenerationRequest:
             f"temperature must not be negative: {self.temperature}": self.temperature >= 0,
             f"top_p must lie in (0, 1], not {self.top_p}": 0 < self.top_p <= 1,
             f"top_k must be at least 1, not {self.top_k}": self.top_k is None or self.top_k >= 1,
+            f"presence_penalty must be finite: {self.presence_penalty}": math.isfinite(self.presence_penalty),
+            f"frequency_penalty must be finite: {self.frequency_penalty}": math.isfinite(self.frequency_penalty),
+            f"logprobs must lie in [0, 20], not {self.logprobs}": self.logprobs is None or 0 <= self.logprobs <= 20,
         }
         for complaint, holds in checks.items():
             if not holds:
@@ -82,11 +91,22 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely the model found a token where it was said: natural logarithms, finite, before temperature, penalties
+    and truncation. `top`: the likeliest ids there with theirs, the likeliest first.
+    """
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StepOutput:
     """What one step brought for one request.
 
     `ids` are only the new ones. On "stop" the last of them is the end-of-turn id, whose piece is "".
-    `cached_tokens` is how much of the prompt came from the prefix cache.
+    `cached_tokens` is how much of the prompt came from the prefix cache. `logprobs` has an entry for each of `ids`
+    if the request asked for them, else none.
     """
 
     request_id: str
@@ -94,6 +114,7 @@ class StepOutput:
     finish: FinishReason | None = None
     error: str | None = None
     cached_tokens: int = 0
+    logprobs: tuple[Likelihood, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

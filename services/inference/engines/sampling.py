@@ -8,62 +8,31 @@ depends on its neighbours in the batch.
 
 import hashlib
 import struct
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from transformers.generation.continuous_batching.cb_logits_processors import (
-    ContinuousBatchingLogitsProcessorList,
-)
-from transformers.generation.continuous_batching.requests import FutureRequestState
-from transformers.generation.logits_process import LogitsProcessorList
+
+from services.inference.engines.port import Likelihood
 
 # On a CPU, sorting a vocabulary takes longer than the forward pass of a small model; this many candidates almost
 # always hold the nucleus, and where they do not, everything is sorted.
 _SHORTLIST = 1_024
-_NO_TOP_K = 2**31 - 1
 _COLDEST = 1e-6
-_ROWS = 4
+
+LEAST_LOGPROB = -9_999.0
+"""Stands for what is less likely, impossible or undefined, as with OpenAI: JSON has no infinities."""
 
 
-class RequestSampler(ContinuousBatchingLogitsProcessorList):
-    """Takes the place of the warpers: it raises the drawn token above all others, and argmax then finds it.
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one token is drawn. `uniform` lies in [0, 1); `temperature` 0 takes the likeliest token, exactly."""
 
-    Arguments travel in the batch's int32 storage of shape [4, requests]: temperature, top_p and the uniform number
-    as float32 bits, top_k as it is. A temperature of 0 leaves the logits alone.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(LogitsProcessorList())
-        self.tensors_required = _ROWS
-        self.do_processing = True
-
-    def check_kwargs(self, kwargs: dict[str, Any]) -> None:
-        """Requests are checked where they are made (GenerationRequest)."""
-
-    def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
-        """Greedy, for the padding of captured graphs; shape [4, 1]."""
-        int32_tensor.copy_(_columns([(0.0, 1.0, _NO_TOP_K, 0.0)]).to(int32_tensor.device))
-
-    def prepare_tensor_args(
-        self, requests_in_batch: list[FutureRequestState], arg_storage: torch.Tensor
-    ) -> torch.Tensor:
-        arguments = [_arguments(future.state) for future in requests_in_batch if future.has_new_token]
-        if arguments:
-            arg_storage[:, : len(arguments)] = _columns(arguments).to(arg_storage.device)
-        return arg_storage
-
-    def __call__(
-        self, input_ids: torch.Tensor, scores: torch.Tensor, logits_processor_args: torch.Tensor
-    ) -> torch.Tensor:
-        """`scores`: float32 [requests, vocabulary]; changed in place."""
-        temperature, top_p, top_k, uniform = logits_processor_args[:, : scores.size(0)]
-        return raise_sampled(
-            scores,
-            temperature=temperature.view(torch.float32),
-            top_p=top_p.view(torch.float32),
-            top_k=top_k,
-            uniform=uniform.view(torch.float32),
-        )
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    uniform: float = 0.0
 
 
 def uniform_number(seed: int, position: int) -> float:
@@ -73,92 +42,114 @@ def uniform_number(seed: int, position: int) -> float:
     return (bits >> 40) / 2**24  # the 24 bits of a float32's mantissa: rounding can never reach 1
 
 
-def raise_sampled(
-    scores: torch.Tensor,
-    *,
-    temperature: torch.Tensor,
-    top_p: torch.Tensor,
-    top_k: torch.Tensor,
-    uniform: torch.Tensor,
-) -> torch.Tensor:
-    """Set the drawn token of each row with a temperature above 0 to +inf.
+def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """One token per row: int64 [n].
 
-    `scores` is float32 [n, vocabulary], the parameters are [n]. On a CPU only the rows that need it are worked on;
-    on an accelerator all rows are, without branches on data, so that the step can be captured as a graph.
+    `logits` is float32 [n, vocabulary]. Rows cost only what they ask for, whatever the others do.
     """
-    sampled = temperature > 0
-    if scores.device.type != "cpu":
-        tokens = _draw_sorted(_tempered(scores, temperature), top_p, top_k, uniform, scores.size(-1))
-        highest = torch.where(sampled.unsqueeze(-1), torch.inf, scores.gather(-1, tokens))
-        return scores.scatter_(-1, tokens, highest)
-    truncated = sampled & ((top_p < 1) | (top_k < scores.size(-1)))
-    for rows, draw in ((sampled & ~truncated, _draw), (truncated, _draw_short)):
-        chosen = rows.nonzero().squeeze(-1)
-        if chosen.numel():
-            logits = _tempered(scores[chosen], temperature[chosen])
-            tokens = draw(logits, top_p[chosen], top_k[chosen], uniform[chosen])
-            scores[chosen.unsqueeze(-1), tokens] = torch.inf
-    return scores
-
-
-def _tempered(logits: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-    return logits / temperature.clamp(min=_COLDEST).unsqueeze(-1)
-
-
-def _draw(logits: torch.Tensor, _top_p: torch.Tensor, _top_k: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """From the whole distribution, in the vocabulary's order; [n, 1]."""
-    mass = logits.softmax(-1).cumsum(-1)
-    return _invert(mass, uniform).clamp(max=logits.size(-1) - 1)
-
-
-def _draw_short(logits: torch.Tensor, top_p: torch.Tensor, top_k: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """From the nucleus, sorting no more than needed; [n, 1]."""
-    shortlist = min(_SHORTLIST, logits.size(-1))
-    covered = logits.softmax(-1).topk(shortlist).values.sum(-1)
-    tokens = _draw_sorted(logits, top_p, top_k, uniform, shortlist)
-    rest = ((covered < top_p) & (top_k > shortlist)).nonzero().squeeze(-1)
-    if rest.numel():
-        tokens[rest] = _draw_sorted(logits[rest], top_p[rest], top_k[rest], uniform[rest], logits.size(-1))
+    tokens = torch.empty(len(draws), dtype=torch.int64, device=logits.device)
+    for draw_rows, chosen in _by_way(draws, logits.size(-1)).items():
+        rows = torch.tensor(chosen, device=logits.device)
+        tokens[rows] = draw_rows(logits[rows], _Parameters.of([draws[n] for n in chosen], logits)).squeeze(-1)
     return tokens
 
 
-def _draw_sorted(
-    logits: torch.Tensor, top_p: torch.Tensor, top_k: torch.Tensor, uniform: torch.Tensor, candidates: int
-) -> torch.Tensor:
+def likelihoods(logits: torch.Tensor, tokens: torch.Tensor, tops: Sequence[int]) -> list[Likelihood]:
+    """How likely each row's token is, and the `tops` likeliest of the row.
+
+    `logits` is float32 [n, vocabulary] as the model gave them, `tokens` [n].
+    """
+    logprobs = logits.log_softmax(-1).nan_to_num(nan=LEAST_LOGPROB).clamp(min=LEAST_LOGPROB)
+    own = logprobs.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1).tolist()
+    best = logprobs.topk(min(max(tops), logits.size(-1)), dim=-1)
+    likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        Likelihood(logprob, tuple(zip(ids[:top], values[:top], strict=True)))
+        for logprob, top, (ids, values) in zip(own, tops, likeliest, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """Draws in columns, [n] each, on the logits' device."""
+
+    temperature: torch.Tensor
+    top_p: torch.Tensor
+    top_k: torch.Tensor
+    uniform: torch.Tensor
+
+    @classmethod
+    def of(cls, draws: Sequence[Draw], logits: torch.Tensor) -> "_Parameters":
+        device, vocabulary = logits.device, logits.size(-1)
+        return cls(
+            temperature=torch.tensor([draw.temperature for draw in draws], dtype=torch.float32, device=device),
+            top_p=torch.tensor([draw.top_p for draw in draws], dtype=torch.float32, device=device),
+            top_k=torch.tensor([min(draw.top_k or vocabulary, vocabulary) for draw in draws], device=device),
+            uniform=torch.tensor([draw.uniform for draw in draws], dtype=torch.float32, device=device),
+        )
+
+    def of_rows(self, rows: torch.Tensor) -> "_Parameters":
+        return _Parameters(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.uniform[rows])
+
+
+_Way: TypeAlias = "Callable[[torch.Tensor, _Parameters], torch.Tensor]"
+
+
+def _by_way(draws: Sequence[Draw], vocabulary: int) -> dict[_Way, list[int]]:
+    """The rows that each way of drawing takes; all of a row's parameters are known without its logits."""
+    ways: dict[_Way, list[int]] = {}
+    for row, draw in enumerate(draws):
+        cut = draw.top_p < 1 or (draw.top_k is not None and draw.top_k < vocabulary)
+        way = _take_likeliest if draw.temperature == 0 else _draw_nucleus if cut else _draw_whole
+        ways.setdefault(way, []).append(row)
+    return ways
+
+
+def _take_likeliest(logits: torch.Tensor, _parameters: _Parameters) -> torch.Tensor:
+    """[n, 1]; the first of equals."""
+    return logits.argmax(-1, keepdim=True)
+
+
+def _draw_whole(logits: torch.Tensor, parameters: _Parameters) -> torch.Tensor:
+    """From the whole distribution, in the vocabulary's order; [n, 1]."""
+    mass = _probabilities(logits, parameters).cumsum(-1)
+    return _invert(mass, parameters.uniform).clamp(max=logits.size(-1) - 1)
+
+
+def _draw_nucleus(logits: torch.Tensor, parameters: _Parameters) -> torch.Tensor:
+    """From what top_k and top_p leave, on a CPU sorting no more than needed; [n, 1]."""
+    probabilities = _probabilities(logits, parameters)
+    vocabulary = logits.size(-1)
+    if logits.device.type != "cpu":
+        return _draw_sorted(probabilities, parameters, vocabulary)
+    shortlist = min(_SHORTLIST, vocabulary)
+    covered = probabilities.topk(shortlist).values.sum(-1)
+    tokens = _draw_sorted(probabilities, parameters, shortlist)
+    rest = ((covered < parameters.top_p) & (parameters.top_k > shortlist)).nonzero().squeeze(-1)
+    if rest.numel():
+        tokens[rest] = _draw_sorted(probabilities[rest], parameters.of_rows(rest), vocabulary)
+    return tokens
+
+
+def _probabilities(logits: torch.Tensor, parameters: _Parameters) -> torch.Tensor:
+    return (logits / parameters.temperature.clamp(min=_COLDEST).unsqueeze(-1)).softmax(-1)
+
+
+def _draw_sorted(probabilities: torch.Tensor, parameters: _Parameters, candidates: int) -> torch.Tensor:
     """From the `candidates` likeliest tokens, cut by top_k and top_p; [n, 1].
 
     The nucleus is the smallest set of tokens whose mass reaches top_p (Holtzman et al., 2020); the likeliest token
     is always in it.
     """
-    likeliest, tokens = logits.softmax(-1).topk(candidates)
-    rank = torch.arange(candidates, device=logits.device)
+    likeliest, tokens = probabilities.topk(candidates)
+    rank = torch.arange(candidates, device=probabilities.device)
     before = likeliest.cumsum(-1) - likeliest
-    kept = (before < top_p.unsqueeze(-1)) & (rank < top_k.unsqueeze(-1))
+    kept = (before < parameters.top_p.unsqueeze(-1)) & (rank < parameters.top_k.unsqueeze(-1))
     kept[:, 0] = True
-    position = _invert((likeliest * kept).cumsum(-1), uniform)
+    position = _invert((likeliest * kept).cumsum(-1), parameters.uniform)
     return tokens.gather(-1, position.minimum(kept.sum(-1, keepdim=True) - 1))
 
 
 def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """The first index whose cumulated mass passes `uniform` of the whole; [n, 1]."""
     return torch.searchsorted(mass, uniform.unsqueeze(-1) * mass[:, -1:], right=True)
-
-
-def _arguments(state: Any) -> tuple[float, float, int, float]:
-    chosen = state.logit_processor_kwargs
-    if not chosen.get("temperature"):
-        return 0.0, 1.0, _NO_TOP_K, 0.0
-    # position_offset is how many tokens the model will have read: the absolute position of the token to be drawn
-    return (
-        chosen["temperature"],
-        chosen["top_p"],
-        chosen["top_k"] or _NO_TOP_K,
-        uniform_number(chosen["seed"], state.position_offset),
-    )
-
-
-def _columns(arguments: list[tuple[float, float, int, float]]) -> torch.Tensor:
-    """int32 [4, n]."""
-    temperature, top_p, top_k, uniform = zip(*arguments, strict=True)
-    floats = [torch.tensor(row, dtype=torch.float32).view(torch.int32) for row in (temperature, top_p, uniform)]
-    return torch.stack([floats[0], floats[1], torch.tensor(top_k, dtype=torch.int32), floats[2]])

@@ -2,6 +2,9 @@
 
 Token n of an answer depends on the prompt and n alone. Another worker that takes a generation over therefore says
 exactly what this one would have said, and a test can tell what a client must have received.
+
+There is nothing to draw: temperature, truncation, seed and penalties change nothing, and every token is certain
+(log probability 0, and the only likely one). Stop strings are the worker's affair, as with every engine.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from services.inference.engines.port import (
     EngineFullError,
     FinishReason,
     GenerationRequest,
+    Likelihood,
     ModelInfo,
     OnOutputs,
     OnProgress,
@@ -167,7 +171,7 @@ class ScriptedEngine:
                 finish = "length"
         if finish is not None:
             del self._streams[request.id]
-        return StepOutput(request.id, tuple(ids), finish)
+        return StepOutput(request.id, tuple(ids), finish, logprobs=_certain(request, ids))
 
     def _due_s(self, stream: _Stream) -> float:
         jitter_s = self._settings.jitter_s
@@ -182,6 +186,13 @@ class ScriptedEngine:
         self._work.clear()
         if orphans:
             on_outputs(orphans)
+
+
+def _certain(request: GenerationRequest, ids: Sequence[int]) -> tuple[Likelihood, ...]:
+    """The script's token is the only one that could be said, so it is the likeliest too."""
+    if request.logprobs is None:
+        return ()
+    return tuple(Likelihood(0.0, ((token, 0.0),) if request.logprobs else ()) for token in ids)
 
 
 def _script(settings: ScriptedSettings, tokenizer: ChatTokenizer) -> Script:

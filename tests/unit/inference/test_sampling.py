@@ -1,7 +1,6 @@
 """The draw of one token: the distribution, the cuts, and that neither path nor neighbours matter."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,23 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.inference.engines import sampling
-from services.inference.engines.sampling import RequestSampler, raise_sampled, uniform_number
+from services.inference.engines.sampling import Draw, draw_tokens, uniform_number
 
 VOCABULARY = 3_000
 
 
 def draw(
-    logits: torch.Tensor, uniform: float, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 2**31 - 1
+    logits: torch.Tensor, uniform: float, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int | None = None
 ) -> int:
-    """The token that argmax finds for one row of logits [vocabulary]."""
-    row = raise_sampled(
-        logits.clone().unsqueeze(0),
-        temperature=torch.tensor([temperature]),
-        top_p=torch.tensor([top_p]),
-        top_k=torch.tensor([top_k], dtype=torch.int32),
-        uniform=torch.tensor([uniform]),
-    )
-    return int(row.argmax())
+    """The token of one row of logits [vocabulary]."""
+    return int(draw_tokens(logits.unsqueeze(0), [Draw(temperature, top_p, top_k, uniform)]))
 
 
 @pytest.fixture
@@ -38,8 +30,8 @@ def test_temperature_zero_leaves_the_logits_alone(logits: torch.Tensor) -> None:
     assert {draw(logits, step / 50, temperature=0.0) for step in range(50)} == {3}
 
 
-@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 2**31 - 1), (0.999_999, 2**31 - 1)])
-def test_draws_follow_the_distribution(top_p: float, top_k: int) -> None:
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, None), (0.999_999, None), (1.0, 4)])
+def test_draws_follow_the_distribution(top_p: float, top_k: int | None) -> None:
     probabilities = torch.tensor([0.1, 0.6, 0.05, 0.25])
     draws = [draw(probabilities.log(), (step + 0.5) / 1000, top_p=top_p, top_k=top_k) for step in range(1000)]
     assert torch.bincount(torch.tensor(draws)).tolist() == pytest.approx([100, 600, 50, 250], abs=2)
@@ -87,16 +79,9 @@ def test_the_shortlist_changes_nothing(logits: torch.Tensor, monkeypatch: pytest
 
 def test_neighbours_do_not_matter(logits: torch.Tensor) -> None:
     rows = torch.stack([logits, logits.flip(0), logits, logits])
-    parameters = {
-        "temperature": torch.tensor([0.0, 1.0, 0.7, 1.3]),
-        "top_p": torch.tensor([1.0, 1.0, 0.9, 1.0]),
-        "top_k": torch.tensor([2**31 - 1, 2**31 - 1, 40, 2**31 - 1], dtype=torch.int32),
-        "uniform": torch.tensor([0.0, 0.3, 0.6, 0.9]),
-    }
-    together = raise_sampled(rows.clone(), **parameters).argmax(-1)
-    for n in range(4):
-        alone = raise_sampled(rows[n : n + 1].clone(), **{name: row[n : n + 1] for name, row in parameters.items()})
-        assert together[n] == alone.argmax()
+    draws = [Draw(0.0), Draw(1.0, uniform=0.3), Draw(0.7, 0.9, 40, 0.6), Draw(1.3, uniform=0.9)]
+    together = draw_tokens(rows, draws).tolist()
+    assert together == [int(draw_tokens(rows[n : n + 1], [draws[n]])) for n in range(4)]
 
 
 @given(seed=st.integers(-(2**70), 2**70), position=st.integers(0, 2**40))
@@ -111,19 +96,3 @@ def test_uniform_numbers_are_uniform_over_positions_and_seeds() -> None:
         counts = torch.histc(torch.tensor(numbers), bins=10, min=0, max=1)
         assert counts.min() > 150
         assert counts.max() < 250
-
-
-def test_arguments_survive_the_batchs_int32_storage(logits: torch.Tensor) -> None:
-    """Rows without a new token (a prompt read in parts) have no logits and take no column."""
-    sampler = RequestSampler()
-    storage = torch.zeros((sampler.tensors_required, 4), dtype=torch.int32)
-    kwargs = {"temperature": 0.7, "top_p": 0.9, "top_k": None, "seed": 11}
-    futures = [
-        SimpleNamespace(has_new_token=False, state=SimpleNamespace(logit_processor_kwargs=kwargs, position_offset=1)),
-        SimpleNamespace(has_new_token=True, state=SimpleNamespace(logit_processor_kwargs={}, position_offset=2)),
-        SimpleNamespace(has_new_token=True, state=SimpleNamespace(logit_processor_kwargs=kwargs, position_offset=33)),
-    ]
-    sampler.prepare_tensor_args(futures, storage)  # type: ignore[arg-type]
-    rows = sampler(torch.zeros(2), torch.stack([logits, logits]), storage)
-    assert rows[0].argmax() == logits.argmax()
-    assert rows[1].argmax() == draw(logits, uniform_number(11, 33), temperature=0.7, top_p=0.9)

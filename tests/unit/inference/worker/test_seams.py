@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import INVALID_SPAN
 
-from services.inference.claims import Seam
 from services.inference.engines.port import StepOutput
 from services.inference.generation import Generation
 from shared.chat import ChatTokenizer
@@ -17,10 +16,9 @@ any_ids = st.lists(st.integers(17, 300) | st.integers(17, 49_151), min_size=1, m
 def attempt(tokenizer: ChatTokenizer, said: list[int], new: list[int], *, last: bool) -> list[str]:
     """What one claim writes that goes on behind `said` with `new`, one token a step."""
     generation = Generation(job(), "claim", 0, (1,), tokenizer, INVALID_SPAN)
-    seam = Seam(tuple(said), len(new), "length" if last and not new else None)
+    seam = generation.resume(tuple(said), len(said) + len(new) + (not last))
     if seam.finish is not None:
         return generation.finish_only(seam).pieces
-    generation.request(Seam(seam.said, max(1, seam.remaining)))
     pieces: list[str] = []
     for number, token in enumerate(new, start=1):
         record = generation.tokens(StepOutput("claim", (token,), "length" if last and number == len(new) else None))
