@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from shared.errors import BrokerUnavailableError, RecordError, ReplayGoneError
 from shared.ids import ResponseId
 from shared.log.clients import close_consumer, make_consumer, topic_name
-from shared.log.tail import RawRecord, decode, raw
+from shared.log.tail import RawRecord, decode, offset_found, raw
 from shared.log.watching import STALLED_AFTER_S, StalledError
 from shared.records import Accepted, Requested, Screening
 from shared.records.codec import Envelope
@@ -194,10 +194,7 @@ class _Scan:
         """The first offset whose record is not older than that, the end if there is none."""
         times = {self._partition: max(0, unix_ms)}
         found = (await self._consumer.offsets_for_times(times)).get(self._partition)
-        # None and (0, -1) both mean "past the end" (DESIGN 2).
-        if found is None or (found.offset == 0 and found.timestamp == -1):
-            return self.end
-        return max(self.begin, int(found.offset))
+        return max(self.begin, offset_found(found, self.end))
 
     async def _older_than_log(self, response_id: ResponseId) -> bool:
         return await self.offset_at(response_id.created_ms - self._margin_ms) <= self.begin

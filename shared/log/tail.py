@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -45,6 +45,13 @@ def raw(message: Any) -> RawRecord:
     """Translate aiokafka's record."""
     key = message.key.decode("utf-8", "replace") if message.key else ""
     return RawRecord(message.partition, message.offset, message.timestamp, key, message.value, tuple(message.headers))
+
+
+def offset_found(found: Any, end: int) -> int:
+    """The offset in an answer to offsetsForTimes: None and (0, -1) both mean "past the end" (DESIGN 2)."""
+    if found is None or (found.offset == 0 and found.timestamp == -1):
+        return end
+    return int(found.offset)
 
 
 def decode(topic: Topic, record: RawRecord) -> Envelope[Any]:
@@ -96,18 +103,39 @@ class Tail:
         ListOffsets understates the end, also up to one batch of older ones. Raises BrokerUnavailableError.
         """
         wanted = {TopicPartition(self._name, number): first for number, first in positions.items()}
-        await uninterrupted(self._start(wanted))
+        await uninterrupted(self._start(lambda: self._offsets(wanted), list(wanted)))
 
-    async def _start(self, wanted: Mapping[TopicPartition, int | None]) -> None:
+    async def start_since(self, partitions: Iterable[int], unix_ms: int) -> dict[int, int]:
+        """As `start`, but from the first record on that is not older than `unix_ms`.
+
+        Returns the ends of the partitions at this moment: who has read so far has caught up.
+        """
+        ends: dict[TopicPartition, int] = {}
+
+        async def offsets() -> dict[TopicPartition, int]:
+            ends.update(await self._consumer.end_offsets(wanted))
+            found = await self._consumer.offsets_for_times(dict.fromkeys(wanted, max(0, unix_ms)))
+            return {where: offset_found(found.get(where), ends[where]) for where in wanted}
+
+        wanted = [TopicPartition(self._name, number) for number in partitions]
+        await uninterrupted(self._start(offsets, wanted))
+        return {where.partition: end for where, end in ends.items()}
+
+    async def _start(
+        self, offsets: Callable[[], Awaitable[dict[TopicPartition, int]]], wanted: list[TopicPartition]
+    ) -> None:
         try:
             await self._consumer.start()
-            self._consumer.assign(list(wanted))  # also asks for the topic's metadata
-            ends = await self._consumer.end_offsets([where for where, first in wanted.items() if first is None])
+            self._consumer.assign(wanted)  # also asks for the topic's metadata
+            self._next = await offsets()
         except KafkaError as error:
             await close_consumer(self._consumer)
             raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
-        self._next = {where: ends[where] if first is None else first for where, first in wanted.items()}
         self._seek()
+
+    async def _offsets(self, wanted: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
+        ends = await self._consumer.end_offsets([where for where, first in wanted.items() if first is None])
+        return {where: ends[where] if first is None else first for where, first in wanted.items()}
 
     def _seek(self) -> None:
         for partition, offset in self._next.items():

@@ -109,6 +109,13 @@ class Consumer:
             raise KafkaTimeoutError("no answer")
         return {where: self.world.ends[where.partition] for where in partitions}
 
+    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        """Each record is as many milliseconds old as its offset says."""
+        return {
+            where: SimpleNamespace(offset=at_ms, timestamp=at_ms) if at_ms < self.world.ends[where.partition] else None
+            for where, at_ms in times.items()
+        }
+
     async def commit(self, _offsets: Any) -> None:
         await asyncio.Event().wait()  # what aiokafka does without a coordinator
 
@@ -257,6 +264,15 @@ async def test_what_a_new_consumer_would_meet_again_is_raised(
     async with aclosing(tail.batches()) as batches:
         with pytest.raises(raised):
             await read(batches, 1)
+
+
+async def test_a_tail_starts_at_a_time_and_knows_the_ends(world: World) -> None:
+    world.ends = {0: 5, 1: 2}
+    tail = Tail(SETTINGS, Service.GATEWAY, EVENTS)
+    assert await tail.start_since([0, 1], 3) == {0: 5, 1: 2}
+    world.ends = {0: 6, 1: 3}
+    assert sorted(await read(tail.batches(), 4)) == [(0, 3), (0, 4), (0, 5), (1, 2)]
+    await tail.stop()
 
 
 async def test_what_nobody_misses_is_skipped(world: World) -> None:
