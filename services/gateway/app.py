@@ -13,10 +13,11 @@ from starlette.routing import WebSocketRoute
 from services.gateway.admission import Admission
 from services.gateway.api.errors import SERVER_ERROR, ApiError, error_response
 from services.gateway.api.middleware import Gate, ReplyHeaders
+from services.gateway.api.origins import CrossOrigin, Origins, parse_origins
 from services.gateway.api.parts import Parts
 from services.gateway.api.realtime import connect
 from services.gateway.api.surface import http_routes
-from services.gateway.auth import Authenticator, load_authenticator
+from services.gateway.auth import ApiKeys, Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
 from services.gateway.descriptors import allow_streams
 from services.gateway.drain import Drain
@@ -128,9 +129,15 @@ async def _drain(drain: Drain, settings: GatewaySettings, heart: Heart, stop: St
 
 def make_app(parts: Parts) -> Starlette:
     """The routes over `parts`."""
+    allowed = parse_origins(parts.settings.allowed_origins)
+    origins = Origins(allowed, same_host=isinstance(parts.authenticator, ApiKeys))
     app = Starlette(
         routes=[*http_routes(), WebSocketRoute("/v1/responses", connect)],
-        middleware=[Middleware(ReplyHeaders), Middleware(Gate, drain=parts.drain, health=_HEALTH)],
+        middleware=[
+            Middleware(ReplyHeaders),
+            Middleware(CrossOrigin, origins=origins),
+            Middleware(Gate, drain=parts.drain, health=_HEALTH),
+        ],
         exception_handlers={ApiError: _api_error, HTTPException: _http_exception, Exception: _unexpected},
     )
     app.state.parts = parts

@@ -1,11 +1,13 @@
-"""Who asks: API keys → tenants. Without a key file only clients on this machine are let in."""
+"""Who asks: API keys → tenants. Without a key file only clients on this machine are let in.
+
+Which web pages may ask is another matter: `api.origins`.
+"""
 
 import ipaddress
 import logging
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,7 +19,10 @@ from shared.errors import SettingsError
 log = logging.getLogger(__name__)
 
 LOCAL_TENANT = "local"
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""A WebSocket subprotocol that is a key: browsers can set no headers, and OpenAI's clients for them send it so."""
 _VARIABLE = "CHATMESH_API_KEYS"
+_QUERY_KEYS = ("api_key", "api-key", "apikey", "key", "token", "access_token", "authorization")
 PRIORITY_OF_TIER = {"default": 0, "priority": 1}
 
 
@@ -50,31 +55,24 @@ class ApiKeys:
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Raises ApiError 401."""
-        scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise _unauthorized("You didn't provide an API key: send it as 'Authorization: Bearer YOUR_KEY'.")
+        key = _key(connection)
+        if key is None:
+            raise _unauthorized(_missing(connection))
         # Looking a digest up tells an attacker's clock nothing about the keys.
-        caller = self._callers.get(_digest(key.strip()))
+        caller = self._callers.get(_digest(key))
         if caller is None:
             raise _unauthorized("Incorrect API key provided.")
         return caller
 
 
 class LoopbackOnly:
-    """No keys: whoever is on this machine is the tenant `local`, with any key or none.
-
-    A web page that a local browser shows is not: its requests name their `Origin`, and a WebSocket handshake is not
-    held back by the same-origin rule.
-    """
+    """No keys: whoever is on this machine is the tenant `local`, with any key or none."""
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Raises ApiError 403."""
         peer = connection.client.host if connection.client is not None else ""
         if not is_loopback(peer):
             raise _forbidden(f"Without API keys ({_VARIABLE}) only clients on this machine are let in.")
-        origin = connection.headers.get("origin")
-        if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
-            raise _forbidden(f"Without API keys ({_VARIABLE}) pages of other sites are not let in.")
         return Caller(LOCAL_TENANT)
 
 
@@ -122,6 +120,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _key(connection: HTTPConnection) -> str | None:
+    """The key in the header, or in a WebSocket's subprotocols; None without one."""
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    offered: list[str] = connection.scope.get("subprotocols", [])
+    keys = (protocol.removeprefix(KEY_PROTOCOL) for protocol in offered if protocol.startswith(KEY_PROTOCOL))
+    return next(keys, None) or None
+
+
+def _missing(connection: HTTPConnection) -> str:
+    how = "send it as 'Authorization: Bearer YOUR_KEY'"
+    if any(name.lower() in _QUERY_KEYS for name in connection.query_params):
+        return f"A key in the URL is not accepted, because URLs are written to logs: {how}."
+    return f"You didn't provide an API key: {how}."
 
 
 def _digest(key: str) -> bytes:

@@ -12,8 +12,9 @@ from starlette.types import ASGIApp
 from services.gateway.settings import GatewaySettings
 from shared.errors import SettingsError
 
-_FAREWELL_S = 10.0
-"""A client that was let go because it did not read may still fetch what was sent, for so long."""
+FRAME_SLACK = 2
+"""A message up to so many times the limit is read whole, so that its sender is told why before the connection closes
+(`api.realtime`); a larger one closes it unread."""
 
 
 def bind(settings: GatewaySettings) -> socket.socket:
@@ -28,8 +29,7 @@ def bind(settings: GatewaySettings) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # A closed connection is held until the peer has read it; Linux gives up on one that reads nothing (tcp(7)).
-        unread_ms = int((settings.lag_limit_s + _FAREWELL_S) * 1000)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.silent_peer_s * 1000))
     try:
         bound.bind((settings.host, settings.port))
     except OSError as error:
@@ -47,7 +47,11 @@ class Server(uvicorn.Server):
                 app,
                 lifespan="off",
                 ws="websockets-sansio",
-                ws_max_size=settings.body_limit_bytes,
+                ws_max_size=FRAME_SLACK * settings.body_limit_bytes,
+                # Half-open connections are noticed within the sum of both. A pong waits behind what its sender has not
+                # read yet: whoever is merely slow must not be taken for gone.
+                ws_ping_interval=settings.ping_interval_s,
+                ws_ping_timeout=settings.silent_peer_s,
                 # Compression would cost 64 KiB a connection, for frames of a few dozen bytes.
                 ws_per_message_deflate=False,
                 # Who is on this machine is judged by the peer's real address (auth.LoopbackOnly).

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from services.gateway.api.origins import parse_origins
 from shared.settings import MeshSettings, env
 
 MIB = 1024 * 1024
+_FAREWELL_S = 10.0
+"""A client that was let go because it did not read may still fetch what was sent, for so long."""
 _DRAIN_SHARE = 0.75
 """The most of `shutdown_s`; the rest is for closing connections, the last records, leaving the broker."""
 
@@ -30,7 +33,17 @@ class GatewaySettings(MeshSettings):
     drain_grace_s: float | None = Field(
         None, ge=0, description="after SIGTERM, how long running streams go on here; empty: half of CHATMESH_SHUTDOWN_S"
     )
+    allowed_origins: str = Field(
+        "", description="web pages that may connect, beside those of this machine: https://a.example,… or *"
+    )
     connection_limit_s: float = Field(3600.0, gt=0, description="how long a WebSocket may live")
+    connection_grace_s: float = Field(
+        60.0, ge=0, description="how long what runs on it then goes on, before the WebSocket closes"
+    )
+    ping_interval_s: float = Field(20.0, gt=0, description="how often a WebSocket's peer is asked whether it is there")
+    lane_memory_bytes: int = Field(
+        4 * MIB, ge=0, description="what one WebSocket remembers of its responses with store=false"
+    )
     buffer_bytes: int = Field(
         256 * MIB, ge=MIB, description="events held per follower; beyond it slow clients are refilled from the log"
     )
@@ -41,9 +54,21 @@ class GatewaySettings(MeshSettings):
     cancel_timeout_s: float = Field(10.0, gt=0, description="how long a cancel waits for the response to end")
 
     @property
+    def silent_peer_s(self) -> float:
+        """A peer that takes nothing for so long is gone: longer than a slow reader may lag, so that such a one is
+        told how to resume before."""
+        return self.lag_limit_s + _FAREWELL_S
+
+    @property
     def grace_s(self) -> float:
         """How long running streams go on when the gateway leaves."""
         return self.shutdown_s / 2 if self.drain_grace_s is None else self.drain_grace_s
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        parse_origins(text)
+        return text
 
     @field_validator("drain_grace_s")
     @classmethod

@@ -1,8 +1,17 @@
-"""The lanes of a WebSocket: FIFO within a lane, side by side between lanes, all bounded."""
+"""The lanes of a WebSocket: FIFO within a lane, side by side between lanes, all bounded.
+
+A lane is known by its name from its first request until the connection closes: its memory lives as long
+(`lane_memory`), so a lane in which nothing runs counts towards `MAX_NAMED_LANES` too. That is how OpenAI documents it:
+a connection takes so many distinct names; who needs another one opens another connection.
+
+Lanes take turns: of those that have requests waiting, the one that has waited longest for a place among the
+`MAX_IN_FLIGHT` gets the next one, so that a lane with a hundred requests queued does not hold back one with a single.
+"""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.gateway.api.errors import bad_request, too_many
@@ -10,32 +19,38 @@ from services.gateway.api.errors import bad_request, too_many
 MAX_NAMED_LANES = 32
 MAX_IN_FLIGHT = 16
 MAX_QUEUED = 256
+MAX_QUEUED_BYTES = 8 * 1024 * 1024
 
 Job = Callable[[], Coroutine[Any, Any, None]]
 
 
+@dataclass(slots=True)
 class _Lane:
-    def __init__(self) -> None:
-        self.queue: deque[Job] = deque()
-        self.task: asyncio.Task[None] | None = None
+    queue: deque[tuple[Job, int]] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
 
 
 class Lanes:
-    """Runs jobs; `None` is the default lane. A job that raises is a bug: `failed` raises it in turn."""
+    """Runs jobs; `None` is the default lane. `failure` raises what a job raised, which is a bug, and is never done
+    otherwise."""
 
     def __init__(self) -> None:
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lanes: dict[str | None, _Lane] = {}
         self._in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._queued = 0
+        self._queued_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def submit(self, name: str | None, job: Job) -> None:
-        """Run `job` after those of its lane. Raises ApiError when a bound is reached."""
+    def submit(self, name: str | None, job: Job, size_bytes: int = 0) -> None:
+        """Run `job` after those of its lane; until it begins, it holds `size_bytes`.
+
+        Raises ApiError: 400 for one name too many, 429 when too much waits.
+        """
         lane = self._lane(name)
-        if sum(len(other.queue) for other in self._lanes.values()) >= MAX_QUEUED:
-            raise too_many(f"This connection has {MAX_QUEUED} requests queued, its limit.")
-        lane.queue.append(job)
+        self._reserve(size_bytes)
+        lane.queue.append((job, size_bytes))
         if lane.task is None:
             self._idle.clear()
             lane.task = asyncio.create_task(self._drain(lane), name=f"lane {name}")
@@ -45,17 +60,13 @@ class Lanes:
         """Return when nothing runs or waits."""
         await self._idle.wait()
 
-    async def failed(self) -> None:
-        """Return never; raises what a job raised."""
-        await asyncio.shield(self._failed)
-
     async def stop(self) -> None:
         """Cancel what runs, forget what waits."""
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._failed.cancel()
+        self.failure.cancel()
 
     def _lane(self, name: str | None) -> _Lane:
         lane = self._lanes.get(name)
@@ -63,18 +74,32 @@ class Lanes:
             named = len(self._lanes) - (None in self._lanes)
             if name is not None and named >= MAX_NAMED_LANES:
                 raise bad_request(
-                    f"This connection has {MAX_NAMED_LANES} named lanes, its limit.",
+                    f"This WebSocket connection has reached its maximum number of distinct stream IDs "
+                    f"({MAX_NAMED_LANES}). Reuse an existing stream_id or open a new WebSocket connection.",
                     code="websocket_stream_limit_reached",
                     param="stream_id",
                 )
             lane = self._lanes[name] = _Lane()
         return lane
 
+    def _reserve(self, size_bytes: int) -> None:
+        # A request that is larger than the bound by itself may still wait alone.
+        if self._queued >= MAX_QUEUED or (self._queued and self._queued_bytes + size_bytes > MAX_QUEUED_BYTES):
+            raise too_many(
+                f"This connection has {self._queued:,} requests of {self._queued_bytes:,} bytes queued; it may have "
+                f"{MAX_QUEUED:,} of {MAX_QUEUED_BYTES:,} bytes together. Wait for a response to end."
+            )
+        self._queued += 1
+        self._queued_bytes += size_bytes
+
     async def _drain(self, lane: _Lane) -> None:
         try:
             while lane.queue:
                 async with self._in_flight:
-                    await lane.queue.popleft()()
+                    job, size_bytes = lane.queue.popleft()
+                    self._queued -= 1
+                    self._queued_bytes -= size_bytes
+                    await job()
         finally:
             lane.task = None
             if all(other.task is None for other in self._lanes.values()):
@@ -82,5 +107,5 @@ class Lanes:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
-        if error is not None and not self._failed.done():
-            self._failed.set_exception(error)
+        if error is not None and not self.failure.done():
+            self.failure.set_exception(error)

@@ -97,6 +97,11 @@ class CreateResponse(Strict):
     prompt_cache_key: Identifier | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it asks for an answer; only then must there be something to answer to."""
+        return True
+
     def spec(self) -> ResponseSpec:
         """The normalised request. Its tier is the one that is asked for; the ingress says which one serves it."""
         text = self.text or TextConfig()
@@ -146,9 +151,14 @@ class CreateOverSocket(CreateResponse):
 
     generate: bool | None = None
 
+    @property
+    def speaks(self) -> bool:
+        """See `CreateResponse.speaks`."""
+        return self.generate is not False
+
     def spec(self) -> ResponseSpec:
         """See `CreateResponse.spec`."""
-        return msgspec.structs.replace(super().spec(), generate=self.generate is not False)
+        return msgspec.structs.replace(super().spec(), generate=self.speaks)
 
 
 def parse_create(body: dict[str, Any]) -> CreateResponse:
@@ -166,7 +176,7 @@ R = TypeVar("R", bound=CreateResponse)
 
 def _consistent(request: R) -> R:
     """What no single field can tell."""
-    if not any(message.text.strip() for message in messages_of(request.input)):
+    if request.speaks and not any(message.text.strip() for message in messages_of(request.input)):
         raise bad_request("Invalid 'input': it must hold some text.", code="empty_input", param="input")
     if request.background and request.store is False:
         raise bad_request("'background' requires 'store' to be true: its result is fetched later.", param="background")
