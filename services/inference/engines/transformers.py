@@ -19,7 +19,7 @@ from services.inference.engines.port import (
 from shared.chat import ChatTokenizer, locate_model
 
 if TYPE_CHECKING:  # torch takes seconds to import: `start` does it in its thread, with progress
-    from services.inference.engines.batching import BatchLoop
+    from services.inference.engines.batching import BatchLoop, Deliver
 
 _PROGRESS_EVERY_S = 1.0
 
@@ -118,27 +118,32 @@ class TransformersEngine:
         return load_weights(source, device=self._settings.device, cache_dir=self._settings.cache_dir)
 
     def _begin(self) -> None:
-        from services.inference.engines.batching import BatchLimits, BatchLoop
-
-        limits = BatchLimits(
-            slots=self._settings.slots,
-            cache_tokens=self._settings.cache_tokens,
-            page_tokens=self._settings.page_tokens,
-            step_tokens=self._settings.step_tokens,
-        )
-        try:
-            loop = BatchLoop(self.model, limits, self._deliver)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises it plain
-            cache = f"a cache of {limits.cache_tokens:,} tokens for {limits.slots:,} slots"
-            raise EngineLoadError(f"{cache} cannot be made (CHATMESH_CACHE_TOKENS, CHATMESH_SLOTS): {error}") from error
-        loop.start()
-        self._batch_loop = loop
+        self._batch_loop = begin_loop(self._settings, self.model, self._deliver)
 
     def _deliver(self, outputs: list[StepOutput]) -> None:
         """Runs on the generation thread: one hop to the asyncio loop per step, whatever the number of requests."""
         if self._asyncio_loop is None or self._on_outputs is None:
             raise EngineDeadError("outputs before start")
         self._asyncio_loop.call_soon_threadsafe(self._on_outputs, outputs)
+
+
+def begin_loop(settings: TransformersSettings, model: Any, deliver: "Deliver") -> "BatchLoop":
+    """A generation loop that runs. Raises EngineLoadError if its cache cannot be made, EngineDeadError."""
+    from services.inference.engines.batching import BatchLimits, BatchLoop
+
+    limits = BatchLimits(
+        slots=settings.slots,
+        cache_tokens=settings.cache_tokens,
+        page_tokens=settings.page_tokens,
+        step_tokens=settings.step_tokens,
+    )
+    try:
+        loop = BatchLoop(model, limits, deliver)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises it plain
+        cache = f"a cache of {limits.cache_tokens:,} tokens for {limits.slots:,} slots"
+        raise EngineLoadError(f"{cache} cannot be made (CHATMESH_CACHE_TOKENS, CHATMESH_SLOTS): {error}") from error
+    loop.start()
+    return loop
 
 
 async def _with_progress(what: str, work: Callable[[], T], on_progress: OnProgress) -> T:
