@@ -27,6 +27,12 @@ SCREENING = Screening(stride=4, hold_back=8)
 RECORDED_S = 30.0
 """For so long history may be behind the log when the last stream has ended."""
 MODEL = "SmolLM2-135M-Instruct"
+EXTRAS: Sequence[dict[str, Any]] = (
+    {},
+    # Begun in every other word, so that text is held back nearly always, and hardly ever complete.
+    {"stop": [" every", "ing s", "ations of"]},
+    {"include": ["message.output_text.logprobs"], "top_logprobs": 2},
+)
 SCRIPTED = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SLOTS": "256"}
 
 
@@ -149,8 +155,10 @@ class _Load:
             await client.run(self._request(number), self._plan.patience_s)
 
     def _request(self, number: int) -> dict[str, Any]:
-        prompt = f"Go on from {number % self._plan.prompts}."
-        return {"model": MODEL, "input": prompt, "max_output_tokens": self._plan.tokens}
+        """Each prompt asks for the same every time, so that its answer without faults is the reference."""
+        kind = number % self._plan.prompts
+        wanted = {"model": MODEL, "input": f"Go on from {kind}.", "max_output_tokens": self._plan.tokens}
+        return wanted | EXTRAS[kind % len(EXTRAS)]
 
     def _gateways(self) -> list[Gateway]:
         return [Gateway(r.id, f"http://127.0.0.1:{r.port}/v1") for r in self._mesh.of(Service.GATEWAY)]

@@ -22,6 +22,7 @@ class Rule(Enum):
     UNTERMINATED = "unterminated"
     AFTER_TERMINAL = "after the terminal"
     TEXT = "text differs from the terminal's"
+    LOGPROBS = "log probabilities otherwise than said"
     SPLICED = "spliced"
     CLAIMS = "public without a counting claim"
     UNSCREENED = "unscreened"

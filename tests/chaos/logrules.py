@@ -19,6 +19,7 @@ from shared.records import (
     Cut,
     Delta,
     Incomplete,
+    TokenLogprob,
     Tokens,
 )
 from shared.records.codec import Envelope
@@ -34,6 +35,7 @@ def check_logs(response_id: str, evidence: Evidence) -> Iterator[Violation]:
     yield from _after_terminal(response_id, events)
     said = said_in(journal)
     yield from _claimed(response_id, events, fold, said, evidence.screening or NOTHING_FORBIDDEN)
+    yield from _logprobs(response_id, fold, said)
     if evidence.screening is not None:
         yield from _screened(response_id, events, said, evidence.screening)
     if evidence.stored is not None:
@@ -69,6 +71,7 @@ class Said:
     `times_ms[i]`. `decided`: the journal says that no more will come."""
 
     text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     times_ms: list[int] = field(default_factory=list)
     decided_ms: int | None = None
@@ -94,6 +97,7 @@ def said_in(journal: SubLog) -> Said:
                 continue
             begun, position = True, position + len(record.ids)
             pieces += record.pieces
+            said.logprobs += record.logprobs
             length += sum(map(len, record.pieces))
             said.lengths.append(length)
             said.times_ms.append(envelope.timestamp_ms)
@@ -102,6 +106,17 @@ def said_in(journal: SubLog) -> Said:
             break
     said.text = "".join(pieces)
     return said
+
+
+def _logprobs(response_id: str, fold: EventFold, said: Said) -> Iterator[Violation]:
+    """Those of every token whose text is public, each once; a masked text is not looked at here."""
+    wanted = [entry for entry in said.logprobs if entry.end <= fold.position]
+    if fold.logprobs != wanted:
+        detail = f"{len(fold.logprobs)} log probabilities are public, {len(wanted)} were said of that text"
+        yield Violation(Rule.LOGPROBS, response_id, detail)
+    if fold.terminal is not None and fold.terminal.logprobs != fold.logprobs:
+        detail = f"the deltas have {len(fold.logprobs)} log probabilities, the end has {len(fold.terminal.logprobs)}"
+        yield Violation(Rule.LOGPROBS, response_id, detail)
 
 
 def _finishes(record: Tokens, owner: str) -> bool:

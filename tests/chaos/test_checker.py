@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from services.history.stores.port import StoredResponse
 from services.moderation.classifiers import PatternClassifier
@@ -24,6 +25,7 @@ from shared.records import (
     Message,
     Requested,
     ResponseSpec,
+    TokenLogprob,
     Tokens,
     Usage,
 )
@@ -79,6 +81,18 @@ JOURNAL = [
     claimed("c2", 2, "inference-2"),
     tokens("c1", 1, "xx"),
     tokens("c2", 1, "cd", Finish(reason="length", input_tokens=1)),
+]
+LIKELY = [TokenLogprob(token=text, logprob=-1.0, end=end) for text, end in (("ab", 2), ("cd", 4))]
+TOLD = [
+    ACCEPTED,
+    *(replaced(d, logprobs=[entry]) for d, entry in zip((delta(0, "ab"), delta(2, "cd")), LIKELY, strict=True)),
+    replaced(COMPLETED, logprobs=LIKELY),
+]
+LIKELY_JOURNAL = [
+    *JOURNAL[:2],
+    replaced(tokens("c1", 0, "ab"), logprobs=LIKELY[:1]),
+    *JOURNAL[3:5],
+    replaced(JOURNAL[5], logprobs=LIKELY[1:]),
 ]
 GOOD = Evidence(CLIENT, {RESPONSE: log(*JOURNAL)}, {RESPONSE: log(*EVENTS)}, {"p": "abcd"})
 
@@ -143,7 +157,20 @@ def events(*records: Any) -> Evidence:
     return replace(GOOD, events={RESPONSE: log(*records)})
 
 
+def likely(*records: Any) -> Evidence:
+    """Where log probabilities were asked for."""
+    return replace(GOOD, journals={RESPONSE: log(*LIKELY_JOURNAL)}, events={RESPONSE: log(*records)})
+
+
 VIOLATIONS = {
+    "a log probability is not public with its text": (
+        Rule.LOGPROBS,
+        likely(TOLD[0], delta(0, "ab"), TOLD[2], replaced(COMPLETED, logprobs=LIKELY[1:])),
+    ),
+    "the end has a log probability twice": (
+        Rule.LOGPROBS,
+        likely(*TOLD[:3], replaced(COMPLETED, logprobs=[*LIKELY, LIKELY[1]])),
+    ),
     "an event is lost": (Rule.LOST, client(*CLIENT[:3], *CLIENT[4:])),
     "an event comes twice": (Rule.DOUBLED, client(*CLIENT[:4], *CLIENT[3:])),
     "two events change places": (Rule.REORDERED, client(*CLIENT[:3], CLIENT[4], CLIENT[3], CLIENT[5])),
@@ -228,6 +255,7 @@ VIOLATIONS = {
 def test_a_takeover_by_the_rules_violates_nothing() -> None:
     assert check(GOOD) == []
     assert check(stored(ACCEPTED, COMPLETED)) == []
+    assert check(likely(*TOLD)) == []
 
 
 def test_a_screened_and_cut_response_violates_nothing() -> None:
