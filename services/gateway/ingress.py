@@ -76,20 +76,24 @@ class Ingress:
         """
         choices = [asyncio.create_task(self.submit(caller, spec, dialect=dialect), name="choice") for spec in specs]
         try:
-            return await asyncio.gather(*choices)
-        except BaseException as error:
-            for choice in choices:
-                choice.cancel()
-            for ended in await asyncio.gather(*choices, return_exceptions=True):
-                if isinstance(ended, Lease):
-                    self._give_up(ended, wanted=not isinstance(error, ApiError))
+            ends = await asyncio.gather(*choices, return_exceptions=True)
+        except asyncio.CancelledError:  # so are the choices
+            for end in await asyncio.gather(*choices, return_exceptions=True):
+                if isinstance(end, Lease):
+                    end.release()
             raise
+        leases = [end for end in ends if isinstance(end, Lease)]
+        errors = [end for end in ends if isinstance(end, BaseException)]
+        if errors:
+            for lease in leases:
+                self._give_up(lease)
+            raise errors[0]
+        return leases
 
-    def _give_up(self, lease: Lease, *, wanted: bool) -> None:
-        """Leave a response; one that nobody will ever ask for is cancelled at once."""
-        if not wanted:
-            self.presence.cancel(lease.stream.id)
-            lease.stream.counted = False
+    def _give_up(self, lease: Lease) -> None:
+        """Leave a response that nobody has heard of: no grace, it is cancelled."""
+        self.presence.cancel(lease.stream.id)
+        lease.stream.counted = False
         lease.release()
 
     async def stop(self) -> None:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Ta
 from services.gateway.api.errors import bad_request
 from services.gateway.api.input_messages import Input, messages_of
 from services.gateway.api.validation import Neutral, Strict, all_null, is_nothing, one_of, parse, served_only, shape
+from shared.ids import response_id_text
 from shared.records import ResponseSpec, Sampling
 
 LOGPROBS = "message.output_text.logprobs"
@@ -104,12 +105,12 @@ class CreateResponse(Strict):
 
     def spec(self) -> ResponseSpec:
         """The normalised request. Its tier is the one that is asked for; the ingress says which one serves it."""
-        text = self.text or TextConfig()
+        text, parent = self.text or TextConfig(), self.previous_response_id
         return ResponseSpec(
             model=self.model,
             input=messages_of(self.input),
             instructions=self.instructions,
-            previous_response_id=self.previous_response_id,
+            previous_response_id=None if parent is None else response_id_text(parent),
             sampling=self._sampling(),
             metadata=dict(self.metadata or {}),
             store=self.store is not False,

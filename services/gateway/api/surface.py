@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.gateway.api import replies
+from services.gateway.api import chat, replies
+from services.gateway.api.chat_replies import ChatCompletion
+from services.gateway.api.chat_schema import CreateCompletion
 from services.gateway.api.health import healthz, readyz
 from services.gateway.api.models import list_models, retrieve_model
 from services.gateway.api.openapi import document
@@ -27,6 +29,11 @@ _EVENTS = (
     "`response.content_part.added`, `response.output_text.delta`, `response.output_text.done`, "
     "`response.content_part.done`, `response.output_item.done`, then one of `response.completed`, "
     "`response.incomplete` and `response.failed`. A connection that breaks off before that last one can be resumed."
+)
+_CHUNKS = (
+    "Server-sent events `data: <chat.completion.chunk>`: for each choice one with the role, those with content, one "
+    "with `finish_reason` (a cancelled choice has none); with `stream_options.include_usage` one with `usage` and no "
+    'choices; then `data: [DONE]`. If a choice fails, `data: {"error": …}` is the last event, without `[DONE]`.'
 )
 _RESPONSE_ID = Parameter("response_id", {"type": "string", "minLength": 1}, "`resp_…`, or a `chatcmpl-…`", "path")
 _STREAM = Parameter(
@@ -58,6 +65,11 @@ OPERATIONS = (
         "POST", "/v1/responses/{response_id}/cancel", Endpoint(cancel), "cancelResponse",
         "End a response that still runs; the same answer however often it is asked for.", replies.Response,
         parameters=(_RESPONSE_ID,), errors=(400, 404),
+    ),
+    Operation(
+        "POST", "/v1/chat/completions", Endpoint(chat.create), "createChatCompletion",
+        "Ask for a response as Chat Completions do.", ChatCompletion,
+        body=CreateCompletion, streams=_CHUNKS, errors=(404, 429),
     ),
     Operation("GET", "/v1/models", list_models, "listModels", "What living workers serve.", replies.ModelList),
     Operation(

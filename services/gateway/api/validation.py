@@ -23,15 +23,19 @@ _TEXT_ONLY = "its models read and write text only"
 WHY: Mapping[str, str] = {
     "audio": _TEXT_ONLY,
     "conversation": "continue a response by 'previous_response_id'",
+    "function_call": _NO_TOOLS,
+    "functions": _NO_TOOLS,
     "generate": "it is for WebSockets only",
     "image": _TEXT_ONLY,
     "modalities": _TEXT_ONLY,
     "moderation": "all text is screened by the server's own policy",
     "prompt": "send the prompt's text as 'input'",
     "reasoning": "its models do not reason apart from their answer",
+    "reasoning_effort": "its models do not reason apart from their answer",
     "response_format": "answers are plain text",
     "tool_choice": _NO_TOOLS,
     "tools": _NO_TOOLS,
+    "web_search_options": _NO_TOOLS,
 }
 """Why a known field is not served, where that helps who asked for it."""
 
@@ -119,6 +123,7 @@ _EXPECTED = {
     "model_type": "an object",
 }
 _COMPLAINTS: dict[str, tuple[str, str]] = {
+    "unserved_field": ("unsupported_parameter", "'{param}' is not supported by this server."),
     "unserved": ("unsupported_value", "Unsupported value for '{param}': {message}."),
     "string_too_short": ("below_min_length", "Invalid '{param}': {size} characters, expected at least {min_length}."),
     "missing": ("missing_required_parameter", "Missing required parameter: '{param}'."),

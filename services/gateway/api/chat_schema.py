@@ -1,0 +1,230 @@
+"""What POST /v1/chat/completions accepts: strict types, every field named when it is refused."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from services.gateway.api.errors import bad_request
+from services.gateway.api.input_messages import RefusalPart
+from services.gateway.api.schema import (
+    Identifier,
+    MetadataKey,
+    MetadataValue,
+    Penalty,
+    Seed,
+    Stop,
+    StreamOptions,
+    TopK,
+    TopLogprobs,
+)
+from services.gateway.api.validation import Neutral, Strict, is_nothing, one_of, parse, served_only, shape
+from shared.ids import response_id_text
+from shared.records import Message, ResponseSpec, Sampling
+from shared.records.base import Role
+
+MAX_CHOICES = 8
+
+_TEXT_ONLY = "this server's models read text only"
+_NO_TOOLS = "this server's models call no tools"
+
+_role = served_only(
+    ("system", "developer", "user", "assistant"),
+    {"tool": _NO_TOOLS, "function": _NO_TOOLS},
+)
+_part_type = served_only(
+    ("text", "refusal"),
+    {"image_url": _TEXT_ONLY, "input_audio": _TEXT_ONLY, "file": _TEXT_ONLY},
+)
+
+
+def _nothing(value: Any) -> None:
+    """A field inside a message that is known and not served: null or empty asks for nothing."""
+    if not is_nothing(value):
+        raise PydanticCustomError("unserved_field", "is not supported")
+
+
+Nothing = Annotated[None, BeforeValidator(_nothing)]
+
+
+class ChatTextPart(Strict):
+    """Words."""
+
+    type: Annotated[str, AfterValidator(_part_type)]
+    text: str
+    prompt_cache_breakpoint: Nothing = None
+
+
+def _part_shape(value: Any) -> str:
+    return "#refusal" if isinstance(value, dict) and value.get("type") == "refusal" else "#text"
+
+
+Part = Annotated[
+    Annotated[ChatTextPart, Tag("#text")] | Annotated[RefusalPart, Tag("#refusal")],
+    Discriminator(_part_shape),
+]
+Content = Annotated[
+    Annotated[str, Tag("#text")] | Annotated[list[Part], Tag("#items")],
+    Discriminator(shape),
+]
+
+
+class ChatMessage(Strict):
+    """One turn. The fields of nothing come with an answer of ours that is sent back whole."""
+
+    role: Annotated[str, AfterValidator(_role)]
+    content: Content
+    name: Nothing = None
+    refusal: Nothing = None
+    annotations: Nothing = None
+    audio: Nothing = None
+    tool_calls: Nothing = None
+    function_call: Nothing = None
+
+    def message(self) -> Message:
+        """The record's form: the text in the parts in which it came."""
+        parts = [self.content] if isinstance(self.content, str) else [_words(part) for part in self.content]
+        return Message(role=cast("Role", self.role), parts=parts)
+
+
+def _words(part: ChatTextPart | RefusalPart) -> str:
+    return part.refusal if isinstance(part, RefusalPart) else part.text
+
+
+class ChatStreamOptions(StreamOptions):
+    """`stream_options`; with `include_usage` a last chunk tells what the completion cost."""
+
+    include_usage: bool | None = None
+
+
+class CreateCompletion(Strict):
+    """A request for a completion, as far as its form goes. Fields are named as in OpenAI's reference; `top_k` and
+    `previous_response_id` are extensions, named as in other servers and in the Responses API."""
+
+    model: str
+    messages: list[ChatMessage]
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: TopK | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    stream: bool | None = None
+    stream_options: ChatStreamOptions | None = None
+    store: bool | None = None
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16)
+    previous_response_id: Identifier | None = None
+    parallel_tool_calls: bool | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    user: Identifier | None = None
+    safety_identifier: Identifier | None = None
+    prompt_cache_key: Identifier | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        return self.stream_options is not None and self.stream_options.include_usage is True
+
+    def specs(self) -> list[ResponseSpec]:
+        """The normalised requests, one for each choice: with a seed, each choice has its own."""
+        first = self._spec()
+        seed = first.sampling.seed
+        return [first, *(_reseeded(first, seed, index) for index in range(1, self.n or 1))]
+
+    def _spec(self) -> ResponseSpec:
+        parent = self.previous_response_id
+        return ResponseSpec(
+            model=self.model,
+            input=[message.message() for message in self.messages],
+            previous_response_id=None if parent is None else response_id_text(parent),
+            sampling=self._sampling(),
+            metadata=dict(self.metadata or {}),
+            store=self.store is True,
+            service_tier=self.service_tier or "auto",
+            prompt_cache_key=self.prompt_cache_key,
+            prompt_cache_retention=self.prompt_cache_retention,
+            safety_identifier=self.safety_identifier,
+            user=self.user,
+            top_logprobs=self.top_logprobs or 0,
+            parallel_tool_calls=self.parallel_tool_calls is not False,
+        )
+
+    def _sampling(self) -> Sampling:
+        return Sampling(
+            temperature=1.0 if self.temperature is None else float(self.temperature),
+            top_p=1.0 if self.top_p is None else float(self.top_p),
+            top_k=self.top_k,
+            seed=self.seed,
+            max_output_tokens=self.max_completion_tokens or self.max_tokens,
+            stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
+            presence_penalty=float(self.presence_penalty or 0),
+            frequency_penalty=float(self.frequency_penalty or 0),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+
+
+def parse_completion(body: dict[str, Any]) -> CreateCompletion:
+    """The request in `body`. Raises ApiError 400 that names the first field that is wrong."""
+    return _consistent(parse(CreateCompletion, body, _NEUTRAL))
+
+
+def _reseeded(spec: ResponseSpec, seed: int | None, index: int) -> ResponseSpec:
+    """The spec of a further choice: `seed` + `index`, within 64 bits."""
+    if seed is None:
+        return spec
+    moved = (seed + index + 2**63) % 2**64 - 2**63
+    return msgspec.structs.replace(spec, sampling=msgspec.structs.replace(spec.sampling, seed=moved))
+
+
+def _consistent(request: CreateCompletion) -> CreateCompletion:
+    """What no single field can tell."""
+    _check_messages(request.messages)
+    limits = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        message = f"'max_tokens' is {request.max_tokens} and 'max_completion_tokens' {request.max_completion_tokens}."
+        raise bad_request(f"{message} Send one of them.", code="mutually_exclusive_parameters", param="max_tokens")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise bad_request("'top_logprobs' requires 'logprobs' to be true.", param="top_logprobs")
+    if request.stream_options is not None and not request.stream:
+        raise bad_request("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
+    return request
+
+
+def _check_messages(messages: Sequence[ChatMessage]) -> None:
+    if not any(message.message().text.strip() for message in messages):
+        raise bad_request("Invalid 'messages': they must hold some text.", code="empty_input", param="messages")
+    for index, message in enumerate(messages):
+        if message.role == "assistant" or isinstance(message.content, str):
+            continue
+        for place, part in enumerate(message.content):
+            if isinstance(part, RefusalPart):
+                param = f"messages[{index}].content[{place}].type"
+                raise bad_request(f"Invalid value for '{param}': 'refusal' is for the role 'assistant'.", param=param)
+
+
+_NEUTRAL: Neutral = {
+    "audio": one_of(None),
+    "function_call": one_of(None, "none", "auto"),
+    "functions": is_nothing,
+    "logit_bias": is_nothing,
+    "modalities": one_of(None, ["text"]),
+    "moderation": one_of(None),
+    "prediction": one_of(None),
+    "prompt_cache_options": is_nothing,
+    "reasoning_effort": one_of(None, "none"),
+    "response_format": one_of(None, {"type": "text"}),
+    "tool_choice": one_of(None, "none", "auto"),
+    "tools": is_nothing,
+    "verbosity": one_of(None, "medium"),
+    "web_search_options": one_of(None),
+}
+"""Fields of OpenAI's that we do not serve, and when their value asks for nothing."""
