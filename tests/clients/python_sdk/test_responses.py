@@ -79,7 +79,9 @@ async def test_the_stream_helper_resumes(sdk: Sdk) -> None:
         {"user": "u-1"},
         {"safety_identifier": "s-1", "prompt_cache_key": "k-1"},
         {"top_logprobs": 0},
+        {"tool_choice": "none", "parallel_tool_calls": False, "max_tool_calls": 3},
         {"text": {"format": {"type": "text"}}},
+        {"text": {"format": {"type": "text"}, "verbosity": "medium"}},
     ],
     ids=lambda fields: "-".join(fields),
 )

@@ -104,12 +104,23 @@ async def test_lanes_run_side_by_side_and_each_in_order(asdk: Sdk) -> None:
     assert changes > 12, "lanes that ran one after the other"
 
 
-async def test_a_conversation_on_one_connection(asdk: Sdk) -> None:
+@pytest.mark.parametrize("store", [True, False])
+async def test_a_conversation_on_one_connection(asdk: Sdk, store: bool) -> None:
     async with asdk.aclient.responses.connect() as connection:
-        first = (await answer(connection, "First.")).response
-        second = (await answer(connection, "Second.", previous_response_id=first.id)).response
+        first = (await answer(connection, "First.", store=store)).response
+        second = (await answer(connection, "Second.", store=store, previous_response_id=first.id)).response
     assert (second.output_text, second.previous_response_id) == ("Second.", first.id)
     assert second.usage.input_tokens > first.usage.total_tokens
+
+
+async def test_a_response_without_output_is_continued(asdk: Sdk) -> None:
+    async with asdk.aclient.responses.connect() as connection:
+        warm = (await answer(connection, "First.", generate=False)).response
+        assert (warm.status, warm.output) == ("completed", [])
+        second = (await answer(connection, "Second.", previous_response_id=warm.id)).response
+        alone = (await answer(connection, "Second.")).response
+    assert second.output_text == "Second."
+    assert second.usage.input_tokens > alone.usage.input_tokens
 
 
 async def test_what_one_transport_began_another_continues(asdk: Sdk, other: Sdk) -> None:
