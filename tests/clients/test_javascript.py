@@ -42,7 +42,7 @@ async def test_every_file_has_tests_and_no_name_twice() -> None:
     assert len(set(CASES)) == len(CASES)
 
 
-@pytest.mark.parametrize("transport", ["sse", "json", "websocket"])
+@pytest.mark.parametrize("transport", ["sse", "json", "chat", "websocket"])
 async def test_leaving_frees_the_slot(transport: str, node: Path, scene: Scene) -> None:
     process = await nodejs.started(node, "leaving.mjs", transport, scene=scene.described())
     assert process.stdout is not None

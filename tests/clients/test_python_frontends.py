@@ -14,7 +14,7 @@ import pytest
 from tests.clients import frontends
 from tests.clients.scene import ACME, LONG, MODEL, Scene
 
-DIALECTS = ["responses"]
+DIALECTS = ["chat", "responses"]
 PROGRAMS = Path(__file__).parent / "programs"
 _STEP_S = 60
 """How long a step of a front end may take: importing one takes seconds on a busy machine."""

@@ -18,6 +18,11 @@ const LEAVE = {
     setTimeout(() => leaving.abort(), 500);
     await answer.catch(() => {});
   },
+  async chat() {
+    const messages = [{ role: 'user', content: LONG }];
+    const stream = await openai.chat.completions.create({ model: MODEL, messages, n: 2, stream: true });
+    for await (const chunk of stream) if (chunk.choices[0]?.delta.content) break;
+  },
   async websocket() {
     const socket = new ResponsesWS(openai);
     socket.send({ type: 'response.create', model: MODEL, input: LONG });
