@@ -32,7 +32,7 @@ class PromptTooLong:
 def with_context(
     request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter
 ) -> Requested | PromptTooLong:
-    """The request with the messages of `turns` (oldest first) as its context, and its prompt counted.
+    """The request with the messages of `turns` (oldest first) before the context that it has, and its prompt counted.
 
     With `truncation` "auto" the fewest oldest turns are left out, whole, that make it fit. Raises ChatTemplateError.
     """
@@ -61,8 +61,8 @@ def _longest_fitting(request: Requested, turns: Sequence[StoredResponse], counte
 
 
 def _assembled(request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter) -> Requested:
-    context = [message for turn in turns for message in turn_messages(turn.accepted, turn.terminal)]
-    bare = msgspec.structs.replace(request, context=context)
+    told = [message for turn in turns for message in turn_messages(turn.accepted, turn.terminal)]
+    bare = msgspec.structs.replace(request, context=[*told, *request.context])
     return msgspec.structs.replace(bare, input_tokens=counter.count(as_chat(bare.prompt())))
 
 

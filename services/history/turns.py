@@ -37,7 +37,7 @@ async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Ou
     A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5). One so late that the
     response may have ended, and its owner may have changed since, is looked for in the public log first.
     """
-    outcome = await _outcome(asked.request, ports)
+    outcome = await _outcome(asked, ports)
     request = asked.request
     if isinstance(outcome, Requested):
         if ports.clock_ms() - request.created_ms > _PROMPT_MS and await _accepted_before(request, ports):
@@ -57,8 +57,8 @@ async def _accepted_before(request: Requested, ports: Ports) -> bool:
     return any(isinstance(envelope.record, Accepted) for envelope in found.records)
 
 
-async def _outcome(request: Requested, ports: Ports) -> Requested | Refusal:
-    outcome = await assembled(request, ports)
+async def _outcome(asked: ContextRequested, ports: Ports) -> Requested | Refusal:
+    outcome = await assembled(asked.request, ports, base=asked.base)
     if isinstance(outcome, PromptTooLong):
         return too_long(outcome)
     return outcome
@@ -74,13 +74,18 @@ def refused(to: ReplyAddress, correlation_id: str, why: Refusal) -> Outgoing:
     return rejection(to, correlation_id, why.status, why.code, why.message, why.param)
 
 
-async def assembled(request: Requested, ports: Ports) -> Requested | PromptTooLong | Refusal:
-    """The request with its context, and its prompt counted. Raises StoreUnavailableError, LogError."""
+async def assembled(
+    request: Requested, ports: Ports, *, base: str | None = None
+) -> Requested | PromptTooLong | Refusal:
+    """The request with its context, and its prompt counted: see `ContextRequested`.
+
+    Raises StoreUnavailableError, LogError.
+    """
     if request.deadline_ms <= ports.clock_ms():
         return Refusal(500, "server_error", "The request's deadline passed before its context could be assembled.")
     if request.spec.conversation is not None:
         return Refusal(404, "conversation_not_found", _not_found("Conversation", request.spec.conversation))
-    turns = await _turns(request, ports)
+    turns = await _turns(request, base or request.spec.previous_response_id, ports)
     if isinstance(turns, Refusal):
         return turns
     try:
@@ -90,15 +95,14 @@ async def assembled(request: Requested, ports: Ports) -> Requested | PromptTooLo
         return Refusal(400, "invalid_prompt", str(error), "input")
 
 
-async def _turns(request: Requested, ports: Ports) -> list[StoredResponse] | Refusal:
-    """All turns before this one, oldest first, from as many places as they are found in.
+async def _turns(request: Requested, wanted: str | None, ports: Ports) -> list[StoredResponse] | Refusal:
+    """All turns until the end of `wanted`, oldest first, from as many places as they are found in.
 
     Every turn takes at least one token, so more than a window of them is never of use.
     """
     until_ms = min(request.deadline_ms, ports.clock_ms() + int(ports.parent_wait_s * 1000))
     limit = ports.counter.context_window
     turns: list[StoredResponse] = []
-    wanted = request.spec.previous_response_id
     while wanted is not None and len(turns) < limit:
         found = await find_chain(ports, request.tenant, wanted, limit=limit - len(turns), until_ms=until_ms)
         if isinstance(found, Missing):

@@ -45,14 +45,17 @@ class Stop(Record, frozen=True, kw_only=True, tag="stop"):
 
 
 class ContextRequested(Record, frozen=True, kw_only=True, tag="context_requested"):
-    """A request whose context history must assemble: `request.context` is still empty."""
+    """A request whose context history must assemble: all that was said until the end of `base`, in front of
+    `request.context`, what the gateway knows was said since. None: the response that the request goes on from, and
+    nothing since."""
 
     request: Requested
+    base: str | None = None
 
     @property
     def subject(self) -> str:
         spec = self.request.spec
-        return spec.conversation or spec.previous_response_id or self.request.response_id
+        return spec.conversation or self.base or spec.previous_response_id or self.request.response_id
 
     @property
     def uid(self) -> str:

@@ -1,5 +1,7 @@
 """What the model is reminded of, token for token."""
 
+import msgspec
+
 from services.history.context import PromptTooLong, as_chat, with_context
 from services.history.stores.port import StoredResponse
 from shared.chat import load_chat_tokenizer
@@ -36,6 +38,21 @@ def test_a_turn_that_was_asked_for_no_output_contributes_its_input_only() -> Non
     made = with_context(a_request(), [a_turn("be warned", "", generate=False), a_turn("one", "")], WordCounter())
     assert isinstance(made, Requested)
     assert [(m.role, m.text) for m in made.context] == [("user", "be warned"), ("user", "one"), ("assistant", "")]
+
+
+def test_what_the_gateway_knows_was_said_since_follows_the_turns() -> None:
+    request = msgspec.structs.replace(a_request("three"), context=[user("two")])
+    made = with_context(request, [a_turn("one", "1")], WordCounter())
+    assert isinstance(made, Requested)
+    assert [m.text for m in made.prompt()] == ["one", "1", "two", "three"]
+    assert made.input_tokens == WordCounter().count(as_chat(made.prompt()))
+    short = with_context(
+        msgspec.structs.replace(a_request("three", truncation="auto"), context=[user("two")]),
+        [a_turn("one", "1")],
+        WordCounter(context_window=5),
+    )
+    assert isinstance(short, Requested)
+    assert [m.text for m in short.prompt()] == ["two", "three"]
 
 
 def test_instructions_of_earlier_turns_are_not_carried_over() -> None:

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.history.errors import StoreUnavailableError
 from services.history.stores.port import StoredResponse
 from services.history.turns import request_with_context
 from shared.errors import BrokerUnavailableError
-from shared.records import Failed, Rejected, Requested, Screening, Usage
+from shared.records import ContextRequested, Failed, Rejected, Requested, Screening, Usage
 from shared.topics import JOURNAL, REPLIES
 from tests.unit.history.fakes import (
     NOW_MS,
@@ -22,6 +23,7 @@ from tests.unit.history.fakes import (
     delta,
     ports,
     turn,
+    user,
 )
 
 
@@ -58,6 +60,20 @@ async def test_the_chain_comes_from_the_store(memory: MemoryStore, log: MemoryLo
     await memory.record([*turn(first, "one", "1"), *turn(second, "two", "2", first)])
     assert texts(await ask(memory, log, second)) == ["one", "1", "two", "2", "and then?"]
     assert log.looks == 0
+
+
+async def test_what_only_the_gateway_knows_follows_what_history_tells(memory: MemoryStore, log: MemoryLog) -> None:
+    stored, unstored = an_id(), an_id()
+    await memory.record(turn(stored, "one", "1"))
+    event = asked(unstored)
+    since = msgspec.structs.replace(event.request, context=[user("two"), user("2")])
+    (sent,) = await request_with_context(ContextRequested(request=since, base=stored), ports(memory, log))
+    assert isinstance(sent.record, Requested)
+    assert texts(sent.record) == ["one", "1", "two", "2", "and then?"]
+    assert sent.record.spec.previous_response_id == unstored
+    (refused,) = await request_with_context(ContextRequested(request=since, base=an_id()), ports(memory, log))
+    assert isinstance(refused.record, Rejected)
+    assert refused.record.code == "previous_response_not_found"
 
 
 async def test_turns_that_the_recorder_has_not_stored_come_from_the_log(memory: MemoryStore, log: MemoryLog) -> None:
