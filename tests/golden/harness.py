@@ -1,8 +1,11 @@
 """Golden cases: what stands in the journal, and to the byte what the shipped code makes of it.
 
 A case is a JSON file in `cases/`. Its `steps` are played to the shipped owner (fold, screen, dispatch, watch) on a
-broker in memory; the public log that comes out is projected into the Responses dialect. `expected` says what must
-then stand in each log, what a client got, event by event as bytes, and the final Response.
+broker in memory; the public log that comes out is projected into the Responses dialect, and told to clients of a
+gateway in every dialect of DESIGN 9 (`clients`). `expected` says what must then stand in each log, what a client got,
+event by event as bytes, the final Response, and to the byte what each kind of client got. (The bodies of `sse` and
+`websocket` are those of `client` in their frames: a test says so, no file repeats them.) Where several responses
+are requested, they are the choices of one completion; `client` and `response` are of the first.
 
 Steps:
 
@@ -27,9 +30,10 @@ import msgspec
 from services.gateway.projections import ClientEvent, ResponsesProjection
 from shared.ids import parse_response_id
 from shared.log import decode
-from shared.records import Events, Heartbeat, Journal
+from shared.records import Events, Heartbeat, Journal, Rejected, Requested
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, JOBS, JOURNAL, REPLIES
+from tests.golden.clients import Told, tell
 from tests.support.fakes import MemoryLog
 from tests.support.owner_bench import PARTITION, OwnerBench, gateway_beat, response_id, worker_beat
 
@@ -98,9 +102,16 @@ async def _play_step(bench: OwnerBench, step: dict[str, Any]) -> OwnerBench:
 # -- results -------------------------------------------------------------------------------------------------------
 
 
-def public_log(log: MemoryLog) -> list[Envelope[Events]]:
-    """The response's public log, as any reader decodes it."""
-    return [decode(EVENTS, raw) for raw in log.read(EVENTS, PARTITION)]
+def public_log(log: MemoryLog, of: str = RESPONSE_ID.text) -> list[Envelope[Events]]:
+    """A response's public log, as any reader decodes it."""
+    return [decode(EVENTS, raw) for raw in log.read(EVENTS, PARTITION) if raw.key == of]
+
+
+def told(log: MemoryLog) -> Told:
+    """What a gateway's clients are told of the responses that were requested."""
+    requested = [record.response_id for record in log.of(JOURNAL, Requested)]
+    logs = [[envelope.record for envelope in public_log(log, response_id)] for response_id in requested]
+    return Told([records for records in logs if records], next(iter(log.of(REPLIES, Rejected)), None))
 
 
 def project(records: list[Envelope[Events]]) -> tuple[list[ClientEvent], dict[str, Any] | None]:
@@ -110,7 +121,7 @@ def project(records: list[Envelope[Events]]) -> tuple[list[ClientEvent], dict[st
     return events, projection.response()
 
 
-def outcome(case: Case, log: MemoryLog) -> dict[str, Any]:
+async def outcome(case: Case, log: MemoryLog) -> dict[str, Any]:
     """What came of the case, in the shape of its `expected`."""
     events, response = project(public_log(log))
     found = {
@@ -124,7 +135,8 @@ def outcome(case: Case, log: MemoryLog) -> dict[str, Any]:
     }
     if (after := case.get("starting_after")) is not None:
         found["resumed"] = [event.json.decode() for event in events if event.sequence_number > after]
-    return found
+    clients = await tell(told(log))
+    return found | {name: clients[name] for name in ("json", "chat_json", "chat_sse", "stored")}
 
 
 def _plain(records: list[Any]) -> list[Any]:

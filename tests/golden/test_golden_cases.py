@@ -8,31 +8,61 @@ from typing import Any
 import pytest
 
 from services.gateway.fanout.stream import Cursor, Stream
-from services.gateway.projections import RESPONSES, ClientEvent
+from services.gateway.projections import RESPONSES, Dialect
+from services.gateway.projections.chat import CHAT
+from shared.folds import EventFold
 from shared.ids import ResponseId
 from shared.records import Events
 from shared.records.codec import Envelope
-from tests.golden.harness import CASES, RESPONSE_ID, differences, load, outcome, play, project, public_log
+from tests.golden.clients import LANE, tell
+from tests.golden.errors import ERRORS, refusal
+from tests.golden.harness import CASES, RESPONSE_ID, differences, load, outcome, play, project, public_log, told
 from tests.support.fakes import MemoryLog
 
 SCENARIOS = {
     "attempts_exhausted",
+    "cancelled_before_a_word",
     "cancelled_mid_stream",
     "deadline",
     "duplicate_accepted",
     "duplicate_and_overlapping_deltas",
+    "empty_answer",
+    "every_kind_of_character",
     "epoch_change_with_a_late_old_owner",
     "input_refused",
     "late_second_copy_of_tokens",
+    "log_probabilities",
     "lost_tokens_record",
     "masked_piece",
     "nobody_follows_any_more",
+    "not_stored",
+    "nothing_asked_for",
     "output_cut",
     "plain_completed",
     "replay_from_the_middle",
+    "stop_string",
     "takeover_inside_a_character",
+    "three_choices",
     "token_limit",
     "void_claim_then_good_takeover",
+}
+
+OUTCOMES = {"completed", "incomplete", "failed", "cancelled"}
+"""Of a response that was accepted (DESIGN 9)."""
+REFUSALS = {
+    "bad_request",
+    "body_too_large",
+    "conversation_locked",
+    "input_refused",
+    "not_served",
+    "parent_unknown",
+    "prompt_too_long",
+    "store_away",
+    "too_many",
+    "unknown_id",
+    "unknown_model",
+    "unknown_parameter",
+    "wrong_key",
 }
 
 cases = pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
@@ -41,11 +71,60 @@ cases = pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 @cases
 async def test_the_case_comes_out_to_the_byte(path: Path) -> None:
     case = load(path)
-    assert list(differences(case["expected"], outcome(case, await play(case)))) == []
+    assert list(differences(case["expected"], await outcome(case, await play(case)))) == []
 
 
 def test_every_scenario_of_the_specification_has_its_case() -> None:
     assert {path.stem for path in CASES} >= SCENARIOS
+
+
+@pytest.mark.parametrize("path", ERRORS, ids=lambda path: path.stem)
+async def test_what_comes_to_nothing_is_told_to_the_byte(path: Path) -> None:
+    case = load(path)
+    assert list(differences(case["expected"], await refusal(case))) == []
+
+
+def test_every_refusal_of_the_specification_has_its_case() -> None:
+    assert {path.stem for path in ERRORS} >= REFUSALS
+
+
+def test_every_outcome_is_told_in_every_dialect() -> None:
+    found = [load(path)["expected"] for path in CASES]
+    for section in ("json", "chat_json", "chat_sse", "stored"):
+        told = {case["events"][-1]["type"] for case in found if case[section] is not None and case["events"]}
+        assert told >= OUTCOMES, section
+
+
+@cases
+async def test_every_transport_carries_the_same_events(path: Path) -> None:
+    case = load(path)
+    events, clients = case["expected"]["client"], await tell(told(await play(case)))
+    if events:
+        named = [f"event: {json.loads(event)['type']}\ndata: {event}\n\n" for event in events]
+        assert clients["sse"] == {"status": 200, "body": "".join(named)}
+        assert clients["websocket"] == [f'{event[:-1]},"stream_id":"{LANE}"}}' for event in events]
+    else:
+        assert clients["sse"] == clients["json"]
+        assert json.loads(clients["websocket"][-1])["error"] == json.loads(clients["json"]["body"])["error"]
+
+
+@cases
+def test_chunks_add_up_to_the_completion(path: Path) -> None:
+    """What each choice of a completion says, its log probabilities and the usage, over SSE and as JSON."""
+    expected = load(path)["expected"]
+    if expected["chat_json"]["status"] != 200:
+        return
+    whole = json.loads(expected["chat_json"]["body"])
+    *chunks, done = expected["chat_sse"]["body"]
+    parsed = [json.loads(chunk.removeprefix("data: ")) for chunk in chunks]
+    assert done == "data: [DONE]"
+    assert (parsed[-1]["choices"], parsed[-1]["usage"]) == ([], whole["usage"])
+    for choice in whole["choices"]:
+        parts = [chunk["choices"][0] for chunk in parsed[:-1] if chunk["choices"][0]["index"] == choice["index"]]
+        assert "".join(part["delta"].get("content", "") for part in parts) == choice["message"]["content"]
+        said = [token for part in parts if part["logprobs"] for token in part["logprobs"]["content"]]
+        assert said == (choice["logprobs"] or {"content": []})["content"]
+        assert [part["finish_reason"] for part in parts if part["finish_reason"]] in ([choice["finish_reason"]], [])
 
 
 # -- the runner itself can fail ------------------------------------------------------------------------------------
@@ -80,7 +159,7 @@ def _changed(value: Any) -> Any:
 @cases
 async def test_the_runner_fails_when_anything_expected_is_altered(path: Path) -> None:
     case = load(path)
-    found = outcome(case, await play(case))
+    found = await outcome(case, await play(case))
     wrong = altered(case["expected"])
     assert len(wrong) >= 10
     assert [what for what, expected in wrong if not list(differences(expected, found))] == []
@@ -90,35 +169,55 @@ async def test_the_runner_fails_when_a_step_is_altered() -> None:
     case = load(next(path for path in CASES if path.stem == "plain_completed"))
     said = next(s["journal"] for s in case["steps"] if s.get("journal", {}).get("type") == "tokens")
     said["pieces"][0] += "!"
-    assert any(line.startswith("client") for line in differences(case["expected"], outcome(case, await play(case))))
+    assert any(
+        line.startswith("client") for line in differences(case["expected"], await outcome(case, await play(case)))
+    )
 
 
 # -- what holds for every case -------------------------------------------------------------------------------------
 
 
 @cases
-async def test_a_replica_that_follows_from_anywhere_gives_the_suffix_of_the_whole(path: Path) -> None:
-    """Live or replayed, whole or split, with its buffer trimmed or not: starting_after=N gives the events behind N."""
+@pytest.mark.parametrize("dialect", [RESPONSES, CHAT], ids=lambda dialect: dialect.name)
+async def test_a_replica_that_follows_from_anywhere_gives_the_suffix_of_the_whole(
+    path: Path, dialect: Dialect[Any]
+) -> None:
+    """Live or replayed, whole or split, with its buffer trimmed or not, told in this dialect from the first record on
+    or from the middle: starting_after=N gives the events behind N."""
     records = public_log(await play(load(path)))
-    whole, _ = project(records)
+    whole = _told_in(dialect, records)
     for after in range(-1, len(whole)):
         for primed in {0, len(records) // 2, len(records)}:
-            got = await _resumed(records, primed, after)
-            assert [event.json for event in got] == [event.json for event in whole[after + 1 :]]
+            for first_told_in in (dialect, None):
+                got = await _resumed(records, primed, after, dialect, first_told_in)
+                assert [event.json for event in got] == [event.json for event in whole[after + 1 :]]
 
 
-async def _resumed(records: list[Envelope[Events]], primed: int, after: int) -> list[ClientEvent]:
-    async def refill(_: ResponseId) -> list[ClientEvent]:
-        return project(records)[0]
+def _told_in(dialect: Dialect[Any], records: list[Envelope[Events]]) -> list[Any]:
+    fold = EventFold()
+    projection = dialect.projection(RESPONSE_ID, fold)
+    counted = (fold.apply(envelope.record) for envelope in records)
+    return [event for record in counted if record is not None for event in projection.project(record)]
 
-    stream = Stream(RESPONSE_ID)
+
+async def _resumed(
+    records: list[Envelope[Events]],
+    primed: int,
+    after: int,
+    dialect: Dialect[Any],
+    first_told_in: Dialect[Any] | None,
+) -> list[Any]:
+    async def refill(_: ResponseId) -> list[Any]:
+        return _told_in(dialect, records)
+
+    stream = Stream(RESPONSE_ID, first_told_in)
     stream.prime(records[:primed], records[primed - 1].offset + 1 if primed else 0)
     stream.trim()
-    cursor = Cursor(stream, RESPONSES, refill, starting_after=after)
+    cursor = Cursor(stream, dialect, refill, starting_after=after)
     for envelope in records[primed:]:
         stream.take(envelope)
-    got: list[ClientEvent] = []
-    while len(got) + after + 1 < stream.view(RESPONSES).end:
+    got: list[Any] = []
+    while len(got) + after + 1 < stream.view(dialect).end:
         got += await cursor.batch()
     return got
 

@@ -6,19 +6,25 @@ What changes here changes for clients: a diff in `client` or `response` belongs 
 import asyncio
 import json
 import sys
+from typing import Any
 
-from tests.golden.harness import CASES, load, outcome, play
+from tests.golden.errors import ERRORS, refusal
+from tests.golden.harness import CASES, Case, load, outcome, play
 
 
 def main(names: list[str]) -> None:
     """Play the named cases (none: all) and keep what came of them."""
-    for path in CASES:
+    for path in [*CASES, *ERRORS]:
         if names and path.stem not in names:
             continue
         case = load(path)
-        fresh = {**case, "expected": outcome(case, asyncio.run(play(case)))}
+        fresh = {**case, "expected": asyncio.run(refusal(case) if path in ERRORS else _outcome(case))}
         path.write_text(json.dumps(fresh, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{path.stem}: {'as before' if fresh == case else 'changed'}")
+
+
+async def _outcome(case: Case) -> dict[str, Any]:
+    return await outcome(case, await play(case))
 
 
 if __name__ == "__main__":
