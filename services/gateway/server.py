@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from services.gateway.protocols import HttpProtocol, WebSocketProtocol
 from services.gateway.settings import GatewaySettings
 from shared.errors import SettingsError
 
@@ -46,7 +47,8 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
-                ws="websockets-sansio",
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
                 ws_max_size=FRAME_SLACK * settings.body_limit_bytes,
                 # Half-open connections are noticed within the sum of both. A pong waits behind what its sender has not
                 # read yet: whoever is merely slow must not be taken for gone.
@@ -65,7 +67,7 @@ class Server(uvicorn.Server):
             )
         )
         self._bound = bound
-        logging.getLogger("uvicorn.error").addFilter(_is_not_broken_off)
+        logging.getLogger("uvicorn.error").addFilter(_is_a_failure)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -84,6 +86,16 @@ class Server(uvicorn.Server):
         await asyncio.wait({serving})
 
 
-def _is_not_broken_off(record: logging.LogRecord) -> bool:
-    """A stream without its last chunk is how a client learns that it must resume; we log the cause ourselves."""
-    return record.msg != "ASGI callable returned without completing response."
+_NO_FAILURES = frozenset(
+    {
+        # A stream without its last chunk is how a client learns that it must resume; we log the cause ourselves.
+        "ASGI callable returned without completing response.",
+        # A client's fault: its connection is closed with 1007.
+        "Invalid UTF-8 sequence received from client.",
+    }
+)
+
+
+def _is_a_failure(record: logging.LogRecord) -> bool:
+    """Whether uvicorn's record is of a failure at all: what it takes for errors need not be ours."""
+    return record.msg not in _NO_FAILURES
