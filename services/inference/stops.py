@@ -13,8 +13,8 @@ from collections.abc import Iterable
 class StopMatcher:
     """Text in, the text that may be shown out.
 
-    Takes constant time per character and stop string (amortised), whatever they are, and four bytes of memory per
-    character of a stop string.
+    The search takes constant time per character and stop string (amortised), whatever they are, and four bytes of
+    memory per character of a stop string.
     """
 
     def __init__(self, stops: Iterable[str]) -> None:

@@ -30,12 +30,11 @@ class AnswerText:
 
     @property
     def end(self) -> int:
-        """Code points of the raw text, stop strings included, once the last character of the last id is whole.
+        """Code points of the raw text up to the last character of the last id, stop strings and all.
 
-        An id that leaves a character incomplete counts it.
+        A character that is not whole yet counts.
         """
-        incomplete = self._undecided and self._tokenizer.decode(self._undecided)
-        return self._decoded + (1 if incomplete else 0)
+        return self._decoded + (len(self._tokenizer.decode(self._undecided)) if self._undecided else 0)
 
     def push(self, token_id: int) -> str:
         """The text that `token_id` decides: "" while a character is incomplete or may begin a stop string."""
