@@ -2,9 +2,7 @@
 
 import sys
 
-from services.inference.app import serve
-from services.inference.settings import InferenceSettings
-from shared.runtime import main_of
+from services.inference.ranks import main
 
 if __name__ == "__main__":
-    sys.exit(main_of("inference", __doc__, InferenceSettings, serve))
+    sys.exit(main(__doc__))

@@ -1,10 +1,10 @@
 """Settings of the inference service."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from services.inference.engines import EngineSettings, ScriptedSettings, TransformersSettings
+from services.inference.engines import DeepSpeedSettings, EngineSettings, ScriptedSettings, TransformersSettings
 from shared.settings import MeshSettings
 
 
@@ -14,11 +14,22 @@ class InferenceSettings(MeshSettings):
     model: str = Field(
         "", description="Hugging Face id, folder or .gguf file; empty: the bundled SmolLM2-135M-Instruct"
     )
-    engine: Literal["transformers", "scripted"] = Field("transformers", description="scripted is for load tests only")
+    engine: Literal["transformers", "deepspeed", "scripted"] = Field(
+        "transformers", description="deepspeed shares a model among several GPUs; scripted is for load tests only"
+    )
+    tensor_parallel: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="ranks that share the model, with CHATMESH_ENGINE=deepspeed; empty: what torchrun started, else 1",
+    )
     slots: int = Field(32, ge=1, le=4096, description="concurrent sequences; more requests wait with their owner")
     cache_tokens: int = Field(32_768, ge=256, description="size of the KV cache over all sequences")
     torch_threads: int | None = Field(None, ge=1, description="CPU threads of torch; empty: its own default")
     device: str = Field("auto", description="cpu, cuda or auto")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="of weights and KV cache; float16 for GPUs that compute no bfloat16"
+    )
     cache_dir: str = Field(
         "",
         description="where the unpacked weights of .gguf models are kept, 2 bytes a parameter (270 MB for the default "
@@ -35,6 +46,12 @@ class InferenceSettings(MeshSettings):
         "", description="a prompt that holds this text kills the scripted engine's loop at its first token"
     )
 
+    @model_validator(mode="after")
+    def _only_deepspeed_shares(self) -> Self:
+        if (self.tensor_parallel or 1) > 1 and self.engine != "deepspeed":
+            raise ValueError(f"CHATMESH_TENSOR_PARALLEL={self.tensor_parallel} needs CHATMESH_ENGINE=deepspeed")
+        return self
+
     def engine_settings(self) -> EngineSettings:
         """What the chosen engine needs to know."""
         if self.engine == "scripted":
@@ -48,11 +65,27 @@ class InferenceSettings(MeshSettings):
                 length_tokens=self.script_length,
                 poison=self.script_poison,
             )
+        if self.engine == "deepspeed":
+            return self.deepspeed_settings()
         return TransformersSettings(
             model=self.model,
             slots=self.slots,
             cache_tokens=self.cache_tokens,
             threads=self.torch_threads,
             device=self.device,
+            dtype=self.dtype,
             cache_dir=self.cache_dir,
+        )
+
+    def deepspeed_settings(self) -> DeepSpeedSettings:
+        """What every rank needs to know, the same in all of them."""
+        return DeepSpeedSettings(
+            model=self.model,
+            slots=self.slots,
+            cache_tokens=self.cache_tokens,
+            threads=self.torch_threads,
+            device=self.device,
+            dtype=self.dtype,
+            cache_dir=self.cache_dir,
+            ranks=self.tensor_parallel,
         )

@@ -31,6 +31,7 @@ class TransformersSettings:
     """How much of the machine the engine takes.
 
     `threads`: of torch, None for its default. `device`: "auto" takes an accelerator if there is one.
+    `dtype`: of weights and cache, by torch's name.
     A sequence can be as long as the window only if `cache_tokens` holds it; a cache that runs full costs time (the
     youngest requests are read again later), not correctness. `cache_dir`: of weights, see `load_weights`.
     """
@@ -42,6 +43,7 @@ class TransformersSettings:
     step_tokens: int = 512
     threads: int | None = None
     device: str = "auto"
+    dtype: str = "bfloat16"
     cache_dir: str = ""
 
 
@@ -115,7 +117,9 @@ class TransformersEngine:
         if self._settings.threads is not None:
             torch.set_num_threads(self._settings.threads)
         source = locate_model(self._settings.model)
-        return load_weights(source, device=self._settings.device, cache_dir=self._settings.cache_dir)
+        return load_weights(
+            source, device=self._settings.device, dtype=self._settings.dtype, cache_dir=self._settings.cache_dir
+        )
 
     def _begin(self) -> None:
         self._batch_loop = begin_loop(self._settings, self.model, self._deliver)

@@ -26,24 +26,24 @@ _KEPT_PER_MODEL = 2
 _UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, struct.error, SafetensorError)
 
 
-def load_weights(source: ModelSource, *, device: str, cache_dir: str = "") -> Any:
+def load_weights(source: ModelSource, *, device: str, dtype: str = "bfloat16", cache_dir: str = "") -> Any:
     """The weights of `source`, ready to generate on `device`: a torch device or "auto". As `read_weights` else."""
-    model = read_weights(source, cache_dir=cache_dir)
+    model = read_weights(source, dtype=dtype, cache_dir=cache_dir)
     with _told_as_load_error(source):
-        return ready_to_generate(model.to(_device(device)))
+        return ready_to_generate(model.to(device_type(device)))
 
 
-def read_weights(source: ModelSource, *, cache_dir: str = "") -> Any:
-    """The weights of `source` in bfloat16 in the host's memory; blocks, and needs the network for a Hub model.
+def read_weights(source: ModelSource, *, dtype: str = "bfloat16", cache_dir: str = "") -> Any:
+    """The weights of `source` in the host's memory; blocks, and needs the network for a Hub model.
 
-    GGUF blocks are unpacked: on a CPU dense bfloat16 is several times faster than matmuls over blocks. The unpacked
-    weights are kept in `cache_dir` (empty: the user's cache folder) and read from there the next time. Code that comes
-    with a model is never run.
+    `dtype` is a name of torch's. GGUF blocks are unpacked: on a CPU dense bfloat16 is several times faster than matmuls
+    over blocks. The unpacked weights are kept in `cache_dir` (empty: the user's cache folder) and read from there the
+    next time. Code that comes with a model is never run.
     Raises EngineLoadError.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]
     with _told_as_load_error(source):
-        return _load_gguf(source, cache_dir) if source.is_gguf else _load(**_checkpoint(source))
+        return _load_gguf(source, dtype, cache_dir) if source.is_gguf else _load(dtype=dtype, **_checkpoint(source))
 
 
 def ready_to_generate(model: Any) -> Any:
@@ -61,13 +61,15 @@ def _told_as_load_error(source: ModelSource) -> Iterator[None]:
         raise EngineLoadError(f"the weights of {source.model_id} cannot be loaded: {error}") from error
 
 
-def _load_gguf(source: ModelSource, cache_dir: str) -> Any:
+def _load_gguf(source: ModelSource, dtype: str, cache_dir: str) -> Any:
     """Unpacked by transformers, which takes it up to 28 s for 135M parameters, or as it did so once, in 0.2 s."""
-    entry = _cache_entry(source, cache_dir)
-    model = entry.load(_load_saved) if entry is not None else None
+    entry = _cache_entry(source, dtype, cache_dir)
+    model = entry.load(lambda folder: _load_saved(folder, dtype)) if entry is not None else None
     if model is not None:
         return model
-    model = _load(str(source.path.parent), gguf_file=source.path.name, quantization_config=GgufConfig(dequantize=True))
+    model = _load(
+        str(source.path.parent), dtype, gguf_file=source.path.name, quantization_config=GgufConfig(dequantize=True)
+    )
     if entry is not None:
         # The names that the model has, not those of its original checkpoint: what is saved is what was loaded.
         entry.store(lambda folder: model.save_pretrained(folder, save_original_format=False))
@@ -83,27 +85,27 @@ def _prune(entry: CacheEntry, model_id: str) -> None:
         _log.warning("old weights in %s are not removed: %s", entry.root, error)
 
 
-def _cache_entry(source: ModelSource, cache_dir: str) -> CacheEntry | None:
+def _cache_entry(source: ModelSource, dtype: str, cache_dir: str) -> CacheEntry | None:
     try:
         root = cache_root(cache_dir, os.environ)
     except RuntimeError as error:
         _log.warning("the unpacked weights are not kept, set CHATMESH_CACHE_DIR: %s", error)
         return None
-    name = entry_name(source.model_id, source.path, "bfloat16", f"transformers-{transformers.__version__}")
+    name = entry_name(source.model_id, source.path, dtype, f"transformers-{transformers.__version__}")
     return CacheEntry(root, name, _UNUSABLE)
 
 
-def _load_saved(folder: Path) -> Any:
+def _load_saved(folder: Path, dtype: str) -> Any:
     """Raises ValueError if the folder lacks weights or has others: transformers would draw what it does not find."""
-    model, report = _load(str(folder), output_loading_info=True)
+    model, report = _load(str(folder), dtype, output_loading_info=True)
     wrong = {what: names for what, names in report.items() if names}
     if wrong:
         raise ValueError(f"the weights do not fit their configuration: {wrong}")
     return model
 
 
-def _load(folder_or_id: str, **options: Any) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=torch.bfloat16, trust_remote_code=False, **options)
+def _load(folder_or_id: str, dtype: str, **options: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder_or_id, dtype=dtype, trust_remote_code=False, **options)
 
 
 def _checkpoint(source: ModelSource) -> dict[str, Any]:
@@ -118,7 +120,8 @@ def _has_only_full_attention(config: Any) -> bool:
     return not capped and set(group_layers_by_attn_type(config)) == {FULL_ATTENTION}
 
 
-def _device(wanted: str) -> str:
+def device_type(wanted: str) -> str:
+    """What "auto" means here: an accelerator if there is one."""
     if wanted != "auto":
         return wanted
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 # tests/deploy/test_imports.py shows that they also start without it.
 WITHOUT_TORCH = ("gateway", "moderation", "history")
-HEAVY = ("torch", "transformers", "accelerate", "triton")
+HEAVY = ("torch", "transformers", "accelerate", "triton", "deepspeed")
 
 
 def load_lock_module() -> ModuleType:

@@ -105,7 +105,7 @@ def test_a_damaged_folder_is_not_taken_for_a_model(loaded: Loaded, tmp_path: Pat
             text[:100] if damage == "no json" else json.dumps(json.loads(text) | {"num_hidden_layers": layers})
         )
     with pytest.raises(weights._UNUSABLE):
-        weights._load_saved(tmp_path)
+        weights._load_saved(tmp_path, "bfloat16")
 
 
 def test_what_is_no_gguf_says_so(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_only_the_newest_two_of_a_model_are_kept(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(weights, "_load", lambda *_args, **_options: StandIn())
     for version in ("5.1", "5.2", "5.3"):
         monkeypatch.setattr(weights.transformers, "__version__", version)
-        weights._load_gguf(locate_model(""), str(tmp_path))
+        weights._load_gguf(locate_model(""), "bfloat16", str(tmp_path))
     kept = sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir() if not path.name.startswith("."))
     assert kept == ["5.2", "5.3"]
 
