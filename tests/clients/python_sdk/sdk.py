@@ -14,7 +14,8 @@ from openai.types.responses import ResponsesServerEvent
 from tests.clients.scene import ACME
 
 BEYOND_THE_SDK = {
-    "Response": {"frequency_penalty", "presence_penalty", "store"},  # in the Open Responses specification
+    # the first three are in the Open Responses specification, the others are our extensions, echoed where they are used
+    "Response": {"frequency_penalty", "presence_penalty", "store", "seed", "stop", "top_k"},
     "Model": {"context_window"},  # what a front end must know to count a prompt
     # a character may take several tokens, so that only bytes tell what each of them said
     "Logprob": {"bytes"},
