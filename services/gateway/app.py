@@ -23,8 +23,11 @@ from services.gateway.descriptors import allow_streams
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout, Scans
 from services.gateway.ingress import Ingress
+from services.gateway.introduction import Introduction
+from services.gateway.ledger import Ledger, RateLimits, load_rate_limits
 from services.gateway.lookup import Lookup
 from services.gateway.presence import JournalPresence
+from services.gateway.repeats import Repeats
 from services.gateway.replies import Replies
 from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
@@ -45,7 +48,7 @@ from shared.log import (
 )
 from shared.log.outage import Outage
 from shared.telemetry import start_telemetry
-from shared.topics import EVENTS, Service
+from shared.topics import EVENTS, LEDGER, Service
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ _HEALTH = frozenset({"/healthz", "/readyz"})
 async def serve(settings: GatewaySettings, stop: Stop) -> None:
     """Run until `stop`, or until a part fails for good; then drain. Raises ChatmeshError."""
     authenticator = load_authenticator(settings.api_keys, settings.host)
+    limits = load_rate_limits(settings.rate_limits)
     allow_streams(settings.max_in_flight)
     gateway_id = settings.service_id or new_id("gateway")
     with bind(settings) as bound:
@@ -67,7 +71,7 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
             heart = Heart(settings, Service.GATEWAY, gateway_id)
             heart.start()
             life.at_end_blocking("heartbeats", heart.stop)
-            parts = await _connected(settings, gateway_id, authenticator, life, heart)
+            parts = await _connected(settings, gateway_id, authenticator, limits, life, heart)
             server = Server(make_app(parts), settings, bound)
             http = life.spawn("http", server.run_until_exit())
             life.at_end("http", lambda: server.leave(http))
@@ -79,7 +83,12 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
 
 
 async def _connected(
-    settings: GatewaySettings, gateway_id: str, authenticator: Authenticator, life: Lifetime, heart: Heart
+    settings: GatewaySettings,
+    gateway_id: str,
+    authenticator: Authenticator,
+    limits: RateLimits,
+    life: Lifetime,
+    heart: Heart,
 ) -> Parts:
     """The parts, connected to the log; `life` ends them."""
     heart.update(detail="loading the tokenizer")
@@ -99,7 +108,10 @@ async def _connected(
     await fanout.rehome(())
     heart.update(partitions=sorted(fanout.home))
     admission = make_admission(settings, watcher.cluster, tokenizer.model_id)
-    ingress = Ingress(settings, admission, tokenizer, watcher.cluster, fanout, writer, replies, presence)
+    ledger = await _ledger(settings, gateway_id, writer, limits, life)
+    introduction = Introduction(admission, writer, replies, presence)
+    repeats = Repeats(ledger, fanout, writer, watcher.cluster, settings.silent_after_s)
+    ingress = Ingress(settings, admission, tokenizer, watcher.cluster, fanout, introduction, ledger, repeats)
     life.at_end("introductions", ingress.stop)
     life.watch(watcher.task)
     life.spawn("replies", replies.run())
@@ -113,12 +125,24 @@ async def _connected(
         admission=admission,
         drain=Drain(),
         ingress=ingress,
+        ledger=ledger,
         lookup=lookup,
         cancellation=Cancellation(lookup, writer, settings.cancel_timeout_s),
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,
     )
+
+
+async def _ledger(
+    settings: GatewaySettings, gateway_id: str, writer: LogWriter, limits: RateLimits, life: Lifetime
+) -> Ledger:
+    """The ledger, once it has read what can still matter."""
+    ledger = Ledger(settings, gateway_id, writer, limits, Tail(settings, Service.GATEWAY, LEDGER, skips_gone=True))
+    await life.start("ledger", ledger)
+    life.spawn("ledger", ledger.run())
+    await ledger.caught_up()
+    return ledger
 
 
 async def _drain(drain: Drain, settings: GatewaySettings, heart: Heart, stop: Stop) -> None:
@@ -134,7 +158,7 @@ def make_app(parts: Parts) -> Starlette:
     app = Starlette(
         routes=[*http_routes(), WebSocketRoute("/v1/responses", connect)],
         middleware=[
-            Middleware(ReplyHeaders),
+            Middleware(ReplyHeaders, ledger=parts.ledger),
             Middleware(CrossOrigin, origins=origins),
             Middleware(Gate, drain=parts.drain, health=_HEALTH),
         ],

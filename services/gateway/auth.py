@@ -62,7 +62,7 @@ class ApiKeys:
         caller = self._callers.get(_digest(key))
         if caller is None:
             raise _unauthorized("Incorrect API key provided.")
-        return caller
+        return _known(connection, caller)
 
 
 class LoopbackOnly:
@@ -73,7 +73,13 @@ class LoopbackOnly:
         peer = connection.client.host if connection.client is not None else ""
         if not is_loopback(peer):
             raise _forbidden(f"Without API keys ({_VARIABLE}) only clients on this machine are let in.")
-        return Caller(LOCAL_TENANT)
+        return _known(connection, Caller(LOCAL_TENANT))
+
+
+def _known(connection: HTTPConnection, caller: Caller) -> Caller:
+    """Whatever is replied from now on may tell the caller how it stands with its limits."""
+    connection.state.caller = caller
+    return caller
 
 
 Authenticator = ApiKeys | LoopbackOnly

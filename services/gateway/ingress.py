@@ -1,35 +1,44 @@
-"""A valid request on its way into the mesh: mint the id, follow it, append it, wait for the first word about it."""
+"""A valid request on its way into the mesh: charged, minted, followed, introduced; refused as a whole or let in."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind
+import msgspec
 
 from services.gateway.admission import Admission
-from services.gateway.api.errors import ApiError, server_error, unavailable
+from services.gateway.api.errors import ApiError
 from services.gateway.auth import Caller
 from services.gateway.catalogue import served_models
-from services.gateway.fanout import Fanout, Lease, Stream
-from services.gateway.presence import JournalPresence
+from services.gateway.fanout import Fanout, Lease
+from services.gateway.introduction import Introduction
+from services.gateway.ledger import (
+    Ask,
+    Conflict,
+    Granted,
+    Holder,
+    Ledger,
+    Limited,
+    Receipt,
+    Repeatable,
+    Repeated,
+    limited_error,
+)
 from services.gateway.projections import RESPONSES, Dialect
 from services.gateway.prompt import Fitted, fit
-from services.gateway.replies import AnyReply, Replies
+from services.gateway.repeats import Repeats
 from services.gateway.settings import GatewaySettings
+from services.gateway.settlement import Settlements
+from services.gateway.tiers import served_tier
 from shared.chat import ChatTokenizer
-from shared.errors import AppendError
 from shared.heartbeats import Cluster
-from shared.ids import ResponseId, new_response_id
-from shared.log import LogWriter
-from shared.records import ContextRequested, Message, Record, Rejected, Requested, ResponseSpec
-from shared.telemetry import inject, names
-from shared.topics import CONTEXT, JOURNAL, Topic
+from shared.ids import new_response_id, parse_response_id
+from shared.records import Message, Requested, ResponseSpec
 
 log = logging.getLogger(__name__)
-_tracer = trace.get_tracer("chatmesh.gateway")
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,11 @@ class Ingress:
     tokenizer: ChatTokenizer
     cluster: Cluster
     fanout: Fanout
-    writer: LogWriter
-    replies: Replies
-    presence: JournalPresence
-    _left: set["asyncio.Task[Lease]"] = field(default_factory=set)
+    introduction: Introduction
+    ledger: Ledger
+    repeats: Repeats
+    settlements: Settlements = field(default_factory=Settlements)
+    _left: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
     async def submit(
         self,
@@ -53,92 +63,162 @@ class Ingress:
         context: Sequence[Message] | None = None,
         *,
         dialect: Dialect[Any] | None = RESPONSES,
+        repeatable: Repeatable | None = None,
     ) -> Lease:
         """Request the response; returns once it was accepted, with its stream.
 
         `context`: the messages before this request's, where the gateway knows them itself; None leaves them to
         history. `dialect`: in which the response will be read as it comes; None for one that is wanted whole.
-        Raises ApiError: what admission, validation, screening or history refused, or the deadline.
+        `repeatable`: what makes this the same request as an earlier one, whose response it then is.
+        Raises ApiError: what the ledger, admission, validation, screening or history refused, or the deadline.
         """
-        introduction = asyncio.create_task(self._introduced(caller, spec, context, dialect), name="introduce")
-        try:
-            return await asyncio.shield(introduction)
-        except asyncio.CancelledError:
-            self._see_off(introduction, needs_history=context is None and _needs_context(spec))
-            raise
+        (lease,) = await self._submitted(_Submission(caller, [spec], context, dialect, repeatable))
+        return lease
 
     async def submit_all(
-        self, caller: Caller, specs: Sequence[ResponseSpec], dialect: Dialect[Any] | None = RESPONSES
+        self,
+        caller: Caller,
+        specs: Sequence[ResponseSpec],
+        dialect: Dialect[Any] | None = RESPONSES,
+        *,
+        repeatable: Repeatable | None = None,
     ) -> list[Lease]:
-        """Request the choices of one request side by side: all are accepted, or none goes on.
+        """Request the choices of one request, which differ in their sampling only: all are accepted, or none goes on.
 
         Raises ApiError: what the first one that was refused was told.
         """
-        choices = [asyncio.create_task(self.submit(caller, spec, dialect=dialect), name="choice") for spec in specs]
-        try:
-            ends = await asyncio.gather(*choices, return_exceptions=True)
-        except asyncio.CancelledError:  # so are the choices
-            for end in await asyncio.gather(*choices, return_exceptions=True):
-                if isinstance(end, Lease):
-                    end.release()
-            raise
-        leases = [end for end in ends if isinstance(end, Lease)]
-        errors = [end for end in ends if isinstance(end, BaseException)]
-        if errors:
-            for lease in leases:
-                self._give_up(lease)
-            raise errors[0]
-        return leases
-
-    def _give_up(self, lease: Lease) -> None:
-        """Leave a response that nobody has heard of: no grace, it is cancelled."""
-        self.presence.cancel(lease.stream.id)
-        lease.stream.counted = False
-        lease.release()
+        return await self._submitted(_Submission(caller, specs, None, dialect, repeatable))
 
     async def stop(self) -> None:
         """Give up the introductions whose clients left."""
+        await self.settlements.stop()
         for task in self._left:
             task.cancel()
         await asyncio.gather(*self._left, return_exceptions=True)
 
-    def _see_off(self, introduction: "asyncio.Task[Lease]", *, needs_history: bool) -> None:
-        """The client left. While history assembles the context, the journal has no `requested` yet and would ignore a
-        `detached`: such an introduction goes on until the response was accepted or refused, and leaves then."""
-        if not needs_history:
-            introduction.cancel()
-        self._left.add(introduction)
-        introduction.add_done_callback(self._gone)
+    # -- clients that leave ------------------------------------------------------------------------------------
 
-    def _gone(self, introduction: "asyncio.Task[Lease]") -> None:
-        self._left.discard(introduction)
-        if introduction.cancelled():
+    async def _submitted(self, submission: "_Submission") -> list[Lease]:
+        entering = asyncio.create_task(self._let_in(submission), name="introduce")
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            if not submission.outlives_client:
+                entering.cancel()
+            self._see_off(entering)
+            raise
+
+    def _see_off(self, entering: "asyncio.Task[list[Lease]]") -> None:
+        """Nobody waits for it any more: the responses that it comes to are left."""
+        self._left.add(entering)
+        entering.add_done_callback(self._gone)
+
+    def _gone(self, entering: "asyncio.Task[list[Lease]]") -> None:
+        self._left.discard(entering)
+        if entering.cancelled():
             return
-        error = introduction.exception()
+        error = entering.exception()
         if error is None:
-            introduction.result().release()
+            for lease in entering.result():
+                lease.release()
         elif not isinstance(error, ApiError):
             log.error("an introduction failed after its client had left", exc_info=error)
 
-    async def _introduced(
-        self, caller: Caller, spec: ResponseSpec, context: Sequence[Message] | None, dialect: Dialect[Any] | None
-    ) -> Lease:
-        window = self._window(spec.model)
-        with self.admission.entry():
-            # Tokenizing a megabyte takes long enough to stall every stream of this process.
-            fitted = await asyncio.to_thread(fit, self.tokenizer, spec, window, context or ())
-            response_id = new_response_id(self.fanout.next_partition())
-            request = self._request(response_id, caller, fitted)
-            topic = CONTEXT if context is None and _needs_context(spec) else JOURNAL
-            lease = self.fanout.open(response_id, dialect)
-            try:
-                await self._introduce(lease.stream, request, topic)
-            except BaseException:
-                lease.release()
-                raise
-            return lease
+    # -- the first time, or again --------------------------------------------------------------------------------
 
-    def _window(self, model: str) -> int:
+    async def _let_in(self, submission: "_Submission") -> list[Lease]:
+        replaces: str | None = None
+        while True:
+            try:
+                self._refuse_known(submission, replaces)
+                return await self._enter(submission, replaces)
+            except _RepeatedError as repeated:
+                holder = repeated.holder
+            leases = await self.repeats.follow(holder, self._deadline_s(submission.spec))
+            if leases is not None:
+                return leases
+            replaces = holder.first
+
+    def _refuse_known(self, submission: "_Submission", replaces: str | None) -> None:
+        """What came before costs no place in the queue. Raises _RepeatedError, ApiError 422."""
+        if submission.repeatable is not None:
+            known = self.ledger.known(submission.caller, submission.repeatable, replaces)
+            if known is not None:
+                raise _told(known)
+
+    async def _enter(self, submission: "_Submission", replaces: str | None) -> list[Lease]:
+        window = self.window(submission.spec.model)
+        with ExitStack() as entries:
+            for _ in submission.specs:
+                entries.enter_context(self.admission.entry())
+            # Tokenizing a megabyte takes long enough to stall every stream of this process.
+            fitted = await asyncio.to_thread(fit, self.tokenizer, submission.spec, window, submission.context or ())
+            requests = [self._request(submission, fitted, spec) for spec in submission.specs]
+            receipt = await self._charged(submission, requests, _most_tokens(submission, fitted, window), replaces)
+            try:
+                leases = await self._all_accepted(submission, requests)
+            except ApiError:
+                receipt.came_to_nothing()
+                raise
+            receipt.accepted()
+            self.settlements.watch(receipt, leases)
+            return leases
+
+    async def _charged(
+        self, submission: "_Submission", requests: Sequence[Requested], tokens: int, replaces: str | None
+    ) -> Receipt:
+        """Raises ApiError 422, 429, 503 and _RepeatedError."""
+        caller = submission.caller
+        responses = tuple(request.response_id for request in requests)
+        ask = Ask(caller, responses, tokens, submission.repeatable, replaces)
+        decision, receipt = await self.ledger.charge(ask)
+        match decision:
+            case Granted():
+                return receipt
+            case Limited():
+                raise limited_error(decision.shortage, self.ledger.standing(caller), caller.tenant)
+            case _:
+                raise _told(decision)
+
+    # -- the introduction of all choices -------------------------------------------------------------------------
+
+    async def _all_accepted(self, submission: "_Submission", requests: Sequence[Requested]) -> list[Lease]:
+        leases = [self.fanout.open(parse_response_id(r.response_id), submission.dialect) for r in requests]
+        ways = [
+            asyncio.create_task(self._introduce(submission, lease, request), name="choice")
+            for lease, request in zip(leases, requests, strict=True)
+        ]
+        try:
+            await asyncio.gather(*ways)
+        except BaseException as error:
+            for lease, way in zip(leases, ways, strict=True):
+                self._abandon(lease, way, submission, refused=isinstance(error, ApiError))
+            raise
+        return leases
+
+    async def _introduce(self, submission: "_Submission", lease: Lease, request: Requested) -> None:
+        await self.introduction.introduce(lease.stream, request, through_history=submission.needs_history)
+
+    def _abandon(self, lease: Lease, way: "asyncio.Task[None]", submission: "_Submission", *, refused: bool) -> None:
+        """Leave a choice whose request does not go on. While history assembles the context, the journal has no
+        `requested` yet and would ignore what we say: then we leave once it was accepted."""
+
+        def leave(done: "asyncio.Task[None]") -> None:
+            self._left.discard(done)
+            if refused and (done.cancelled() or done.exception() is None):
+                # Nobody was told its id, so nobody will ever ask for it.
+                self.introduction.presence.cancel(lease.stream.id)
+                lease.stream.counted = False
+            lease.release()
+
+        if not submission.needs_history:
+            way.cancel()
+        self._left.add(way)
+        way.add_done_callback(leave)
+
+    # -- the request as it will run ------------------------------------------------------------------------------
+
+    def window(self, model: str) -> int:
         """The model's window in tokens: the tokenizer's, or less where a worker's cache is smaller."""
         if model != self.tokenizer.model_id:
             raise ApiError(
@@ -150,75 +230,80 @@ class Ingress:
         served = [found.context_window for found in served_models(self.cluster) if found.id == model]
         return min([self.tokenizer.context_window, *(window for window in served if window)])
 
-    def _request(self, response_id: ResponseId, caller: Caller, fitted: Fitted) -> Requested:
-        spec = fitted.spec
+    def _request(self, submission: "_Submission", fitted: Fitted, spec: ResponseSpec) -> Requested:
+        """The request of one choice: as it was fitted, with the choice's own seed."""
+        response_id = new_response_id(self.fanout.next_partition())
+        tier, priority = served_tier(submission.caller.tier, spec.service_tier)
+        sampling = msgspec.structs.replace(fitted.spec.sampling, seed=spec.sampling.seed)
         return Requested(
             response_id=response_id.text,
-            tenant=caller.tenant,
-            spec=spec,
+            tenant=submission.caller.tenant,
+            spec=msgspec.structs.replace(fitted.spec, sampling=sampling, service_tier=tier),
             created_ms=response_id.created_ms,
             deadline_ms=response_id.created_ms + int(self._deadline_s(spec) * 1000),
             input_tokens=fitted.tokens,
             context=list(fitted.context),
-            priority=caller.priority,
-            reply_to=self.replies.address,
+            priority=priority,
+            reply_to=self.introduction.replies.address,
         )
 
     def _deadline_s(self, spec: ResponseSpec) -> float:
         return self.settings.background_deadline_s if spec.background else self.settings.deadline_s
 
-    async def _introduce(self, stream: Stream, request: Requested, topic: Topic) -> None:
-        """Append the request, to the journal or through history; wait until it is accepted or refused."""
-        with self.replies.expect(request.response_id) as reply:
-            # Once appended, the journal counts us as a follower (its `reply_to`) until `detached`; a client may
-            # leave during the append, and an append that failed may be there all the same.
-            stream.counted = not request.spec.background
-            await self._append(stream, request, topic)
-            try:
-                async with asyncio.timeout(self._deadline_s(request.spec)):
-                    await _first_word(stream, reply)
-            except TimeoutError as error:
-                self.presence.cancel(stream.id)
-                stream.counted = False
-                raise server_error("The response was not accepted before its deadline.") from error
-            if stream.accepted is None:
-                stream.counted = False
-                raise self._refusal(reply.result())
 
-    async def _append(self, stream: Stream, request: Requested, topic: Topic) -> None:
-        record: Record = ContextRequested(request=request) if topic is CONTEXT else request
-        with _tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
-            try:
-                appended = await self.writer.append(topic, record, trace=inject())
-            except AppendError as error:
-                raise unavailable("The message log did not take the request. Try again.") from error
-            span.set_attributes(names.messaging(topic, "send", appended.partition, appended.offset))
-            span.set_attribute(names.RESPONSE_ID, stream.id.text)
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """What a client asked for: one spec per choice."""
 
-    def _refusal(self, reply: AnyReply) -> ApiError:
-        if not isinstance(reply, Rejected):
-            return server_error(f"Unexpected reply of type {type(reply).__name__}.")
-        retry = {429: self.admission.retry_after_s(), 503: 1}.get(reply.status)
-        return ApiError(
-            reply.status,
-            reply.message,
-            code=reply.code,
-            param=reply.param,
-            error_type=reply.error_type,
-            headers={} if retry is None else {"retry-after": str(retry)},
+    caller: Caller
+    specs: Sequence[ResponseSpec]
+    context: Sequence[Message] | None
+    dialect: Dialect[Any] | None
+    repeatable: Repeatable | None
+
+    @property
+    def spec(self) -> ResponseSpec:
+        """What all choices have in common."""
+        return self.specs[0]
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether history must assemble the context."""
+        return self.context is None and (
+            self.spec.previous_response_id is not None or self.spec.conversation is not None
         )
 
-
-async def _first_word(stream: Stream, reply: "asyncio.Future[AnyReply]") -> None:
-    """Return once the response was accepted or a reply came."""
-    while stream.accepted is None and not reply.done():
-        changed = asyncio.ensure_future(stream.change())
-        awaited: list[asyncio.Future[Any]] = [changed, reply]
-        try:
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            changed.cancel()
+    @property
+    def outlives_client(self) -> bool:
+        """Whether its introduction goes on when its client leaves: another process has it, or the client may come
+        again with its key and must find what became of it."""
+        return self.needs_history or self.repeatable is not None
 
 
-def _needs_context(spec: ResponseSpec) -> bool:
-    return spec.previous_response_id is not None or spec.conversation is not None
+class _RepeatedError(Exception):
+    """The request is an earlier one: its key stands for the holder's responses."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(holder.first)
+        self.holder = holder
+
+
+def _told(decision: Repeated | Conflict) -> Exception:
+    """What becomes of a request whose key is known."""
+    if isinstance(decision, Conflict):
+        message = "This Idempotency-Key was used with another request. Use a new key for a new request."
+        return ApiError(422, message, code="idempotency_key_reused", param="Idempotency-Key")
+    return _RepeatedError(decision.holder)
+
+
+def _most_tokens(submission: _Submission, fitted: Fitted, window: int) -> int:
+    """The most that the request can use: each choice its prompt and the longest answer. What history adds to the
+    prompt is not known yet; it fits the window."""
+    limit = fitted.spec.sampling.max_output_tokens
+    if submission.needs_history:
+        most = window
+    elif not fitted.spec.generate:
+        most = fitted.tokens
+    else:
+        most = window if limit is None else fitted.tokens + limit
+    return most * len(submission.specs)

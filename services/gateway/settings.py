@@ -21,6 +21,11 @@ class GatewaySettings(MeshSettings):
     host: str = Field("127.0.0.1", description="address to listen on; others than loopback need CHATMESH_API_KEYS")
     port: int = env("PORT", 8080, "port to listen on; 0 takes a free one", ge=0, le=65535)
     api_keys: Path | None = Field(None, description="YAML file: key → {tenant, tier}; without it only loopback clients")
+    rate_limits: Path | None = Field(
+        None, description="YAML file: {tiers, tenants} → {requests_per_minute, tokens_per_minute}; without it no limits"
+    )
+    ledger_timeout_s: float = Field(5.0, gt=0, description="how long a request waits for the log to admit it")
+    idempotency_s: float = Field(3600.0, gt=0, description="how long an Idempotency-Key stands for its response")
     model: str = Field("", description="the model whose tokenizer counts prompts; empty: the bundled default")
     deadline_s: float = Field(600.0, gt=0, description="a response that has not ended by then fails")
     background_deadline_s: float = Field(3600.0, gt=0, description="the same with background=true")

@@ -49,15 +49,20 @@ def not_found(response_id: str) -> ApiError:
     return ApiError(404, f"Response with id '{response_id[:80]}' not found.", param="response_id")
 
 
+def retry_after(ms: int) -> dict[str, str]:
+    """When to come again: `retry-after` in whole seconds, rounded up, and `retry-after-ms`, which the SDKs prefer."""
+    at_least_ms = max(1, ms)
+    return {"retry-after": str(-(-at_least_ms // 1000)), "retry-after-ms": str(at_least_ms)}
+
+
 def too_many(message: str, *, retry_after_s: int = 1) -> ApiError:
-    """429 with `retry-after`: back-pressure at the edge (DESIGN 8.8)."""
-    headers = {"retry-after": str(retry_after_s)}
-    return ApiError(429, message, code=RATE_LIMIT, error_type=RATE_LIMIT, headers=headers)
+    """429 with when to come again: back-pressure at the edge (DESIGN 8.8)."""
+    return ApiError(429, message, code=RATE_LIMIT, error_type=RATE_LIMIT, headers=retry_after(1000 * retry_after_s))
 
 
 def unavailable(message: str, *, retry_after_s: int = 1) -> ApiError:
     """503: a part that we need does not answer; the SDKs retry."""
-    headers = {"retry-after": str(retry_after_s)}
+    headers = retry_after(1000 * retry_after_s)
     return ApiError(503, message, code=SERVER_ERROR, error_type=SERVER_ERROR, headers=headers)
 
 

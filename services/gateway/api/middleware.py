@@ -1,40 +1,81 @@
 """What every reply carries, and who is still served. Pure ASGI: it neither buffers a stream nor hides a disconnect."""
 
+import logging
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from services.gateway.api.errors import error_response
+from services.gateway.api.errors import ApiError, bad_request, error_response
 from services.gateway.drain import Drain
+from services.gateway.ledger import Ledger, quota_headers
 from shared.ids import new_id
 
+log = logging.getLogger(__name__)
+
+_API_VERSION = "2020-10-01"
+"""What OpenAI's API has sent as `openai-version` ever since."""
+_MAX_CLIENT_ID = 512
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
 class ReplyHeaders:
-    """`x-request-id` and, over HTTP, the milliseconds until the reply began."""
+    """What every reply carries: an id, the milliseconds until it began, and how a limited caller stands.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `X-Client-Request-Id`, a client's own name for its request, goes to the log only, beside ours; as with OpenAI it
+    must be ASCII of at most 512 characters.
+    """
+
+    def __init__(self, app: ASGIApp, ledger: Ledger) -> None:
         self._app = app
+        self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         request_id = new_id("req")
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         started_s = time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in _STARTS:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                headers["openai-version"] = _API_VERSION
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started_s) * 1000))
+                if (caller := state.get("caller")) is not None:
+                    headers.update(quota_headers(self._ledger.standing(caller)))
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        refusal = _note_client_id(scope, request_id)
+        if refusal is None:
+            await self._app(scope, receive, send_with_headers)
+        else:
+            await refuse(refusal, scope, receive, send_with_headers)
+
+
+def _note_client_id(scope: Scope, request_id: str) -> ApiError | None:
+    """Log the client's own id of the request, if it gave one; the refusal of one that cannot be logged."""
+    name = Headers(scope=scope).get("x-client-request-id")
+    if name is None:
+        return None
+    if len(name) > _MAX_CLIENT_ID or not (name.isascii() and name.isprintable()):
+        message = f"Invalid 'X-Client-Request-Id': at most {_MAX_CLIENT_ID} printable ASCII characters are allowed."
+        return bad_request(message, param="X-Client-Request-Id")
+    log.info("%s is the client's %r", request_id, name)
+    return None
+
+
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request, or a WebSocket's handshake, with an error."""
+    reply = error_response(error)
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(reply)
+    else:
+        await reply(scope, receive, send)
 
 
 class Gate:
@@ -52,8 +93,4 @@ class Gate:
             with self._drain.work():
                 await self._app(scope, receive, send)
         else:
-            refusal = error_response(self._drain.refusal())
-            if scope["type"] == "websocket":
-                await WebSocket(scope, receive, send).send_denial_response(refusal)
-            else:
-                await refusal(scope, receive, send)
+            await refuse(self._drain.refusal(), scope, receive, send)

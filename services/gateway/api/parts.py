@@ -8,6 +8,7 @@ from services.gateway.cancellation import Cancellation
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
+from services.gateway.ledger import Ledger
 from services.gateway.lookup import Lookup
 from services.gateway.settings import GatewaySettings
 from shared.chat import ChatTokenizer
@@ -23,6 +24,7 @@ class Parts:
     admission: Admission
     drain: Drain
     ingress: Ingress
+    ledger: Ledger
     lookup: Lookup
     cancellation: Cancellation
     fanout: Fanout

@@ -55,6 +55,10 @@ class Lease:
         refill = partial(self._fanout.replayed_events, dialect)
         return Cursor(self.stream, dialect, refill, starting_after=starting_after)
 
+    def share(self) -> "Lease":
+        """One more hold on the same stream."""
+        return Lease(self._fanout, self._follower, self.stream)
+
     def release(self) -> None:
         """Leave; a second call does nothing."""
         if self._held:

@@ -1,11 +1,12 @@
 """An event log in memory with the ports of `shared.log`: what the fan-out needs, and a journal that only records."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
-from shared.ids import ResponseId
+from shared.ids import ResponseId, now_ms
 from shared.log import Appended, RawRecord, Replay
+from shared.log.writer import partition_of_key
 from shared.records import Record
 from shared.records.codec import Envelope, encode_value
 from shared.topics import EVENTS, Topic
@@ -123,3 +124,38 @@ class FakeWriter:
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [record for _, record in self.appended if isinstance(record, kind)]
+
+
+class LedgerLog:
+    """`gateway.ledger` in memory: one log over all partitions, read by any number of tails."""
+
+    def __init__(self, partitions: int = 4) -> None:
+        self._partitions = partitions
+        self.records: list[RawRecord] = []
+        self.now_ms: int | None = None
+        self._grown = asyncio.Event()
+
+    def append(self, record: Any, *, value: bytes | None = None) -> None:
+        """Append at `now_ms`, or now; `value` replaces the record's bytes."""
+        partition = partition_of_key(record.subject, self._partitions)
+        offset = sum(other.partition == partition for other in self.records)
+        at_ms = now_ms() if self.now_ms is None else self.now_ms
+        encoded = encode_value(record) if value is None else value
+        self.records.append(RawRecord(partition, offset, at_ms, record.subject, encoded, ()))
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def start_since(self, partitions: Iterable[int], unix_ms: int) -> dict[int, int]:
+        return {number: sum(record.partition == number for record in self.records) for number in partitions}
+
+    async def batches(self) -> AsyncIterator[list[RawRecord]]:
+        read = 0
+        while True:
+            if read < len(self.records):
+                batch, read = self.records[read:], len(self.records)
+                yield batch
+            else:
+                await self._grown.wait()
+
+    async def stop(self) -> None:
+        pass

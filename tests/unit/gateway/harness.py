@@ -15,15 +15,18 @@ from services.gateway.cancellation import Cancellation
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
 from services.gateway.ingress import Ingress
+from services.gateway.introduction import Introduction
+from services.gateway.ledger import Ledger, RateLimits
 from services.gateway.lookup import Lookup
+from services.gateway.repeats import Repeats
 from services.gateway.replies import Replies
 from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
 from shared.records import Cancel, Completed, ContextRequested, GetResponse, Heartbeat, Requested
-from shared.topics import Topic
-from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeWriter
+from shared.topics import LEDGER, Topic
+from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeWriter, LedgerLog
 from tests.unit.gateway.logs import Log
 
 MODEL = "m"
@@ -97,6 +100,8 @@ class Mesh:
     on_cancel: Callable[[Cancel], list[Any]] = lambda cancel: []
     cluster: Cluster = field(default_factory=cluster)
     url: str = ""
+    ledger_log: LedgerLog = field(default_factory=LedgerLog)
+    ledger: Any = None
     replies: Any = None
     fanout: Any = None
     admission: Any = None
@@ -105,6 +110,8 @@ class Mesh:
 
     def appended(self, _: Topic, record: Any) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(record, LEDGER.record_types):
+            self.ledger_log.append(record)
         if isinstance(record, ContextRequested):
             record = record.request
         if isinstance(record, Cancel):
@@ -127,7 +134,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIterator[Mesh]:
+async def gateway(
+    mesh: Mesh, *, keys: bool = False, limits: RateLimits | None = None, **settings: Any
+) -> AsyncIterator[Mesh]:
     """Serve on a free port."""
     options = GatewaySettings(PORT=0, partitions=PARTITIONS, **settings)
     authenticator: Authenticator = LoopbackOnly()
@@ -151,7 +160,12 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
     seen = mesh.cluster
     mesh.fanout, mesh.drain = fanout, Drain()
     admission = mesh.admission = make_admission(options, seen, MODEL)
-    ingress = Ingress(options, admission, tokenizer, seen, fanout, writer, mesh.replies, presence)
+    ledger = mesh.ledger = Ledger(options, "gateway-1", writer, limits or RateLimits(), mesh.ledger_log)
+    await ledger.start()
+    following = asyncio.create_task(ledger.run())
+    introduction = Introduction(admission, writer, mesh.replies, presence)
+    repeats = Repeats(ledger, fanout, writer, seen, options.silent_after_s)
+    ingress = Ingress(options, admission, tokenizer, seen, fanout, introduction, ledger, repeats)
     lookup = Lookup(options, fanout, mesh.log.replay, writer, mesh.replies, options.query_timeout_s)
     parts = Parts(
         settings=options,
@@ -159,6 +173,7 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
         admission=admission,
         drain=mesh.drain,
         ingress=ingress,
+        ledger=ledger,
         lookup=lookup,
         cancellation=Cancellation(lookup, writer, options.cancel_timeout_s),
         fanout=fanout,
@@ -180,5 +195,7 @@ async def gateway(mesh: Mesh, *, keys: bool = False, **settings: Any) -> AsyncIt
             await mesh.server.leave(serving)
             serving.result()
             await ingress.stop()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await fanout.stop()
             await mesh.replies.stop()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.admission import Admission
-from services.gateway.api.errors import ApiError
+from services.gateway.api.errors import ApiError, retry_after
 from services.gateway.load import MAX_RETRY_AFTER_S, DrainMeter, MeshLoad, retry_after_s
 from shared.heartbeats import Cluster
 from shared.records import Heartbeat
@@ -62,7 +62,7 @@ def test_slots_are_bounded_and_given_back() -> None:
     with made.slot():
         with pytest.raises(ApiError) as caught, made.slot():
             pass
-        assert (caught.value.status, caught.value.headers) == (429, {"retry-after": "1"})
+        assert (caught.value.status, caught.value.headers) == (429, retry_after(1000))
     with made.slot():
         assert made.in_flight == 1
 
@@ -114,7 +114,7 @@ def test_without_any_worker_it_is_503_and_a_starting_one_is_waited_for() -> None
     made = cluster()
     beat(made, "moderation")
     error = refused(admission(made))
-    assert (error.status, error.headers) == (503, {"retry-after": "5"})
+    assert (error.status, error.headers) == (503, retry_after(5000))
     assert MODEL in error.message
     beat(made, "inference", 1, state="starting", model="another")
     assert refused(admission(made)).status == 503
@@ -134,7 +134,7 @@ def test_when_no_beats_come_it_is_503_until_they_come_again() -> None:
     made = admission(beats, clock)
     clock.now_s = 3.5
     error = refused(made)
-    assert (error.status, error.headers) == (503, {"retry-after": "1"})
+    assert (error.status, error.headers) == (503, retry_after(1000))
     beat(beats, "moderation", at_ms=1500)
     with made.entry():
         pass
