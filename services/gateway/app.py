@@ -19,9 +19,11 @@ from services.gateway.api.realtime import connect
 from services.gateway.api.surface import http_routes
 from services.gateway.auth import ApiKeys, Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.deletion import Deletion
 from services.gateway.descriptors import allow_streams
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout, Scans
+from services.gateway.history import History
 from services.gateway.ingress import Ingress
 from services.gateway.introduction import Introduction
 from services.gateway.ledger import Ledger, RateLimits, load_rate_limits
@@ -118,7 +120,9 @@ async def _connected(
     life.spawn("followers", fanout.failed())
     life.spawn("homes", _keep_home(fanout, watcher, heart))
     life.spawn("admission", _measure(admission, settings.heartbeat_ms / 1000))
-    lookup = Lookup(settings, fanout, scans.replay, writer, replies, settings.query_timeout_s)
+    history = History(writer, replies, settings.query_timeout_s)
+    lookup = Lookup(settings, fanout, scans.replay, history)
+    cancellation = Cancellation(lookup, writer, settings.cancel_timeout_s)
     return Parts(
         settings=settings,
         authenticator=authenticator,
@@ -127,7 +131,9 @@ async def _connected(
         ingress=ingress,
         ledger=ledger,
         lookup=lookup,
-        cancellation=Cancellation(lookup, writer, settings.cancel_timeout_s),
+        cancellation=cancellation,
+        deletion=Deletion(lookup, cancellation, history, writer, settings.cancel_timeout_s),
+        history=history,
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,

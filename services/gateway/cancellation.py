@@ -35,10 +35,11 @@ class Cancellation:
             return _cancelled(_projected(followed))
         with followed as lease:
             if not lease.stream.ended:
-                await self._end(lease.stream)
+                await self.end(lease.stream)
             return _cancelled(ResponsesProjection(lease.stream.id, lease.stream.fold))
 
-    async def _end(self, stream: Stream) -> None:
+    async def end(self, stream: Stream) -> None:
+        """Cancel what still runs; return at its end, whatever that is. Raises ApiError 503."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self._append(stream.id)

@@ -1,20 +1,17 @@
 """A response by its id: from a live buffer, else from the log, else from history."""
 
-import asyncio
 from dataclasses import dataclass
 
 from services.gateway.api.errors import ApiError, not_found, unavailable
 from services.gateway.auth import Caller
 from services.gateway.fanout import Fanout, Lease, ReplayLog
+from services.gateway.history import History
 from services.gateway.projections import ResponsesProjection
-from services.gateway.replies import Replies
-from shared.errors import AppendError, InvalidIdError, LogError, ReplayGoneError
-from shared.ids import ResponseId, new_id, parse_response_id, response_id_text
-from shared.log import LogWriter
-from shared.records import GetResponse, ResponseFound
+from shared.errors import InvalidIdError, LogError, ReplayGoneError
+from shared.folds import EventFold
+from shared.ids import ResponseId, parse_response_id, response_id_text
+from shared.records import ResponseFound
 from shared.settings import MeshSettings
-from shared.telemetry import inject
-from shared.topics import HISTORY_QUERIES
 
 
 @dataclass(frozen=True)
@@ -24,12 +21,10 @@ class Lookup:
     settings: MeshSettings
     fanout: Fanout
     replay: ReplayLog
-    writer: LogWriter
-    replies: Replies
-    query_timeout_s: float
+    history: History
 
     async def find(self, caller: Caller, text: str) -> ResponsesProjection:
-        """The response as of now, accepted at least. Raises ApiError 404, 503."""
+        """The response as of now, accepted at least. Raises ApiError 404 (also for what is not to be kept), 503."""
         response_id = self.parse(text)
         stream = self.fanout.find(response_id)
         if stream is not None:
@@ -40,7 +35,10 @@ class Lookup:
             found = await self._stored(caller, response_id)
             projection.feed(found.accepted)
             projection.feed(found.terminal)
-        return _owned(caller, response_id, projection)
+        _owned(caller, response_id, projection.fold)
+        if not is_kept(projection.fold):
+            raise not_found(response_id.text)
+        return projection
 
     async def follow(self, caller: Caller, text: str) -> Lease | ResponseFound:
         """The response's stream, or, when only the store still has it, how it began and ended.
@@ -58,7 +56,7 @@ class Lookup:
             # Not from the log once more: by now it could be there, and then it has no end yet.
             return await self._stored(caller, response_id)
         try:
-            _owned(caller, response_id, ResponsesProjection(response_id, lease.stream.fold))
+            _owned(caller, response_id, lease.stream.fold)
         except ApiError:
             lease.release()
             raise
@@ -88,26 +86,17 @@ class Lookup:
 
     async def _stored(self, caller: Caller, response_id: ResponseId) -> ResponseFound:
         """What history kept of the caller's response: the first record and the last one. Raises ApiError 404, 503."""
-        query = GetResponse(
-            correlation_id=new_id("query"),
-            reply_to=self.replies.address,
-            tenant=caller.tenant,
-            response_id=response_id.text,
-        )
-        with self.replies.expect(query.correlation_id) as reply:
-            try:
-                async with asyncio.timeout(self.query_timeout_s):
-                    await self.writer.append(HISTORY_QUERIES, query, trace=inject())
-                    answer = await reply
-            except (TimeoutError, AppendError) as error:
-                raise unavailable("The history of responses does not answer. Try again.") from error
-        if not isinstance(answer, ResponseFound) or answer.accepted.tenant != caller.tenant:
+        found = await self.history.response(caller.tenant, response_id)
+        if found is None or found.accepted.tenant != caller.tenant:
             raise not_found(response_id.text)
-        return answer
+        return found
 
 
-def _owned(caller: Caller, response_id: ResponseId, projection: ResponsesProjection) -> ResponsesProjection:
-    accepted = projection.fold.accepted
-    if accepted is None or projection.fold.deleted or accepted.tenant != caller.tenant:
+def is_kept(fold: EventFold) -> bool:
+    """Whether the response was to be stored: else its stream may be read as long as the log has it, and that is all."""
+    return fold.accepted is not None and fold.accepted.spec.store
+
+
+def _owned(caller: Caller, response_id: ResponseId, fold: EventFold) -> None:
+    if fold.accepted is None or fold.deleted or fold.accepted.tenant != caller.tenant:
         raise not_found(response_id.text)
-    return projection

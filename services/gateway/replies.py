@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from shared.errors import RecordError
 from shared.log import Tail, decode
 from shared.log.writer import partition_of_key
-from shared.records import Rejected, Reply, ReplyAddress, ResponseFound
+from shared.records import InputCounted, Rejected, Reply, ReplyAddress, ResponseErased, ResponseFound
 from shared.settings import MeshSettings
 from shared.topics import REPLIES, Service
 
 log = logging.getLogger(__name__)
 
-AnyReply = Rejected | ResponseFound
+AnyReply = Rejected | ResponseFound | ResponseErased | InputCounted
 
 
 class Replies:

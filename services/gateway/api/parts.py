@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.deletion import Deletion
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
+from services.gateway.history import History
 from services.gateway.ingress import Ingress
 from services.gateway.ledger import Ledger
 from services.gateway.lookup import Lookup
@@ -27,6 +29,8 @@ class Parts:
     ledger: Ledger
     lookup: Lookup
     cancellation: Cancellation
+    deletion: Deletion
+    history: History
     fanout: Fanout
     cluster: Cluster
     tokenizer: ChatTokenizer

@@ -172,6 +172,54 @@ class Response(Reply):
     tool_usage: None
 
 
+class DeletedResponse(Reply):
+    """The response is no more."""
+
+    id: str = Field(pattern="^resp_[0-9a-f]{32}$")
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class InputText(Reply):
+    """A part of what a client said."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class InputItem(Reply):
+    """A message of a request."""
+
+    id: str = Field(min_length=1)
+    type: Literal["message"]
+    status: Literal["completed"]
+    role: Literal["user", "system", "developer"]
+    content: list[InputText]
+
+
+class SentBack(OutputMessage):
+    """What an assistant said, in a request; with the id that the client gave it."""
+
+    id: str = Field(min_length=1)
+
+
+class InputItemList(Reply):
+    """A page of them; the ids are null where it is empty."""
+
+    object: Literal["list"]
+    data: list[InputItem | SentBack]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class InputTokens(Reply):
+    """The length of a prompt."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
+
+
 class Model(Reply):
     """A model that a living worker serves."""
 

@@ -11,6 +11,7 @@ from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
 from services.gateway.api.errors import bad_request, json_response, server_error
 from services.gateway.api.parts import Parts
+from services.gateway.api.query import check_include, check_obfuscation, flag
 from services.gateway.api.schema import parse_create
 from services.gateway.api.sse import Endpoint
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
@@ -18,7 +19,7 @@ from services.gateway.fanout import Cursor, Lease, Stream
 from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
 from shared.records import Failed
 
-__all__ = ["Endpoint", "cancel", "create", "retrieve", "starting_after_of"]
+__all__ = ["Endpoint", "cancel", "create", "delete", "retrieve", "starting_after_of"]
 
 
 async def create(request: Request, send: Send) -> None:
@@ -50,7 +51,9 @@ async def retrieve(request: Request, send: Send) -> None:
     with server_span(request, "GET", "/v1/responses/{response_id}"):
         caller = parts.authenticator.caller(request)
         response_id = request.path_params["response_id"]
-        if not _flag(request, "stream"):
+        check_include(request.query_params)
+        check_obfuscation(request.query_params)
+        if not flag(request.query_params, "stream"):
             found = await parts.lookup.find(caller, response_id)
             await sse.reply(json_response(found.response()), request, send)
             return
@@ -83,6 +86,20 @@ async def cancel(request: Request, send: Send) -> None:
         await until_disconnect(request.receive, parts.drain, serve())
 
 
+async def delete(request: Request, send: Send) -> None:
+    """DELETE /v1/responses/{id}: also of one that still runs, which is cancelled first."""
+    parts: Parts = request.app.state.parts
+    with server_span(request, "DELETE", "/v1/responses/{response_id}"):
+        caller = parts.authenticator.caller(request)
+
+        async def serve() -> None:
+            deleted = await parts.deletion.delete(caller, request.path_params["response_id"])
+            content = {"id": deleted.text, "object": "response", "deleted": True}
+            await sse.reply(json_response(content), request, send)
+
+        await until_disconnect(request.receive, parts.drain, serve())
+
+
 def starting_after_of(text: str | None) -> int:
     """The sequence number in a query, -1 without one. Raises ApiError 400."""
     if text is None:
@@ -105,10 +122,3 @@ async def _final(stream: Stream, *, wait: bool) -> Response:
 async def _events(cursor: Cursor[ClientEvent]) -> AsyncGenerator[Iterable[bytes], None]:
     while events := await cursor.batch():
         yield (event.sse() for event in events)
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false").lower()
-    if value not in ("true", "false", "1", "0"):
-        raise bad_request(f"'{name}' must be true or false.", param=name)
-    return value in ("true", "1")

@@ -15,11 +15,14 @@ from services.gateway.api import chat, replies
 from services.gateway.api.chat_replies import ChatCompletion
 from services.gateway.api.chat_schema import CreateCompletion
 from services.gateway.api.health import healthz, readyz
+from services.gateway.api.input_items import list_input_items
+from services.gateway.api.input_tokens import CountInputTokens, count_input_tokens
 from services.gateway.api.models import list_models, retrieve_model
 from services.gateway.api.openapi import document
 from services.gateway.api.operations import Operation, Parameter
-from services.gateway.api.responses import Endpoint, cancel, create, retrieve
-from services.gateway.api.schema import CreateResponse
+from services.gateway.api.paging import MAX_ITEMS
+from services.gateway.api.responses import Endpoint, cancel, create, delete, retrieve
+from services.gateway.api.schema import LOGPROBS, CreateResponse
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "openapi.json"
 
@@ -38,6 +41,19 @@ _CHUNKS = (
 _RESPONSE_ID = Parameter("response_id", {"type": "string", "minLength": 1}, "`resp_…`, or a `chatcmpl-…`", "path")
 _STREAM = Parameter(
     "stream", {"type": "string", "enum": ["true", "false", "1", "0"]}, "whether to send events instead of one object"
+)
+_INCLUDE = Parameter(
+    "include[]",
+    {"type": "array", "items": {"const": LOGPROBS}},
+    "`include` means the same; log probabilities are there wherever the response was asked for them",
+)
+_OBFUSCATION = Parameter(
+    "include_obfuscation", {"type": "string", "enum": ["false", "0"]}, "with `stream`: events are never padded"
+)
+_PAGE = (
+    Parameter("after", {"type": "string"}, "the id of the last item of the page before"),
+    Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_ITEMS}, "items per page, 20 if not said"),
+    Parameter("order", {"type": "string", "enum": ["asc", "desc"]}, "`desc` if not said: the newest first"),
 )
 _STARTING_AFTER = Parameter(
     "starting_after",
@@ -59,7 +75,22 @@ OPERATIONS = (
     Operation(
         "GET", "/v1/responses/{response_id}", Endpoint(retrieve), "retrieveResponse",
         "A response as of now, or its events, replayed and then live.", replies.Response, streams=_EVENTS,
-        parameters=(_RESPONSE_ID, _STREAM, _STARTING_AFTER), errors=(400, 404, 429),
+        parameters=(_RESPONSE_ID, _STREAM, _STARTING_AFTER, _INCLUDE, _OBFUSCATION), errors=(400, 404, 429),
+    ),
+    Operation(
+        "DELETE", "/v1/responses/{response_id}", Endpoint(delete), "deleteResponse",
+        "Forget a response, which is cancelled first if it still runs: nobody finds it any more.",
+        replies.DeletedResponse, parameters=(_RESPONSE_ID,), errors=(404,),
+    ),
+    Operation(
+        "GET", "/v1/responses/{response_id}/input_items", Endpoint(list_input_items), "listInputItems",
+        "What the request itself brought, without its instructions and the turns before it.", replies.InputItemList,
+        parameters=(_RESPONSE_ID, *_PAGE, _INCLUDE), errors=(400, 404),
+    ),
+    Operation(
+        "POST", "/v1/responses/input_tokens", Endpoint(count_input_tokens), "countInputTokens",
+        "How long the prompt of a request would be, stored context included.", replies.InputTokens,
+        body=CountInputTokens, errors=(404,),
     ),
     Operation(
         "POST", "/v1/responses/{response_id}/cancel", Endpoint(cancel), "cancelResponse",

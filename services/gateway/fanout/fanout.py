@@ -55,6 +55,10 @@ class Lease:
         refill = partial(self._fanout.replayed_events, dialect)
         return Cursor(self.stream, dialect, refill, starting_after=starting_after)
 
+    def follow_beyond_the_end(self) -> None:
+        """See also what comes after the response's end: its deletion."""
+        self._fanout.follow_beyond_the_end(self._follower, self.stream)
+
     def share(self) -> "Lease":
         """One more hold on the same stream."""
         return Lease(self._fanout, self._follower, self.stream)
@@ -154,9 +158,12 @@ class Fanout:
         return self._lease(self._home, Stream(response_id, dialect))
 
     def find(self, response_id: ResponseId) -> Stream | None:
-        """The response's stream if somebody here follows it and it is up to date."""
+        """The response's stream if somebody here follows it and it is up to date.
+
+        One that has ended is not: nobody follows what comes after, and it may have been deleted.
+        """
         found = self._streams.get(response_id.text)
-        return None if found is None or response_id.text in self._catching_up else found[1]
+        return None if found is None or response_id.text in self._catching_up or found[1].ended else found[1]
 
     async def attach(self, response_id: ResponseId) -> Lease | None:
         """Follow a response from its beginning, also a deleted one: by the buffer, or by replay and then live.
@@ -170,6 +177,8 @@ class Fanout:
             catching_up = self._catching_up.get(response_id.text)
             if catching_up is not None:
                 await asyncio.shield(catching_up)
+            elif lease.stream.ended:
+                await self._look_again(lease.stream)
         except BaseException:
             lease.release()
             raise
@@ -238,6 +247,16 @@ class Fanout:
         if not follower.begun:
             follower.start_at(replay.next_offset, self._ended)
         stream.counted = not stream.accepted.spec.background
+
+    async def _look_again(self, stream: Stream) -> None:
+        """Whether a response that had ended was deleted since: its stream may follow nothing any more."""
+        replay = await self._replay(stream.id)
+        stream.prime(replay.records, replay.next_offset)
+
+    def follow_beyond_the_end(self, follower: Follower, stream: Stream) -> None:
+        """Let the stream see every record that is appended after this call, even if all it had to say is said."""
+        if not follower.begun:
+            follower.start_at(stream.next_offset, self._ended)
 
     def _follower_of(self, partition: int) -> Follower:
         if self._home is not None and partition in self._home.partitions:

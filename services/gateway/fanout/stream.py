@@ -43,7 +43,8 @@ class Stream:
         """Whether the journal counts this gateway among the response's followers."""
         self._views: dict[Dialect[Any], View[Any]] = {}
         self._clock = clock
-        self._next_offset = 0
+        self.next_offset = 0
+        """Behind the last record that was seen."""
         self._held_back: list[Envelope[Any]] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._crowd = _CROWD
@@ -81,7 +82,7 @@ class Stream:
         held_back, self._held_back = self._held_back or [], None
         for envelope in records:
             self.take(envelope)
-        self._next_offset = max(self._next_offset, next_offset)
+        self.next_offset = max(self.next_offset, next_offset)
         for envelope in held_back:
             self.take(envelope)
 
@@ -90,9 +91,9 @@ class Stream:
         if self._held_back is not None:
             self._held_back.append(envelope)
             return 0
-        if envelope.offset < self._next_offset:
+        if envelope.offset < self.next_offset:
             return 0
-        self._next_offset = envelope.offset + 1
+        self.next_offset = envelope.offset + 1
         counted, grown = self.fold.apply(envelope.record), 0
         if counted is not None:
             now_s = self._clock()

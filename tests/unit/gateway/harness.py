@@ -12,8 +12,10 @@ from services.gateway.api.parts import Parts
 from services.gateway.app import make_admission, make_app
 from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
 from services.gateway.cancellation import Cancellation
+from services.gateway.deletion import Deletion
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
+from services.gateway.history import History
 from services.gateway.ingress import Ingress
 from services.gateway.introduction import Introduction
 from services.gateway.ledger import Ledger, RateLimits
@@ -24,7 +26,7 @@ from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
-from shared.records import Cancel, Completed, ContextRequested, GetResponse, Heartbeat, Requested
+from shared.records import Cancel, Completed, ContextRequested, Delete, Heartbeat, Query, Requested
 from shared.topics import LEDGER, Topic
 from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeWriter, LedgerLog
 from tests.unit.gateway.logs import Log
@@ -96,8 +98,9 @@ class Mesh:
     log: FakeLog = field(default_factory=FakeLog)
     writer: FakeWriter = field(default_factory=FakeWriter)
     presence: FakePresence = field(default_factory=FakePresence)
-    on_query: Callable[[GetResponse], Any] = lambda query: None
+    on_query: Callable[[Any], Any] = lambda query: None
     on_cancel: Callable[[Cancel], list[Any]] = lambda cancel: []
+    on_delete: Callable[[Delete], list[Any]] = lambda delete: []
     cluster: Cluster = field(default_factory=cluster)
     url: str = ""
     ledger_log: LedgerLog = field(default_factory=LedgerLog)
@@ -116,9 +119,11 @@ class Mesh:
             record = record.request
         if isinstance(record, Cancel):
             loop.call_soon(self.publish, self.on_cancel(record))
+        if isinstance(record, Delete):
+            loop.call_soon(self.publish, self.on_delete(record))
         if isinstance(record, Requested):
             loop.call_soon(self.publish, self.script(self, record))
-        if isinstance(record, GetResponse) and (reply := self.on_query(record)) is not None:
+        if isinstance(record, Query) and (reply := self.on_query(record)) is not None:
             loop.call_soon(self.replies.deliver, reply)
 
     def publish(self, records: list[Any]) -> None:
@@ -166,7 +171,9 @@ async def gateway(
     introduction = Introduction(admission, writer, mesh.replies, presence)
     repeats = Repeats(ledger, fanout, writer, seen, options.silent_after_s)
     ingress = Ingress(options, admission, tokenizer, seen, fanout, introduction, ledger, repeats)
-    lookup = Lookup(options, fanout, mesh.log.replay, writer, mesh.replies, options.query_timeout_s)
+    history = History(writer, mesh.replies, options.query_timeout_s)
+    lookup = Lookup(options, fanout, mesh.log.replay, history)
+    cancellation = Cancellation(lookup, writer, options.cancel_timeout_s)
     parts = Parts(
         settings=options,
         authenticator=authenticator,
@@ -175,7 +182,9 @@ async def gateway(
         ingress=ingress,
         ledger=ledger,
         lookup=lookup,
-        cancellation=Cancellation(lookup, writer, options.cancel_timeout_s),
+        cancellation=cancellation,
+        deletion=Deletion(lookup, cancellation, history, writer, options.cancel_timeout_s),
+        history=history,
         fanout=fanout,
         cluster=seen,
         tokenizer=tokenizer,

@@ -1,0 +1,104 @@
+"""What a gateway asks of history, and what it does not know itself: questions and answers over the log."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TypeVar
+
+from services.gateway.api.errors import ApiError, server_error, unavailable
+from services.gateway.replies import AnyReply, Replies
+from shared.errors import AppendError
+from shared.ids import ResponseId, new_id, now_ms
+from shared.log import LogWriter
+from shared.records import (
+    CountInput,
+    EraseResponse,
+    GetResponse,
+    InputCounted,
+    Query,
+    Rejected,
+    ResponseErased,
+    ResponseFound,
+    ResponseSpec,
+)
+from shared.telemetry import inject
+from shared.topics import HISTORY_QUERIES
+
+
+@dataclass(frozen=True)
+class History:
+    """Every method raises ApiError 503 when no answer comes within `timeout_s`."""
+
+    writer: LogWriter
+    replies: Replies
+    timeout_s: float
+
+    async def response(self, tenant: str, response_id: ResponseId) -> ResponseFound | None:
+        """How a response of the tenant's began and ended; None if there is none."""
+        answer = await self._ask(
+            GetResponse(
+                correlation_id=new_id("query"),
+                reply_to=self.replies.address,
+                tenant=tenant,
+                response_id=response_id.text,
+            )
+        )
+        if isinstance(answer, Rejected) and answer.status == 404:
+            return None
+        return _expected(ResponseFound, answer)
+
+    async def erase(self, tenant: str, response_id: ResponseId) -> None:
+        """When this returns, the store has nothing of the response and takes nothing of it any more."""
+        answer = await self._ask(
+            EraseResponse(
+                correlation_id=new_id("query"),
+                reply_to=self.replies.address,
+                tenant=tenant,
+                response_id=response_id.text,
+            )
+        )
+        _expected(ResponseErased, answer)
+
+    async def count_input(self, tenant: str, spec: ResponseSpec) -> int:
+        """The tokens of the prompt that `spec` would have with its stored context. Raises what a request would."""
+        answer = await self._ask(
+            CountInput(
+                correlation_id=new_id("query"),
+                reply_to=self.replies.address,
+                tenant=tenant,
+                spec=spec,
+                deadline_ms=now_ms() + int(self.timeout_s * 1000),
+            )
+        )
+        return _expected(InputCounted, answer).input_tokens
+
+    async def _ask(self, query: Query) -> AnyReply:
+        with self.replies.expect(query.correlation_id) as reply:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    await self.writer.append(HISTORY_QUERIES, query, trace=inject())
+                    return await reply
+            except (TimeoutError, AppendError) as error:
+                raise unavailable("The history of responses does not answer. Try again.") from error
+
+
+A = TypeVar("A", bound=AnyReply)
+
+
+def _expected(kind: type[A], answer: AnyReply) -> A:
+    if isinstance(answer, kind):
+        return answer
+    if isinstance(answer, Rejected):
+        raise refusal(answer)
+    raise server_error(f"Unexpected reply of type {type(answer).__name__}.")
+
+
+def refusal(rejected: Rejected) -> ApiError:
+    """What another service refused, as its client reads it."""
+    return ApiError(
+        rejected.status,
+        rejected.message,
+        code=rejected.code,
+        param=rejected.param,
+        error_type=rejected.error_type,
+        headers={"retry-after": "1"} if rejected.status == 503 else {},
+    )
