@@ -244,7 +244,7 @@ async def test_a_completion_is_a_response_to_everybody_else() -> None:
 
     mesh = Mesh(only_accept, on_cancel=cancelled)
     async with strict(mesh) as client:
-        stream = await client.chat.completions.create(stream=True, **ASK)
+        stream = await client.chat.completions.create(stream=True, store=True, **ASK)
         completion_id = (await anext(aiter(stream))).id
         mesh.publish([log_of(mesh.requests[0]).delta(0, "Hel")])
         assert (await anext(aiter(stream))).choices[0].delta.content == "Hel"
