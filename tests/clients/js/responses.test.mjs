@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import OpenAI from 'openai';
+
 import { all, client, counted, FIRST, LONG, MODEL, said, SECOND, TEXT } from './mesh.mjs';
 
 const ORDER = [
@@ -142,6 +144,33 @@ test('cancel', async () => {
   const ended = await other.responses.cancel(begun.id);
   assert.equal(ended.status, 'cancelled');
   assert.ok(LONG.startsWith(ended.output.map((item) => item.content[0].text).join('')));
+});
+
+test('delete', async () => {
+  const created = await openai.responses.create({ model: MODEL, input: TEXT });
+  await openai.responses.delete(created.id);
+  for (const reader of [openai, other]) {
+    await assert.rejects(reader.responses.retrieve(created.id), OpenAI.NotFoundError);
+  }
+});
+
+test('input items, over pages', async () => {
+  const words = Array.from({ length: 7 }, (_, n) => `item ${n}`);
+  const input = words.map((content) => ({ role: 'user', content }));
+  const created = await openai.responses.create({ model: MODEL, input });
+  const items = await all(other.responses.inputItems.list(created.id, { limit: 3, order: 'asc' }));
+  assert.deepEqual(items.map((item) => item.content[0].text), words);
+});
+
+test('input tokens', async () => {
+  const counted = await openai.responses.inputTokens.count({ model: MODEL, input: TEXT });
+  const { usage } = await openai.responses.create({ model: MODEL, input: TEXT });
+  assert.equal(counted.input_tokens, usage.input_tokens);
+});
+
+test('nobody finds what was not stored', async () => {
+  const created = await openai.responses.create({ model: MODEL, input: TEXT, store: false });
+  await assert.rejects(other.responses.retrieve(created.id), OpenAI.NotFoundError);
 });
 
 test('an aborted stream ends without an error', async () => {
