@@ -19,7 +19,7 @@ ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
-.PHONY: help run test unit integration check bench chaos chaos-short kafka lock openapi clean
+.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka lock openapi clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -54,6 +54,9 @@ chaos: $(ENVIRONMENT) ## every kind of fault 200 times under streams on Apache K
 
 chaos-short: $(ENVIRONMENT) ## every kind of fault once, and every scenario, on Apache Kafka, in about five minutes
 	@$(PYTEST) tests/chaos --broker=kafka -rP $(ARGS)
+
+fuzz: $(ENVIRONMENT) ## hostile HTTP, bodies and WebSocket frames, 100,000 of them: ARGS="--examples 20000 --seed 7"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints its address; KAFKA_PORT=9092
 	@exec $(BIN)/python -m deploy.brokers kafka $(KAFKA_PORT)
