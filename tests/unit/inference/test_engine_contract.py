@@ -212,6 +212,42 @@ async def test_a_seed_repeats_itself_also_after_a_takeover(rig: Rig) -> None:
     assert await rig.run(replace(request, id="over", primed_ids=first[:3], max_new_tokens=3)) == first[3:]
 
 
+async def test_a_seed_repeats_itself_with_penalties_beside_others(rig: Rig) -> None:
+    request = replace(
+        rig.request("first", new=8, temperature=0.9), seed=3, presence_penalty=0.5, frequency_penalty=0.5, logprobs=1
+    )
+    first = await rig.run(request)
+    assert await rig.run(replace(request, id="again")) == first
+    assert await rig.run(replace(request, id="over", primed_ids=first[:5], max_new_tokens=3)) == first[5:]
+
+
+async def test_penalties_end_repetition(rig: Rig) -> None:
+    """The greedy answer to this repeats itself; with every token forbidden that was said it cannot."""
+    request = replace(rig.request("repeats", "Repeat: no no no no no no", new=24), eos_ids=frozenset())
+    repeated = await rig.run(request)
+    if is_model(rig):
+        never_again = await rig.run(replace(request, id="varies", presence_penalty=2.0, frequency_penalty=2.0))
+        assert len(set(never_again)) > len(set(repeated))
+        forbidden = await rig.run(replace(request, id="forbidden", presence_penalty=1_000.0))
+        assert len(set(forbidden)) == 24
+    else:
+        assert await rig.run(replace(request, id="scripts have nothing to weigh", presence_penalty=2.0)) == repeated
+
+
+async def test_who_asks_gets_log_probabilities_for_each_id_and_nobody_else(rig: Rig) -> None:
+    asking = [replace(rig.request(f"top{n}", new=5), logprobs=n) for n in (0, 3, 20)]
+    answers = await asyncio.gather(*map(rig.run, [*asking, rig.request("silent", new=5)]))
+    for request, ids in zip(asking, answers, strict=False):
+        told = [likelihood for output in rig.outputs[request.id] for likelihood in output.logprobs]
+        assert len(told) == len(ids)
+        for token, likelihood in zip(ids, told, strict=True):
+            assert len(likelihood.top) == (min(1, request.logprobs or 0) if not is_model(rig) else request.logprobs)
+            assert likelihood.logprob <= 0
+            assert not likelihood.top or likelihood.top[0] == (token, likelihood.logprob), "greedy says the likeliest"
+            assert [p for _, p in likelihood.top] == sorted((p for _, p in likelihood.top), reverse=True)
+    assert all(output.logprobs == () for output in rig.outputs["silent"])
+
+
 async def test_a_batch_reports_once_per_step(rig: Rig) -> None:
     steps, batches = rig.engine.steps, rig.batches
     await asyncio.gather(*(rig.run(rig.request(f"r{n}")) for n in range(SLOTS)))
