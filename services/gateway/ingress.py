@@ -27,6 +27,7 @@ from services.gateway.ledger import (
     Repeated,
     limited_error,
 )
+from services.gateway.past import Past
 from services.gateway.projections import RESPONSES, Dialect
 from services.gateway.prompt import Fitted, fit
 from services.gateway.repeats import Repeats
@@ -36,7 +37,7 @@ from services.gateway.tiers import served_tier
 from shared.chat import ChatTokenizer
 from shared.heartbeats import Cluster
 from shared.ids import new_response_id, parse_response_id
-from shared.records import Message, Requested, ResponseSpec
+from shared.records import ContextRequested, Message, Requested, ResponseSpec
 
 log = logging.getLogger(__name__)
 
@@ -60,19 +61,20 @@ class Ingress:
         self,
         caller: Caller,
         spec: ResponseSpec,
-        context: Sequence[Message] | None = None,
+        past: Past | None = None,
         *,
         dialect: Dialect[Any] | None = RESPONSES,
         repeatable: Repeatable | None = None,
     ) -> Lease:
         """Request the response; returns once it was accepted, with its stream.
 
-        `context`: the messages before this request's, where the gateway knows them itself; None leaves them to
-        history. `dialect`: in which the response will be read as it comes; None for one that is wanted whole.
+        `past`: what was said before it; None: what history tells of the response that it goes on from.
+        `dialect`: in which the response will be read as it comes; None for one that is wanted whole.
         `repeatable`: what makes this the same request as an earlier one, whose response it then is.
         Raises ApiError: what the ledger, admission, validation, screening or history refused, or the deadline.
         """
-        (lease,) = await self._submitted(_Submission(caller, [spec], context, dialect, repeatable))
+        past = past or Past(spec.previous_response_id)
+        (lease,) = await self._submitted(_Submission(caller, [spec], past, dialect, repeatable))
         return lease
 
     async def submit_all(
@@ -87,7 +89,8 @@ class Ingress:
 
         Raises ApiError: what the first one that was refused was told.
         """
-        return await self._submitted(_Submission(caller, specs, None, dialect, repeatable))
+        past = Past(specs[0].previous_response_id)
+        return await self._submitted(_Submission(caller, specs, past, dialect, repeatable))
 
     async def stop(self) -> None:
         """Give up the introductions whose clients left."""
@@ -152,7 +155,7 @@ class Ingress:
             for _ in submission.specs:
                 entries.enter_context(self.admission.entry())
             # Tokenizing a megabyte takes long enough to stall every stream of this process.
-            fitted = await asyncio.to_thread(fit, self.tokenizer, submission.spec, window, submission.context or ())
+            fitted = await asyncio.to_thread(fit, self.tokenizer, submission.spec, window, submission.own_context)
             requests = [self._request(submission, fitted, spec) for spec in submission.specs]
             receipt = await self._charged(submission, requests, _most_tokens(submission, fitted, window), replaces)
             try:
@@ -197,7 +200,8 @@ class Ingress:
         return leases
 
     async def _introduce(self, submission: "_Submission", lease: Lease, request: Requested) -> None:
-        await self.introduction.introduce(lease.stream, request, through_history=submission.needs_history)
+        record = ContextRequested(request=request, base=submission.past.base) if submission.needs_history else request
+        await self.introduction.introduce(lease.stream, record)
 
     def _abandon(self, lease: Lease, way: "asyncio.Task[None]", submission: "_Submission", *, refused: bool) -> None:
         """Leave a choice whose request does not go on. While history assembles the context, the journal has no
@@ -242,7 +246,7 @@ class Ingress:
             created_ms=response_id.created_ms,
             deadline_ms=response_id.created_ms + int(self._deadline_s(spec) * 1000),
             input_tokens=fitted.tokens,
-            context=list(fitted.context),
+            context=list(submission.past.messages if submission.needs_history else fitted.context),
             priority=priority,
             reply_to=self.introduction.replies.address,
         )
@@ -257,7 +261,7 @@ class _Submission:
 
     caller: Caller
     specs: Sequence[ResponseSpec]
-    context: Sequence[Message] | None
+    past: Past
     dialect: Dialect[Any] | None
     repeatable: Repeatable | None
 
@@ -269,9 +273,12 @@ class _Submission:
     @property
     def needs_history(self) -> bool:
         """Whether history must assemble the context."""
-        return self.context is None and (
-            self.spec.previous_response_id is not None or self.spec.conversation is not None
-        )
+        return self.past.base is not None or self.spec.conversation is not None
+
+    @property
+    def own_context(self) -> Sequence[Message]:
+        """What of the past must fit the window here: history counts all of what it assembles."""
+        return () if self.needs_history else self.past.messages
 
     @property
     def outlives_client(self) -> bool:

@@ -14,9 +14,9 @@ from services.gateway.presence import JournalPresence
 from services.gateway.replies import AnyReply, Replies
 from shared.errors import AppendError
 from shared.log import LogWriter
-from shared.records import ContextRequested, Record, Rejected, Requested
+from shared.records import ContextRequested, Rejected, Requested
 from shared.telemetry import inject, names
-from shared.topics import CONTEXT, JOURNAL, Topic
+from shared.topics import CONTEXT, JOURNAL
 
 _tracer = trace.get_tracer("chatmesh.gateway")
 
@@ -30,16 +30,17 @@ class Introduction:
     replies: Replies
     presence: JournalPresence
 
-    async def introduce(self, stream: Stream, request: Requested, *, through_history: bool) -> None:
-        """Append the request, to the journal or through history; wait until it is accepted or refused.
+    async def introduce(self, stream: Stream, record: Requested | ContextRequested) -> None:
+        """Append the request, to the journal or to history; wait until it is accepted or refused.
 
         Raises ApiError: what moderation or history refused, 503 if the log takes no request, 500 at the deadline.
         """
+        request = record.request if isinstance(record, ContextRequested) else record
         with self.replies.expect(request.response_id) as reply:
             # Once appended, the journal counts us as a follower (its `reply_to`) until `detached`; a client may
             # leave during the append, and an append that failed may be there all the same.
             stream.counted = not request.spec.background
-            await self._append(stream, request, CONTEXT if through_history else JOURNAL)
+            await self._append(stream, record)
             try:
                 async with asyncio.timeout((request.deadline_ms - request.created_ms) / 1000):
                     await _first_word(stream, reply)
@@ -51,8 +52,8 @@ class Introduction:
                 stream.counted = False
                 raise self._refusal(reply.result())
 
-    async def _append(self, stream: Stream, request: Requested, topic: Topic) -> None:
-        record: Record = ContextRequested(request=request) if topic is CONTEXT else request
+    async def _append(self, stream: Stream, record: Requested | ContextRequested) -> None:
+        topic = CONTEXT if isinstance(record, ContextRequested) else JOURNAL
         with _tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
             try:
                 appended = await self.writer.append(topic, record, trace=inject())

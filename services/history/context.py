@@ -34,25 +34,27 @@ def with_context(
 ) -> Requested | PromptTooLong:
     """The request with the messages of `turns` (oldest first) before the context that it has, and its prompt counted.
 
-    With `truncation` "auto" the fewest oldest turns are left out, whole, that make it fit. Raises ChatTemplateError.
+    With `truncation` "auto" as little as makes it fit is left out, the oldest first: turns whole, then one by one the
+    messages of the context that it had. Raises ChatTemplateError.
     """
-    whole = _assembled(request, turns, counter)
+    said = [turn_messages(turn.accepted, turn.terminal) for turn in turns] + [[one] for one in request.context]
+    whole = _assembled(request, said, counter)
     if _fits(whole, counter):
         return whole
     if request.spec.truncation == "auto":
-        shortened = _longest_fitting(request, turns, counter)
+        shortened = _longest_fitting(request, said, counter)
         if shortened is not None:
             return shortened
     return PromptTooLong(whole.input_tokens, counter.context_window)
 
 
-def _longest_fitting(request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter) -> Requested | None:
-    """Bisects the number of turns to leave out: a prompt never grows by leaving out a turn."""
+def _longest_fitting(request: Requested, said: Sequence[Sequence[Message]], counter: PromptCounter) -> Requested | None:
+    """Bisects how much of `said` to leave out: a prompt never grows by leaving something out."""
     best: Requested | None = None
-    low, high = 1, len(turns)
+    low, high = 1, len(said)
     while low <= high:
         middle = (low + high) // 2
-        candidate = _assembled(request, turns[middle:], counter)
+        candidate = _assembled(request, said[middle:], counter)
         if _fits(candidate, counter):
             best, high = candidate, middle - 1
         else:
@@ -60,9 +62,8 @@ def _longest_fitting(request: Requested, turns: Sequence[StoredResponse], counte
     return best
 
 
-def _assembled(request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter) -> Requested:
-    told = [message for turn in turns for message in turn_messages(turn.accepted, turn.terminal)]
-    bare = msgspec.structs.replace(request, context=[*told, *request.context])
+def _assembled(request: Requested, said: Sequence[Sequence[Message]], counter: PromptCounter) -> Requested:
+    bare = msgspec.structs.replace(request, context=[message for part in said for message in part])
     return msgspec.structs.replace(bare, input_tokens=counter.count(as_chat(bare.prompt())))
 
 

@@ -98,6 +98,18 @@ async def test_a_lane_remembers_what_nobody_stores(mesh: Mesh, client: AsyncOpen
         assert error.code == "previous_response_not_found"
 
 
+async def test_stored_turns_and_others_go_on_together(mesh: Mesh, client: AsyncOpenAI) -> None:
+    first = await client.responses.create(model=MODEL, input="one")
+    async with client.responses.connect() as connection:
+        second = await turn(connection, "two", store=False, previous_response_id=first.id)
+        third = await turn(connection, "three", store=False, previous_response_id=second.id)
+        assert third.previous_response_id == second.id
+        assert await context_of(mesh, third.id) == ["one", "one", "two", "two"]
+        await client.responses.delete(first.id)
+        error = await refusal(connection, "four", previous_response_id=third.id)
+        assert error.code == "previous_response_not_found"
+
+
 async def test_an_error_on_its_lane_evicts_the_parent(client: AsyncOpenAI) -> None:
     async with client.responses.connect() as connection:
         first = await turn(connection, "one", store=False)

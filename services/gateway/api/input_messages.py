@@ -29,7 +29,6 @@ _part_type = served_only(
 _item_type = served_only(
     ("message",),
     {
-        "item_reference": "send the item itself, or continue its response by 'previous_response_id'",
         "reasoning": "this server's models do not reason apart from their answer",
         "compaction": "this server compacts no context",
         "function_call": _NO_TOOLS,
@@ -94,14 +93,33 @@ def _words(part: TextPart | RefusalPart) -> str:
     return part.refusal if isinstance(part, RefusalPart) else part.text
 
 
+class ItemReference(Strict):
+    """An answer of an earlier response, by its item's id: `item_references.resolve` puts the item in its place."""
+
+    type: Literal["item_reference"]
+    id: ItemId
+
+
+def _item_shape(value: Any) -> str:
+    return "#reference" if isinstance(value, dict) and value.get("type") == "item_reference" else "#message"
+
+
+Item = Annotated[
+    Annotated[InputMessage, Tag("#message")] | Annotated[ItemReference, Tag("#reference")],
+    Discriminator(_item_shape),
+]
+InputItems = list[InputMessage | ItemReference]
 Input = Annotated[
-    Annotated[str, Tag("#text")] | Annotated[list[InputMessage], Tag("#items")],
+    Annotated[str, Tag("#text")] | Annotated[list[Item], Tag("#items")],
     Discriminator(shape),
 ]
 
 
-def messages_of(given: str | list[InputMessage] | None) -> list[Message]:
-    """The messages of an input. Raises ApiError 400 for what no single field can tell."""
+def messages_of(given: str | InputItems | None) -> list[Message]:
+    """The messages of an input, less references that nobody resolved.
+
+    Raises ApiError 400 for what no single field can tell.
+    """
     if given is None:
         return []
     if isinstance(given, str):
@@ -109,12 +127,12 @@ def messages_of(given: str | list[InputMessage] | None) -> list[Message]:
     for index, item in enumerate(given):
         _check_role(index, item)
     _check_ids(given)
-    return [item.message() for item in given]
+    return [item.message() for item in given if isinstance(item, InputMessage)]
 
 
-def _check_role(index: int, item: InputMessage) -> None:
+def _check_role(index: int, item: InputMessage | ItemReference) -> None:
     """What an assistant says is output; nobody else says it."""
-    if item.role == "assistant" or isinstance(item.content, str):
+    if isinstance(item, ItemReference) or item.role == "assistant" or isinstance(item.content, str):
         return
     for place, part in enumerate(item.content):
         if part.type in ("output_text", "refusal"):
@@ -123,7 +141,7 @@ def _check_role(index: int, item: InputMessage) -> None:
             raise bad_request(f"{message} Use 'input_text'.", param=param)
 
 
-def _check_ids(items: list[InputMessage]) -> None:
+def _check_ids(items: InputItems) -> None:
     """Lists of items are paged by their ids."""
     seen: set[str] = set()
     for index, item in enumerate(items):

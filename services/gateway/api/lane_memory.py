@@ -16,30 +16,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.records import Accepted, AnyTerminal, Failed, Message
-from shared.turns import turn_messages
+from services.gateway.past import Past
+from shared.records import Message
 
 _MESSAGE_BYTES = 200
 """What a message takes beside its text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """All that was said until some response ended: what history tells up to the end of `base` (None: nothing), then
-    `messages`. `told`: history could tell it all."""
-
-    base: str | None = None
-    messages: tuple[Message, ...] = ()
-    told: bool = True
-
-    def then(self, accepted: Accepted, terminal: AnyTerminal) -> "Past | None":
-        """The past at the end of a response that went on from this one; None where nobody needs to remember it:
-        history tells it whole, or it cannot be continued."""
-        if isinstance(terminal, Failed) or accepted.spec.conversation is not None:
-            return None
-        if accepted.spec.store and self.told:
-            return None
-        return Past(self.base, (*self.messages, *turn_messages(accepted, terminal)), told=False)
 
 
 @dataclass(frozen=True, slots=True)

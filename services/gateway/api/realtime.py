@@ -15,7 +15,8 @@ from services.gateway.api.body import parse_object
 from services.gateway.api.client_events import STEER, parse_request, steer_failed, stream_id_of, type_of
 from services.gateway.api.errors import ApiError, bad_request, error_event, error_response
 from services.gateway.api.handshake import Resume, shake_hands
-from services.gateway.api.lane_memory import LaneMemory, Past
+from services.gateway.api.item_references import resolve
+from services.gateway.api.lane_memory import LaneMemory
 from services.gateway.api.lanes import Lanes
 from services.gateway.api.parts import Parts
 from services.gateway.api.socket_writer import (
@@ -28,10 +29,12 @@ from services.gateway.api.socket_writer import (
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.auth import Caller
 from services.gateway.fanout import Lease
+from services.gateway.ledger import quota_headers
+from services.gateway.past import Past
 from services.gateway.projections import stored_events
 from shared.folds import EventFold
 from shared.ids import response_id_text
-from shared.records import Message, ResponseSpec
+from shared.records import ResponseSpec
 
 
 async def connect(websocket: WebSocket) -> None:
@@ -85,7 +88,7 @@ class Session:
             self._expired = True
             await self._until_idle(reading, drain.begun, timeout_s=settings.connection_grace_s)
         if not drain.begun.done():
-            await self.writer.send(error_event(self._limit_reached()))
+            await self._refuse(self._limit_reached())
             raise Close(GOING_AWAY, "connection limit reached")
         await self._until_idle(reading, drain.over)
         raise Close(SERVICE_RESTART, "this gateway is shutting down; resume with ?response_id=&starting_after=")
@@ -120,7 +123,7 @@ class Session:
             else:
                 self._lanes.submit(lane, partial(self._create, event, lane), size_bytes)
         except ApiError as error:
-            await self.writer.send(error_event(error, lane))
+            await self._refuse(error, lane)
 
     async def _bounded(self, text: str) -> int:
         """The message's bytes. Raises Close for too many; a message that is larger still never comes so far."""
@@ -128,7 +131,7 @@ class Session:
         size_bytes = len(text) if text.isascii() else len(text.encode())
         if size_bytes > limit_bytes:
             message = f"The message of {size_bytes:,} bytes is larger than {limit_bytes:,} bytes."
-            await self.writer.send(error_event(ApiError(413, message, code="request_too_large")))
+            await self._refuse(ApiError(413, message, code="request_too_large"))
             raise Close(MESSAGE_TOO_BIG, f"more than {limit_bytes} bytes")
         return size_bytes
 
@@ -138,16 +141,18 @@ class Session:
             await self._serve(event, lane)
         except ApiError as error:
             self._memory.evict(lane, response_id_text(str(event.get("previous_response_id"))))
-            await self.writer.send(error_event(error, lane))
+            await self._refuse(error, lane)
 
     async def _serve(self, event: dict[str, Any], lane: str | None) -> None:
         parts = self._parts
         with server_span(self._websocket, "WS", "/v1/responses") as span:
             self._refuse_late()
-            spec = parse_request(event).spec()
+            command = parse_request(event)
+            given = await resolve(parts.lookup, self._caller, command.input)
+            spec = command.model_copy(update={"input": given}).spec()
             describe_request(span, self._caller, spec)
-            past, context = self._past(spec)
-            with parts.admission.slot(), await parts.ingress.submit(self._caller, spec, context) as lease:
+            past = self._past(spec)
+            with parts.admission.slot(), await parts.ingress.submit(self._caller, spec, past) as lease:
                 self._running[lease.stream.id.text] = lane
                 try:
                     await self.writer.copy(lease.cursor(), lane)
@@ -162,15 +167,9 @@ class Session:
         if self._expired:
             raise self._limit_reached()
 
-    def _past(self, spec: ResponseSpec) -> tuple[Past, tuple[Message, ...] | None]:
-        """What was said before this request, and of that what to send with it; None: history knows it."""
+    def _past(self, spec: ResponseSpec) -> Past:
         parent = spec.previous_response_id
-        if parent is None:
-            return Past(), None
-        past = self._memory.recall(parent)
-        if past is None:
-            return Past(base=parent), None
-        return past, past.messages if past.base is None else None
+        return (self._memory.recall(parent) if parent is not None else None) or Past(parent)
 
     def _remember(self, lane: str | None, past: Past, fold: EventFold) -> None:
         """The response has ended; what its lane remembers now."""
@@ -189,7 +188,12 @@ class Session:
                 for event in stored_events(followed.accepted, followed.terminal, resume.starting_after):
                     await self.writer.send(event.text())
         except ApiError as error:
-            await self.writer.send(error_event(error))
+            await self._refuse(error)
+
+    async def _refuse(self, error: ApiError, lane: str | None = None) -> None:
+        """Tell what is wrong, and how the caller stands with its limits, as the headers of an HTTP reply would."""
+        error.headers |= quota_headers(self._parts.ledger.standing(self._caller))
+        await self.writer.send(error_event(error, lane))
 
     def _limit_reached(self) -> ApiError:
         limit_s = self._parts.settings.connection_limit_s

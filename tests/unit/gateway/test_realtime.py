@@ -136,6 +136,19 @@ async def test_what_is_stored_is_left_to_history() -> None:
         assert [asked.request.spec.previous_response_id for asked in mesh.writer.of(ContextRequested)] == [first]
 
 
+async def test_what_is_stored_and_what_is_not_go_on_together() -> None:
+    async with gateway(Mesh(echo)) as mesh, connected(mesh) as client:
+        stored = await client.turn("one")
+        second = await client.turn("two", store=False, previous_response_id=stored)
+        third = await client.turn("three", previous_response_id=second)
+        await client.turn("four", store=False, previous_response_id=third)
+        asked = mesh.writer.of(ContextRequested)
+        assert [one.base for one in asked] == [stored, stored, stored]
+        assert [one.request.spec.previous_response_id for one in asked] == [stored, second, third]
+        said = [[message.text for message in one.request.context] for one in asked]
+        assert said == [[], ["two", "two!"], ["two", "two!", "three", "three!"]]
+
+
 async def test_another_lane_forks_from_the_latest_of_each() -> None:
     async with gateway(Mesh(echo)) as mesh, connected(mesh) as client:
         unknown_parent(mesh)

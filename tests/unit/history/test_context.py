@@ -46,13 +46,11 @@ def test_what_the_gateway_knows_was_said_since_follows_the_turns() -> None:
     assert isinstance(made, Requested)
     assert [m.text for m in made.prompt()] == ["one", "1", "two", "three"]
     assert made.input_tokens == WordCounter().count(as_chat(made.prompt()))
-    short = with_context(
-        msgspec.structs.replace(a_request("three", truncation="auto"), context=[user("two")]),
-        [a_turn("one", "1")],
-        WordCounter(context_window=5),
-    )
-    assert isinstance(short, Requested)
-    assert [m.text for m in short.prompt()] == ["two", "three"]
+    long = msgspec.structs.replace(a_request("three", truncation="auto"), context=[user("two"), user("2")])
+    for window, left in ((9, ["two", "2", "three"]), (6, ["2", "three"]), (4, ["three"])):
+        short = with_context(long, [a_turn("one", "1")], WordCounter(context_window=window))
+        assert isinstance(short, Requested)
+        assert [m.text for m in short.prompt()] == left
 
 
 def test_instructions_of_earlier_turns_are_not_carried_over() -> None:
