@@ -100,7 +100,12 @@ async def test_every_transport_carries_the_same_events(path: Path) -> None:
     case = load(path)
     events, clients = case["expected"]["client"], await tell(told(await play(case)))
     if events:
-        named = [f"event: {json.loads(event)['type']}\ndata: {event}\n\n" for event in events]
+        lines = [
+            event.replace("\x85", r"\u0085").replace("\u2028", r"\u2028").replace("\u2029", r"\u2029")
+            for event in events
+        ]
+        named = [f"event: {json.loads(line)['type']}\ndata: {line}\n\n" for line in lines]
+        assert len("".join(named).splitlines()) == 3 * len(events)
         assert clients["sse"] == {"status": 200, "body": "".join(named)}
         assert clients["websocket"] == [f'{event[:-1]},"stream_id":"{LANE}"}}' for event in events]
     else:

@@ -99,7 +99,8 @@ class Stream:
             now_s = self._clock()
             for view in self._views.values():
                 grown += view.take(counted, now_s)
-        self._wake()
+        if self._waiters:
+            self._wake()
         return grown
 
     def _wake(self) -> None:

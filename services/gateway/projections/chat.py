@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from services.gateway.projections.client_event import on_one_line
 from services.gateway.projections.dialect import Dialect
 from services.gateway.projections.logprobs import token_logprobs
 from shared.folds import EventFold
@@ -93,7 +94,7 @@ class ChatFrames:
 
     def chunk(self, index: int, part: ChoicePart) -> bytes:
         """A part of the choice with this index."""
-        return b'data: %b{"index":%d,%b}%b' % (self._head, index, part.json, self._tail)
+        return b'data: %b{"index":%d,%b}%b' % (self._head, index, on_one_line(part.json), self._tail)
 
     def end(self, terminals: Sequence[AnyTerminal]) -> list[bytes]:
         """What follows once every choice has ended, none of them as failed."""
@@ -104,7 +105,7 @@ class ChatFrames:
 def error_frame(failed: Failed) -> bytes:
     """How a stream tells that a choice failed: nothing follows, not even `[DONE]`."""
     error = {"message": failed.message, "type": "server_error", "param": None, "code": failed.code}
-    return b"data: %b\n\n" % _encoder.encode({"error": error})
+    return b"data: %b\n\n" % on_one_line(_encoder.encode({"error": error}))
 
 
 def completion_object(choices: Sequence[tuple[Accepted, AnyTerminal]]) -> dict[str, Any]:
