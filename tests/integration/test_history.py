@@ -12,9 +12,19 @@ from faststream.kafka import KafkaBroker
 from deploy.brokers import Broker
 from services.history.settings import HistorySettings
 from services.history.subscription import Subscription
-from shared.ids import now_ms
+from shared.ids import new_id, now_ms
 from shared.log import RawRecord
-from shared.records import Cancelled, Failed, Incomplete, Rejected, Requested, Usage
+from shared.records import (
+    Cancelled,
+    Deleted,
+    EraseResponse,
+    Failed,
+    Incomplete,
+    Rejected,
+    Requested,
+    ResponseErased,
+    Usage,
+)
 from shared.topics import HISTORY_QUERIES, Service
 from tests.support.history import HistoryProbe, a_query, locked
 from tests.support.mesh import Mesh
@@ -104,6 +114,37 @@ async def test_a_parent_that_cannot_be_continued_is_refused(probe: HistoryProbe,
     assert isinstance(answer, Rejected)
     assert (answer.status, answer.code) == (400, "previous_response_not_found")
     assert "secret" not in answer.message
+
+
+async def test_what_is_erased_is_forgotten_in_the_store_and_nobody_goes_on_from_it(probe: HistoryProbe) -> None:
+    parent, child = an_id(1), an_id(2)
+    await probe.tell(*turn(parent, "q", "secret"), *turn(child, "q", "a", parent))
+    await probe.until_stored(TENANT, [parent, child])
+    await probe.tell(Deleted(response_id=parent, tenant=TENANT))
+    erasure = EraseResponse(
+        correlation_id=new_id("query"), reply_to=a_query(parent).reply_to, tenant=TENANT, response_id=parent
+    )
+    await probe.ask(erasure)
+    assert isinstance(await probe.answer(erasure), ResponseErased)
+    for gone_on_from in (parent, child):
+        request, query = asked(gone_on_from), a_query(parent)
+        await probe.ask(request, query)
+        for refused in (await probe.answer(request), await probe.answer(query)):
+            assert isinstance(refused, Rejected), "neither it nor what had it as its context is gone on from"
+            assert "secret" not in refused.message
+    assert await probe.stored(TENANT, [parent, child]) == await probe.stored(TENANT, [child])
+
+
+async def test_the_recorder_erases_by_itself_also_what_the_log_has_forgotten(probe: HistoryProbe) -> None:
+    response_id, later = an_id(1), an_id(1)
+    await probe.tell(*turn(response_id, "q", "a"))
+    await probe.until_stored(TENANT, [response_id])
+    await probe.tell(
+        Deleted(response_id=response_id, tenant="other"), Deleted(response_id=response_id, tenant=TENANT),
+        Deleted(response_id=response_id, tenant=TENANT), *turn(later, "q", "a"),
+    )  # fmt: skip
+    await probe.until_stored(TENANT, [later])
+    assert await probe.stored(TENANT, [response_id]) == {}
 
 
 async def test_a_parent_that_still_speaks_is_waited_for_without_holding_up_others(probe: HistoryProbe) -> None:

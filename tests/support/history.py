@@ -23,10 +23,13 @@ from shared.records import (
     ContextRequested,
     DeadLetter,
     GetResponse,
+    InputCounted,
+    Query,
     Record,
     Rejected,
     ReplyAddress,
     Requested,
+    ResponseErased,
     ResponseFound,
 )
 from shared.settings import MeshSettings
@@ -34,7 +37,8 @@ from shared.topics import CONTEXT, DEAD_LETTERS, EVENTS, HISTORY_QUERIES, JOURNA
 
 _POLL_S = 0.02
 
-Answer = Requested | Rejected | ResponseFound
+Asked = ContextRequested | Query
+Answer = Requested | Rejected | ResponseFound | ResponseErased | InputCounted
 
 
 @dataclass
@@ -81,21 +85,21 @@ class HistoryProbe:
     def _keep(self, record: Record) -> None:
         if isinstance(record, Requested):
             self.answers[record.response_id].append(record)
-        elif isinstance(record, Rejected | ResponseFound):
+        elif isinstance(record, Rejected | ResponseFound | ResponseErased | InputCounted):
             self.answers[record.correlation_id].append(record)
 
     async def tell(self, *records: Any) -> None:
         """Append public events, in this order, as an owner would."""
         await asyncio.gather(*(self._owner.enqueue(EVENTS, record) for record in records))
 
-    async def ask(self, *asked: ContextRequested | GetResponse) -> None:
+    async def ask(self, *asked: Asked) -> None:
         """Append requests for context and queries, as a gateway would."""
         topics = (CONTEXT if isinstance(record, ContextRequested) else HISTORY_QUERIES for record in asked)
         await asyncio.gather(
             *(self._gateway.enqueue(topic, record) for topic, record in zip(topics, asked, strict=True))
         )
 
-    async def answer(self, asked: ContextRequested | GetResponse, timeout_s: float = 20) -> Answer:
+    async def answer(self, asked: Asked, timeout_s: float = 20) -> Answer:
         """The first answer to what was asked. Raises TimeoutError."""
         correlation = asked.request.response_id if isinstance(asked, ContextRequested) else asked.correlation_id
         async with asyncio.timeout(timeout_s):
@@ -168,7 +172,7 @@ def a_query(response_id: str, tenant: str = "acme") -> GetResponse:
     return GetResponse(correlation_id=new_id("query"), reply_to=address, tenant=tenant, response_id=response_id)
 
 
-def _topic_of(asked: ContextRequested | GetResponse) -> Topic:
+def _topic_of(asked: Asked) -> Topic:
     return CONTEXT if isinstance(asked, ContextRequested) else HISTORY_QUERIES
 
 
