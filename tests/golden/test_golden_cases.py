@@ -5,8 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from openai._models import validate_type
 
+from services.gateway.api import replies
+from services.gateway.api.chat_replies import ChatCompletion
 from services.gateway.fanout.stream import Cursor, Stream
 from services.gateway.projections import RESPONSES, Dialect
 from services.gateway.projections.chat import CHAT
@@ -130,6 +134,26 @@ def test_chunks_add_up_to_the_completion(path: Path) -> None:
         said = [token for part in parts if part["logprobs"] for token in part["logprobs"]["content"]]
         assert said == (choice["logprobs"] or {"content": []})["content"]
         assert [part["finish_reason"] for part in parts if part["finish_reason"]] in ([choice["finish_reason"]], [])
+
+
+@cases
+def test_what_is_told_is_as_published_and_as_the_sdk_reads_it(path: Path) -> None:
+    expected = load(path)["expected"]
+    for section, published, known in (
+        ("json", replies.Response, openai.types.responses.Response),
+        ("stored", replies.Response, openai.types.responses.Response),
+        ("chat_json", ChatCompletion, openai.types.chat.ChatCompletion),
+    ):
+        answer = expected[section]
+        if answer is not None and answer["status"] == 200:
+            published.model_validate_json(answer["body"])
+            validate_type(type_=known, value=json.loads(answer["body"]))
+        elif answer is not None:
+            replies.ErrorEnvelope.model_validate_json(answer["body"])
+    for event in expected["chat_sse"]["body"] if expected["chat_sse"]["status"] == 200 else []:
+        if event.startswith('data: {"id"'):
+            chunk = json.loads(event.removeprefix("data: "))
+            validate_type(type_=openai.types.chat.ChatCompletionChunk, value=chunk)
 
 
 # -- the runner itself can fail ------------------------------------------------------------------------------------
