@@ -94,7 +94,7 @@ def _words(part: TextPart | RefusalPart) -> str:
 
 
 class ItemReference(Strict):
-    """An answer of an earlier response, by its item's id: `item_references.resolve` puts the item in its place."""
+    """An answer of an earlier response of the same tenant, named by its item's id instead of sent back."""
 
     type: Literal["item_reference"]
     id: ItemId

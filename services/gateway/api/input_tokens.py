@@ -10,6 +10,7 @@ from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.errors import bad_request, json_response
 from services.gateway.api.input_messages import Input, messages_of
+from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
 from services.gateway.api.schema import Identifier, TextConfig
 from services.gateway.api.tracing import server_span
@@ -53,6 +54,8 @@ async def count_input_tokens(request: Request, send: Send) -> None:
     with server_span(request, "POST", "/v1/responses/input_tokens"):
         caller = parts.authenticator.caller(request)
         command = parse_count(parse_object(await read_body(request, parts.settings.body_limit_bytes)))
+        given = await resolve(parts.lookup, caller, command.input)
+        command = command.model_copy(update={"input": given})
         spec = command.spec(command.model or parts.tokenizer.model_id)
         tokens = await _count(parts, caller, spec)
         await sse.reply(json_response({"object": "response.input_tokens", "input_tokens": tokens}), request, send)

@@ -10,6 +10,7 @@ from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
 from services.gateway.api.errors import bad_request, json_response, server_error
+from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
 from services.gateway.api.query import check_include, check_obfuscation, flag
 from services.gateway.api.schema import parse_create
@@ -28,7 +29,8 @@ async def create(request: Request, send: Send) -> None:
     with server_span(request, "POST", "/v1/responses") as span:
         caller = parts.authenticator.caller(request)
         command = parse_create(parse_object(await read_body(request, parts.settings.body_limit_bytes)))
-        spec = command.spec()
+        given = await resolve(parts.lookup, caller, command.input)
+        spec = command.model_copy(update={"input": given}).spec()
         describe_request(span, caller, spec)
 
         async def serve() -> None:
