@@ -15,6 +15,7 @@ from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.chat_schema import CreateCompletion, parse_completion
 from services.gateway.api.disconnect import until_disconnect
 from services.gateway.api.errors import ApiError, json_response, not_found, server_error
+from services.gateway.api.idempotency import repeatable_of
 from services.gateway.api.parts import Parts
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.fanout import Cursor, Lease, Stream
@@ -30,7 +31,9 @@ async def create(request: Request, send: Send) -> None:
     parts: Parts = request.app.state.parts
     with server_span(request, "POST", _ROUTE) as span:
         caller = parts.authenticator.caller(request)
-        command = parse_completion(parse_object(await read_body(request, parts.settings.body_limit_bytes)))
+        body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
+        command = parse_completion(body)
+        repeatable = repeatable_of(request, caller, body)
         specs = command.specs()
         describe_request(span, caller, specs[0])
 
@@ -39,7 +42,8 @@ async def create(request: Request, send: Send) -> None:
                 for _ in specs:
                     held.enter_context(parts.admission.slot())
                 with _chat_words():
-                    leases = await parts.ingress.submit_all(caller, specs, CHAT if command.stream else None)
+                    dialect = CHAT if command.stream else None
+                    leases = await parts.ingress.submit_all(caller, specs, dialect, repeatable=repeatable)
                 for lease in leases:
                     held.enter_context(lease)
                 streams = [lease.stream for lease in leases]

@@ -142,11 +142,21 @@ def _header(description: str, **schema: Any) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string", **schema}}
 
 
-_ALWAYS = ("x-request-id", "openai-processing-ms")
-_ON_ERROR = {401: ("www-authenticate",), 429: ("retry-after",), 503: ("retry-after",)}
+_LIMITS = tuple(
+    f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset")
+)
+_ALWAYS = ("x-request-id", "openai-processing-ms", "openai-version", *_LIMITS)
+_AGAIN = ("retry-after", "retry-after-ms")
+_ON_ERROR = {401: ("www-authenticate",), 409: _AGAIN, 429: _AGAIN, 503: _AGAIN}
 _HEADERS = {
     "x-request-id": _header("This reply's id, for the server's operators.", pattern="^req_[0-9a-f]{32}$"),
     "openai-processing-ms": _header("Milliseconds until the reply began.", pattern="^[0-9]+$"),
+    "openai-version": _header("The version of OpenAI's API that this one follows."),
+    **{
+        name: _header("The caller's limit per minute, what is left, until when all is free; without limits not there.")
+        for name in _LIMITS
+    },
+    "retry-after-ms": _header("Milliseconds after which to try again.", pattern="^[1-9][0-9]*$"),
     "retry-after": _header("Seconds after which to try again.", pattern="^[1-9][0-9]*$"),
     "www-authenticate": _header("How to authenticate.", const="Bearer"),
 }

@@ -10,6 +10,7 @@ from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
 from services.gateway.api.errors import bad_request, json_response, server_error
+from services.gateway.api.idempotency import repeatable_of
 from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
 from services.gateway.api.query import check_include, check_obfuscation, flag
@@ -28,13 +29,15 @@ async def create(request: Request, send: Send) -> None:
     parts: Parts = request.app.state.parts
     with server_span(request, "POST", "/v1/responses") as span:
         caller = parts.authenticator.caller(request)
-        command = parse_create(parse_object(await read_body(request, parts.settings.body_limit_bytes)))
+        body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
+        command = parse_create(body)
+        repeatable = repeatable_of(request, caller, body)
         given = await resolve(parts.lookup, caller, command.input)
         spec = command.model_copy(update={"input": given}).spec()
         describe_request(span, caller, spec)
 
         async def serve() -> None:
-            with parts.admission.slot(), await parts.ingress.submit(caller, spec) as lease:
+            with parts.admission.slot(), await parts.ingress.submit(caller, spec, repeatable=repeatable) as lease:
                 try:
                     if command.stream:
                         cursor = lease.cursor()

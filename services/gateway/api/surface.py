@@ -39,6 +39,12 @@ _CHUNKS = (
     'choices; then `data: [DONE]`. If a choice fails, `data: {"error": …}` is the last event, without `[DONE]`.'
 )
 _RESPONSE_ID = Parameter("response_id", {"type": "string", "minLength": 1}, "`resp_…`, or a `chatcmpl-…`", "path")
+_IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "a name for the request: sent again with it, it is answered with the first one's response",
+    "header",
+)
 _STREAM = Parameter(
     "stream", {"type": "string", "enum": ["true", "false", "1", "0"]}, "whether to send events instead of one object"
 )
@@ -70,7 +76,7 @@ async def published(_: Request) -> Response:
 OPERATIONS = (
     Operation(
         "POST", "/v1/responses", Endpoint(create), "createResponse", "Ask for a response.", replies.Response,
-        body=CreateResponse, streams=_EVENTS, errors=(404, 429),
+        body=CreateResponse, streams=_EVENTS, parameters=(_IDEMPOTENCY_KEY,), errors=(404, 409, 422, 429),
     ),
     Operation(
         "GET", "/v1/responses/{response_id}", Endpoint(retrieve), "retrieveResponse",
@@ -100,7 +106,7 @@ OPERATIONS = (
     Operation(
         "POST", "/v1/chat/completions", Endpoint(chat.create), "createChatCompletion",
         "Ask for a response as Chat Completions do.", ChatCompletion,
-        body=CreateCompletion, streams=_CHUNKS, errors=(404, 429),
+        body=CreateCompletion, streams=_CHUNKS, parameters=(_IDEMPOTENCY_KEY,), errors=(404, 409, 422, 429),
     ),
     Operation("GET", "/v1/models", list_models, "listModels", "What living workers serve.", replies.ModelList),
     Operation(

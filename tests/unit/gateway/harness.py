@@ -105,6 +105,7 @@ class Mesh:
     url: str = ""
     ledger_log: LedgerLog = field(default_factory=LedgerLog)
     ledger: Any = None
+    repeats: Any = None
     replies: Any = None
     fanout: Any = None
     admission: Any = None
@@ -169,7 +170,7 @@ async def gateway(
     await ledger.start()
     following = asyncio.create_task(ledger.run())
     introduction = Introduction(admission, writer, mesh.replies, presence)
-    repeats = Repeats(ledger, fanout, writer, seen, options.silent_after_s)
+    repeats = mesh.repeats = Repeats(ledger, fanout, writer, seen, options.silent_after_s)
     ingress = Ingress(options, admission, tokenizer, seen, fanout, introduction, ledger, repeats)
     history = History(writer, mesh.replies, options.query_timeout_s)
     lookup = Lookup(options, fanout, mesh.log.replay, history)
