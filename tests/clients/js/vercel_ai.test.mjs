@@ -64,6 +64,8 @@ async function refuse(dialect) {
   });
 }
 
+// It names the answers of stored turns by their items' ids.
+test('responses: a conversation of two turns', () => converse('responses'));
 test('responses: a conversation that nobody stores', () =>
   converse('responses', { providerOptions: { openai: { store: false } } }));
 test('responses: generated at once', () => generate('responses'));
