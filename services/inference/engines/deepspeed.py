@@ -85,13 +85,18 @@ class DeepSpeedEngine(TransformersEngine):
             if Place.of(os.environ) is None:
                 self._start_followers(place.ranks)
         loading = asyncio.ensure_future(super().start(on_outputs, on_progress))
-        either: set[asyncio.Future[Any]] = {loading, self._loss}
+        try:
+            await self._loaded_or_lost(loading, self._loss)
+        finally:
+            loading.cancel()
+
+    async def _loaded_or_lost(self, loading: asyncio.Future[None], loss: asyncio.Future[str]) -> None:
+        either: set[asyncio.Future[Any]] = {loading, loss}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             await asyncio.wait({loading}, timeout=_VERDICT_S)
         if not loading.done():
-            loading.cancel()
-            raise EngineLoadError(f"{self._loss.result()} while the model was loaded")
+            raise EngineLoadError(f"{loss.result()} while the model was loaded")
         await loading
 
     async def restart(self) -> None:
@@ -107,9 +112,10 @@ class DeepSpeedEngine(TransformersEngine):
             self._batch_loop = None  # its last step may hang for ever: the memory goes with the process
             await self._end_followers(grace_s=0.0)
             return
+        grace_s = 0.0 if self._batch_loop is None else _GRACE_S  # who was still loading hears nothing
         await super().close()
         if self._ranks > 1:
-            await self._end_followers(_GRACE_S)
+            await self._end_followers(grace_s)
             await asyncio.to_thread(leave_group)
 
     def _start_followers(self, ranks: int) -> None:
