@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -346,6 +347,28 @@ async def test_a_message_that_is_too_large_closes_with_1009(length: int, told: b
             error = await client.until("error")
             assert (error["status"], error["error"]["code"]) == (413, "request_too_large")
         assert (await client.closed())[0] == 1009
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"), [("x" * 5_000, 1009), (b"\x81\x82\0\0\0\0\xc3\x28", 1007), (b"\xff\xff", 1002)]
+)
+async def test_a_broken_frame_ends_the_connection_and_what_runs_on_it_quietly(
+    frame: str | bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(Mesh(echo), body_limit_bytes=2_000) as mesh, connected(mesh) as client:
+        await client.create("wait", stream_id="a")
+        await client.until("response.in_progress")
+        if isinstance(frame, str):
+            await client.ws.send(frame)
+        else:
+            client.ws.transport.write(frame)
+        request = mesh.requests[0]
+        mesh.publish([log_of(request).delta(n, "x") for n in range(50)])
+        assert (await client.closed())[0] == code
+        async with asyncio.timeout(5):
+            while ("detached", request.response_id) not in mesh.presence.seen:
+                await asyncio.sleep(0.005)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_a_message_as_large_as_allowed_is_read() -> None:
