@@ -126,4 +126,4 @@ async def _final(stream: Stream, *, wait: bool) -> Response:
 
 async def _events(cursor: Cursor[ClientEvent]) -> AsyncGenerator[Iterable[bytes], None]:
     while events := await cursor.batch():
-        yield (event.sse() for event in events)
+        yield map(ClientEvent.sse, events)

@@ -71,8 +71,9 @@ async def send_events(
                 for event in batch:
                     with patience:
                         await send({"type": "http.response.body", "body": event, "more_body": True})
-                if max(cursor.lag_s() for cursor in cursors) > lag_limit_s:
-                    raise TimeoutError
+                for cursor in cursors:
+                    if cursor.lag_s() > lag_limit_s:
+                        raise TimeoutError
     except TimeoutError:
         log.warning("%s: a client reads more than %g s behind; left", name, lag_limit_s)
         return
