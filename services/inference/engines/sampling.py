@@ -59,14 +59,18 @@ def likelihoods(logits: torch.Tensor, tokens: torch.Tensor, tops: Sequence[int])
 
     `logits` is float32 [n, vocabulary] as the model gave them, `tokens` [n].
     """
-    logprobs = logits.log_softmax(-1).nan_to_num(nan=LEAST_LOGPROB).clamp(min=LEAST_LOGPROB)
-    own = logprobs.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1).tolist()
-    best = logprobs.topk(min(max(tops), logits.size(-1)), dim=-1)
-    likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    mass = logits.logsumexp(-1, keepdim=True)
+    own = _finite(logits.gather(-1, tokens.long().unsqueeze(-1)) - mass).squeeze(-1).tolist()
+    best = logits.topk(min(max(tops), logits.size(-1)), dim=-1)
+    likeliest = zip(best.indices.tolist(), _finite(best.values - mass).tolist(), strict=True)
     return [
         Likelihood(logprob, tuple(zip(ids[:top], values[:top], strict=True)))
         for logprob, top, (ids, values) in zip(own, tops, likeliest, strict=True)
     ]
+
+
+def _finite(logprobs: torch.Tensor) -> torch.Tensor:
+    return logprobs.nan_to_num(nan=LEAST_LOGPROB).clamp(min=LEAST_LOGPROB, max=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +124,14 @@ def _draw_nucleus(logits: torch.Tensor, parameters: _Parameters) -> torch.Tensor
     """From what top_k and top_p leave, on a CPU sorting no more than needed; [n, 1]."""
     probabilities = _probabilities(logits, parameters)
     vocabulary = logits.size(-1)
-    if logits.device.type != "cpu":
-        return _draw_sorted(probabilities, parameters, vocabulary)
-    shortlist = min(_SHORTLIST, vocabulary)
-    covered = probabilities.topk(shortlist).values.sum(-1)
-    tokens = _draw_sorted(probabilities, parameters, shortlist)
-    rest = ((covered < parameters.top_p) & (parameters.top_k > shortlist)).nonzero().squeeze(-1)
-    if rest.numel():
-        tokens[rest] = _draw_sorted(probabilities[rest], parameters.of_rows(rest), vocabulary)
+    shortlist = vocabulary if logits.device.type != "cpu" else min(_SHORTLIST, vocabulary)
+    likeliest, ids = probabilities.topk(shortlist)
+    tokens = ids.gather(-1, _draw_sorted(likeliest, parameters))
+    if shortlist < vocabulary:
+        beyond = (likeliest.sum(-1) < parameters.top_p) & (parameters.top_k > shortlist)
+        if (rest := beyond.nonzero().squeeze(-1)).numel():
+            likeliest, ids = probabilities[rest].sort(descending=True)
+            tokens[rest] = ids.gather(-1, _draw_sorted(likeliest, parameters.of_rows(rest)))
     return tokens
 
 
@@ -135,19 +139,18 @@ def _probabilities(logits: torch.Tensor, parameters: _Parameters) -> torch.Tenso
     return (logits / parameters.temperature.clamp(min=_COLDEST).unsqueeze(-1)).softmax(-1)
 
 
-def _draw_sorted(probabilities: torch.Tensor, parameters: _Parameters, candidates: int) -> torch.Tensor:
-    """From the `candidates` likeliest tokens, cut by top_k and top_p; [n, 1].
+def _draw_sorted(likeliest: torch.Tensor, parameters: _Parameters) -> torch.Tensor:
+    """The rank that is drawn among the `likeliest` [n, candidates] probabilities, cut by top_k and top_p; [n, 1].
 
     The nucleus is the smallest set of tokens whose mass reaches top_p (Holtzman et al., 2020); the likeliest token
     is always in it.
     """
-    likeliest, tokens = probabilities.topk(candidates)
-    rank = torch.arange(candidates, device=probabilities.device)
+    rank = torch.arange(likeliest.size(-1), device=likeliest.device)
     before = likeliest.cumsum(-1) - likeliest
     kept = (before < parameters.top_p.unsqueeze(-1)) & (rank < parameters.top_k.unsqueeze(-1))
     kept[:, 0] = True
     position = _invert((likeliest * kept).cumsum(-1), parameters.uniform)
-    return tokens.gather(-1, position.minimum(kept.sum(-1, keepdim=True) - 1))
+    return position.minimum(kept.sum(-1, keepdim=True) - 1)
 
 
 def _invert(mass: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
