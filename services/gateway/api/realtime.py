@@ -147,9 +147,7 @@ class Session:
         parts = self._parts
         with server_span(self._websocket, "WS", "/v1/responses") as span:
             self._refuse_late()
-            command = parse_request(event)
-            given = await resolve(parts.lookup, self._caller, command.input)
-            spec = command.model_copy(update={"input": given}).spec()
+            spec = await self._spec(event)
             describe_request(span, self._caller, spec)
             past = self._past(spec)
             with parts.admission.slot(), await parts.ingress.submit(self._caller, spec, past) as lease:
@@ -160,6 +158,12 @@ class Session:
                     del self._running[lease.stream.id.text]
                     describe_outcome(span, lease.stream.id.text, lease.stream.fold.terminal)
                 self._remember(lane, past, lease.stream.fold)
+
+    async def _spec(self, event: dict[str, Any]) -> ResponseSpec:
+        """The request in the event, with the items that it refers to. Raises ApiError."""
+        command = parse_request(event)
+        given = await resolve(self._parts.lookup, self._caller, command.input)
+        return command.model_copy(update={"input": given}).spec()
 
     def _refuse_late(self) -> None:
         if self._parts.drain.begun.done():
