@@ -15,13 +15,10 @@ from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
 from services.gateway.api.query import check_include, check_obfuscation, flag
 from services.gateway.api.schema import parse_create
-from services.gateway.api.sse import Endpoint
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.fanout import Cursor, Lease, Stream
 from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
 from shared.records import Failed
-
-__all__ = ["Endpoint", "cancel", "create", "delete", "retrieve", "starting_after_of"]
 
 
 async def create(request: Request, send: Send) -> None:

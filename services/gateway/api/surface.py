@@ -21,8 +21,9 @@ from services.gateway.api.models import list_models, retrieve_model
 from services.gateway.api.openapi import document
 from services.gateway.api.operations import Operation, Parameter
 from services.gateway.api.paging import MAX_ITEMS
-from services.gateway.api.responses import Endpoint, cancel, create, delete, retrieve
+from services.gateway.api.responses import cancel, create, delete, retrieve
 from services.gateway.api.schema import LOGPROBS, CreateResponse
+from services.gateway.api.sse import Endpoint
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "openapi.json"
 

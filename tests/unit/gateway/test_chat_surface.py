@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -290,6 +291,26 @@ async def test_a_gateway_that_leaves_breaks_a_stream_off() -> None:
             async for _ in stream:
                 pass
         await draining
+
+
+def flood(_: Mesh, request: Requested) -> list[Any]:
+    """20 MB in 200 deltas, more than any socket holds."""
+    log, piece = log_of(request), "x" * 100_000
+    return [accept(request), *(log.delta(n * len(piece), piece) for n in range(200))]
+
+
+async def test_a_client_that_does_not_read_is_left_and_all_its_choices_with_it() -> None:
+    mesh = Mesh(flood)
+    async with gateway(mesh, lag_limit_s=0.3):
+        port = int(mesh.url.split(":")[2].split("/")[0])
+        body = json.dumps({**ASK, "stream": True, "n": 2}).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.sendall(head % len(body) + body)
+            await until(lambda: len(mesh.presence.seen) == 2)
+        assert sorted(mesh.presence.seen) == sorted(("detached", r.response_id) for r in mesh.requests)
+        await until(lambda: mesh.admission.in_flight == 0)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"model": "m"}', b'{"model": "m", "messages": "Hi"}'])
