@@ -94,7 +94,7 @@ class Target:
     def judge_privacy(self, received: bytes, asked: bytes, key: str) -> None:
         """ALPHA's texts are for ALPHA; its ids are for those who knew them."""
         if key == ALPHA:
-            self.ids.update(_ID.findall(received))
+            self.ids.update(found for found in _ID.findall(received) if found not in asked)
             return
         assert SECRET.encode() not in received, f"a leak: {received[:2000]!r}\nto {asked[:2000]!r}"
         strange = {i for i in _ID.findall(received) if i in self.ids and i not in asked}
