@@ -9,7 +9,7 @@ from deploy.brokers.select import EMBEDDED, broker_for_suite
 from shared.heartbeats import ClusterWatcher
 from shared.topics import Service
 from tests.clients import nodejs
-from tests.clients.scene import Scene, environment, policy_and_keys
+from tests.clients.scene import Scene, environment
 from tests.support.mesh import Mesh
 
 
@@ -17,12 +17,9 @@ from tests.support.mesh import Mesh
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     """Two gateways with keys for two tenants; the engine echoes, at 100 tokens a second."""
     folder = tmp_path_factory.mktemp("clients")
-    policy, keys = folder / "policy.yaml", folder / "keys.yaml"
-    for path, content in zip((policy, keys), policy_and_keys(), strict=True):
-        path.write_text(content)
     counts = {**dict.fromkeys(Service, 1), Service.GATEWAY: 2}
     with broker_for_suite(EMBEDDED) as broker:
-        async with Mesh(broker, folder, env=environment(str(policy), str(keys)), counts=counts) as mesh:
+        async with Mesh(broker, folder, env=environment(folder), counts=counts) as mesh:
             watcher = ClusterWatcher(mesh.settings, Service.GATEWAY)
             await watcher.start()
             try:

@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from shared.heartbeats import ClusterWatcher
@@ -15,25 +16,35 @@ from tests.support.policies import TEST_POLICY
 
 MODEL = "SmolLM2-135M-Instruct"
 ACME, GLOBEX, UNKNOWN = "sk-acme", "sk-globex", "sk-nobody"
-KEYS = f"""
-{ACME}: {{tenant: acme}}
-{GLOBEX}: {{tenant: globex}}
-"""
+FEW = {"python": "sk-few-python", "websocket": "sk-few-websocket", "javascript": "sk-few-javascript"}
+"""Keys of tenants that may ask twice a minute; each is for one test alone."""
+KEYS = {ACME: "acme", GLOBEX: "globex", **{key: key.removeprefix("sk-") for key in FEW.values()}}
+"""Key → tenant."""
+FILES = {
+    "policy": TEST_POLICY,
+    "api_keys": json.dumps({key: {"tenant": tenant} for key, tenant in KEYS.items()}),  # JSON is YAML too
+    "rate_limits": json.dumps({"tenants": {KEYS[key]: {"requests_per_minute": 2} for key in FEW.values()}}),
+}
+"""Contents of the files that the mesh's settings name."""
 TOKENS_PER_S = 100
 LONG = " ".join(f"word{n}" for n in range(400))
 """A prompt whose answer, itself, takes more than ten seconds: long enough to be cancelled, cut off, resumed."""
 
 
-def environment(policy: str, keys: str) -> dict[str, str]:
-    """The mesh's settings; `policy` and `keys` are paths."""
+def environment(folder: Path) -> dict[str, str]:
+    """The mesh's settings; writes the files that they name to `folder`."""
+    named = {}
+    for name, content in FILES.items():
+        path = folder / f"{name}.yaml"
+        path.write_text(content)
+        named[f"CHATMESH_{name.upper()}"] = str(path)
     return {
         "CHATMESH_ENGINE": "scripted",
         "CHATMESH_SCRIPT_ECHO": "true",
         "CHATMESH_SCRIPT_TOKENS_PER_S": str(TOKENS_PER_S),
-        "CHATMESH_POLICY": policy,
-        "CHATMESH_API_KEYS": keys,
         "CHATMESH_FOREGROUND_GRACE_S": "1",
         "CHATMESH_SLOTS": "64",
+        **named,
     }
 
 
@@ -56,7 +67,8 @@ class Scene:
 
     def described(self) -> str:
         """What programs in other languages are told, as JSON."""
-        return json.dumps({"urls": self.mesh.urls(), "model": MODEL, "key": ACME, "other_key": GLOBEX, "long": LONG})
+        keys = {"key": ACME, "other_key": GLOBEX, "few_key": FEW["javascript"]}
+        return json.dumps({"urls": self.mesh.urls(), "model": MODEL, "long": LONG, **keys})
 
     async def until_idle(self, timeout_s: float = 10.0) -> float:
         """Seconds until no worker holds a claim. Raises AssertionError that names the claims still held."""
@@ -77,11 +89,6 @@ class Scene:
 
     def _claims(self) -> list[str]:
         return [claim for worker in self.watcher.cluster.alive(Service.INFERENCE) for claim in worker.beat.claims]
-
-
-def policy_and_keys() -> tuple[str, str]:
-    """The contents of the policy file and of the key file."""
-    return TEST_POLICY, KEYS
 
 
 @dataclass

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { client, LONG, MODEL, OTHER_KEY, SECOND, TEXT } from './mesh.mjs';
+import { client, FEW_KEY, LONG, MODEL, OTHER_KEY, SECOND, TEXT } from './mesh.mjs';
 
 const NOBODYS = 'resp_019c0f3a7b1070018a5f3c2e1d4b6a98';
 const openai = client();
@@ -54,6 +54,18 @@ test('headers of a result', async () => {
   const { data, response, request_id } = await ask({}).withResponse();
   assert.equal(data.output_text, TEXT);
   assert.equal(response.headers.get('x-request-id'), request_id);
+});
+
+test('a limit per minute, over both gateways', async () => {
+  const [here, there] = [undefined, SECOND].map((url) => client(url, { apiKey: FEW_KEY }));
+  for (const sdk of [here, there]) assert.ok(await sdk.responses.create({ model: MODEL, input: TEXT }));
+  await assert.rejects(here.responses.create({ model: MODEL, input: TEXT }), (error) => {
+    assert.equal(error.constructor, OpenAI.RateLimitError);
+    assert.equal(error.code, 'rate_limit_exceeded');
+    assert.ok(Number(error.headers.get('retry-after')) > 0);
+    assert.equal(error.headers.get('x-ratelimit-remaining-requests'), '0');
+    return true;
+  });
 });
 
 test('a time limit of the client', async () => {

@@ -4,7 +4,7 @@ import OpenAI from 'openai';
 
 const settings = JSON.parse(process.env.CHATMESH_SCENE);
 
-export const { model: MODEL, key: KEY, other_key: OTHER_KEY, long: LONG } = settings;
+export const { model: MODEL, key: KEY, other_key: OTHER_KEY, few_key: FEW_KEY, long: LONG } = settings;
 /** Base URLs of the two gateways. */
 export const [FIRST, SECOND] = settings.urls;
 export const TEXT = 'The log is the stream.';
