@@ -157,9 +157,15 @@ class Ingress:
             # Tokenizing a megabyte takes long enough to stall every stream of this process.
             fitted = await asyncio.to_thread(fit, self.tokenizer, submission.spec, window, submission.own_context)
             requests = [self._request(submission, fitted, spec) for spec in submission.specs]
-            receipt = await self._charged(submission, requests, _most_tokens(submission, fitted, window), replaces)
+            # At once: while the ledger decides, the home partitions may move, and these ids lie in the present ones.
+            leases = [self.fanout.open(parse_response_id(r.response_id), submission.dialect) for r in requests]
+            with ExitStack() as held:
+                for lease in leases:
+                    held.enter_context(lease)
+                receipt = await self._charged(submission, requests, _most_tokens(submission, fitted, window), replaces)
+                held.pop_all()
             try:
-                leases = await self._all_accepted(submission, requests)
+                await self._all_accepted(submission, requests, leases)
             except ApiError:
                 receipt.came_to_nothing()
                 raise
@@ -185,8 +191,10 @@ class Ingress:
 
     # -- the introduction of all choices -------------------------------------------------------------------------
 
-    async def _all_accepted(self, submission: "_Submission", requests: Sequence[Requested]) -> list[Lease]:
-        leases = [self.fanout.open(parse_response_id(r.response_id), submission.dialect) for r in requests]
+    async def _all_accepted(
+        self, submission: "_Submission", requests: Sequence[Requested], leases: Sequence[Lease]
+    ) -> None:
+        """Raises ApiError if one is not; then all of them are left."""
         ways = [
             asyncio.create_task(self._introduce(submission, lease, request), name="choice")
             for lease, request in zip(leases, requests, strict=True)
@@ -197,7 +205,6 @@ class Ingress:
             for lease, way in zip(leases, ways, strict=True):
                 self._abandon(lease, way, submission, refused=isinstance(error, ApiError))
             raise
-        return leases
 
     async def _introduce(self, submission: "_Submission", lease: Lease, request: Requested) -> None:
         record = ContextRequested(request=request, base=submission.past.base) if submission.needs_history else request

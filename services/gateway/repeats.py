@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from services.gateway.api.errors import ApiError, retry_after, unavailable
@@ -41,7 +42,12 @@ class Repeats:
                         return leases or None
         except TimeoutError as error:
             raise _conflict("The first request with this Idempotency-Key is still in progress. Try again.") from error
-        return await self._attached(holder.responses) if holder.accepted else None
+        if not holder.accepted:
+            return None
+        leases = await self._attached(holder.responses)
+        if leases is None:
+            raise _gone(holder.first)
+        return leases
 
     async def _undecided(self, holder: Holder) -> list[Lease] | None:
         """No word came. What its gateway did not live to say, the log of the responses says; if it has nothing of
@@ -50,29 +56,24 @@ class Repeats:
         alive = self.cluster.is_alive(holder.gateway)
         if not alive:
             await self._cancel(holder.responses)
-        found = [await self._attach(text) for text in holder.responses]
-        leases = [lease for lease in found if lease is not None]
-        if len(leases) == len(found):
-            return leases
-        for lease in leases:
-            lease.release()
-        return None if alive else []
+        leases = await self._attached(holder.responses)
+        if leases is None and not alive:
+            return []
+        return leases
 
-    async def _attached(self, responses: Sequence[str]) -> list[Lease]:
-        leases: list[Lease] = []
-        try:
+    async def _attached(self, responses: Sequence[str]) -> list[Lease] | None:
+        """The streams of all of them; None if the log has nothing of one. Raises ApiError 409, 503."""
+        with ExitStack() as held:
+            leases: list[Lease] = []
             for text in responses:
                 lease = await self._attach(text)
                 if lease is None:
-                    raise _gone(text)
-                leases.append(lease)
+                    return None
+                leases.append(held.enter_context(lease))
                 if lease.stream.fold.deleted:
                     raise _gone(text)
-        except BaseException:
-            for lease in leases:
-                lease.release()
-            raise
-        return leases
+            held.pop_all()
+            return leases
 
     async def _attach(self, text: str) -> Lease | None:
         try:

@@ -12,7 +12,8 @@ import websockets
 from services.gateway.auth import LOCAL_TENANT, Caller
 from services.gateway.ledger import RateLimits, Repeatable
 from services.gateway.ledger.limits import Limits
-from shared.records import Charge, Outcome, Settlement
+from shared.ids import parse_response_id
+from shared.records import Charge, Deleted, Outcome, Settlement
 from tests.unit.gateway.harness import MODEL, Mesh, gateway, only_accept, say
 
 ASK: dict[str, Any] = {"model": MODEL, "input": "Say hello", "max_output_tokens": 8}
@@ -246,3 +247,28 @@ _ITS_OWN = {"response_id", "idempotency_key", "gateway"}
 
 def _repeatable(charge: Charge) -> Repeatable:
     return Repeatable("0" * 32, charge.fingerprint or "")
+
+
+async def test_homes_may_move_while_the_ledger_decides() -> None:
+    mesh = Mesh()
+    async with gateway(mesh, limits=limits(5)) as mesh, mesh.client() as client:
+        held: list[Any] = []
+        mesh.ledger_log.append, keep = held.append, mesh.ledger_log.append  # type: ignore[method-assign]
+        asking = asyncio.create_task(client.responses.create(**ASK))
+        await until(lambda: held)
+        partition = parse_response_id(held[0].response_id).partition
+        others = (f"gateway-{number}" for number in range(2, 100))
+        while partition in mesh.fanout.home:
+            await mesh.fanout.rehome(["gateway-1", next(others)])
+        keep(held[0])
+        assert (await asking).output_text == "Hello world"
+
+
+async def test_a_deleted_response_is_not_told_again() -> None:
+    async with gateway(Mesh()) as mesh, mesh.client() as client:
+        first = await client.responses.create(extra_headers=KEY, **ASK)
+        mesh.publish([Deleted(response_id=first.id, tenant=LOCAL_TENANT)])
+        with pytest.raises(openai.ConflictError) as caught:
+            await client.responses.create(extra_headers=KEY, **ASK)
+        assert first.id in caught.value.message
+        assert caught.value.response.headers["x-should-retry"] == "false"
