@@ -9,8 +9,9 @@ import openai
 import pytest
 import websockets
 
+from services.gateway.api.errors import ApiError
 from services.gateway.auth import LOCAL_TENANT, Caller
-from services.gateway.ledger import RateLimits, Repeatable
+from services.gateway.ledger import Ask, RateLimits, Repeatable
 from services.gateway.ledger.limits import Limits
 from shared.ids import parse_response_id
 from shared.records import Charge, Deleted, Outcome, Settlement
@@ -272,3 +273,27 @@ async def test_a_deleted_response_is_not_told_again() -> None:
             await client.responses.create(extra_headers=KEY, **ASK)
         assert first.id in caught.value.message
         assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+async def test_who_comes_again_waits_no_longer_than_the_first_may_take() -> None:
+    async with gateway(Mesh(lambda *_: []), silent_after_s=30) as mesh:
+        asked = Ask(LOCAL, ("resp_01a1fdc469067001b7e8a2c8c65ddcda",), 1, Repeatable("0" * 32, "f"))
+        await mesh.ledger.charge(asked)
+        holder = mesh.ledger.known(LOCAL, Repeatable("0" * 32, "f")).holder
+        with pytest.raises(ApiError) as caught:
+            await mesh.repeats.follow(holder, 0.05)
+        assert (caught.value.status, caught.value.code) == (409, "idempotency_key_in_use")
+        assert caught.value.headers["retry-after"] == "1"
+
+
+async def test_what_a_gateway_did_not_live_to_say_the_log_says() -> None:
+    """The first gateway died behind `accepted`: the response is followed, not made anew."""
+    async with gateway(Mesh(), silent_after_s=0.05) as mesh, mesh.client() as client:
+        first = await client.responses.create(**ASK)
+        asked = Ask(LOCAL, (first.id,), 1, Repeatable("0" * 32, "f"))
+        await mesh.ledger.charge(asked)
+        holder = mesh.ledger.known(LOCAL, Repeatable("0" * 32, "f")).holder
+        assert holder.accepted is None
+        (lease,) = await mesh.repeats.follow(holder, 5)
+        with lease:
+            assert lease.stream.fold.terminal.text == "Hello world"
