@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from opentelemetry.trace import Span
@@ -12,15 +13,17 @@ from starlette.types import Send
 
 from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
-from services.gateway.api.chat_schema import CreateCompletion, parse_completion
+from services.gateway.api.chat_schema import parse_completion
 from services.gateway.api.disconnect import until_disconnect
 from services.gateway.api.errors import ApiError, json_response, not_found, server_error
 from services.gateway.api.idempotency import repeatable_of
 from services.gateway.api.parts import Parts
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
-from services.gateway.fanout import Cursor, Lease, Stream
+from services.gateway.auth import Caller
+from services.gateway.fanout import Cursor, Stream
+from services.gateway.ledger import Repeatable
 from services.gateway.projections.chat import CHAT, ChatFrames, ChoicePart, completion_object, error_frame
-from shared.records import Accepted, AnyTerminal, Failed
+from shared.records import Accepted, AnyTerminal, Failed, ResponseSpec
 
 _ROUTE = "/v1/chat/completions"
 _PARAM_OF_FIELD = {"input": "messages", "max_output_tokens": "max_completion_tokens"}
@@ -31,31 +34,49 @@ async def create(request: Request, send: Send) -> None:
     parts: Parts = request.app.state.parts
     with server_span(request, "POST", _ROUTE) as span:
         caller = parts.authenticator.caller(request)
-        body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
-        command = parse_completion(body)
-        repeatable = repeatable_of(request, caller, body)
-        specs = command.specs()
-        describe_request(span, caller, specs[0])
+        asked = await _asked(request, caller)
+        describe_request(span, caller, asked.specs[0])
 
         async def serve() -> None:
             with ExitStack() as held:
-                for _ in specs:
+                for _ in asked.specs:
                     held.enter_context(parts.admission.slot())
                 with _chat_words():
-                    dialect = CHAT if command.stream else None
-                    leases = await parts.ingress.submit_all(caller, specs, dialect, repeatable=repeatable)
+                    dialect = CHAT if asked.stream else None
+                    leases = await parts.ingress.submit_all(caller, asked.specs, dialect, repeatable=asked.repeatable)
                 for lease in leases:
                     held.enter_context(lease)
                 streams = [lease.stream for lease in leases]
                 try:
-                    if command.stream:
-                        await _stream(leases, command, parts.settings.lag_limit_s, send)
+                    if asked.stream:
+                        cursors = [lease.cursor_in(CHAT) for lease in leases]
+                        chunks = _chunks(cursors, include_usage=asked.include_usage)
+                        await sse.send_events(chunks, cursors, parts.settings.lag_limit_s, send)
                     else:
                         await sse.reply(await _whole(streams), request, send)
                 finally:
                     _describe(span, streams)
 
         await until_disconnect(request.receive, parts.drain, serve())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is kept of a request while its completion runs; its body may be large."""
+
+    specs: Sequence[ResponseSpec]
+    stream: bool
+    include_usage: bool
+    repeatable: Repeatable | None
+
+
+async def _asked(request: Request, caller: Caller) -> _Asked:
+    """Raises ApiError 400, 413."""
+    parts: Parts = request.app.state.parts
+    body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
+    command = parse_completion(body)
+    repeatable = repeatable_of(request, caller, body)
+    return _Asked(command.specs(), command.stream is True, command.include_usage, repeatable)
 
 
 @contextmanager
@@ -90,11 +111,6 @@ async def _ended(stream: Stream) -> tuple[Accepted, AnyTerminal]:
     if isinstance(terminal, Failed):
         raise server_error(terminal.message)
     return accepted, terminal
-
-
-async def _stream(leases: Sequence[Lease], command: CreateCompletion, lag_limit_s: float, send: Send) -> None:
-    cursors = [lease.cursor_in(CHAT) for lease in leases]
-    await sse.send_events(_chunks(cursors, include_usage=command.include_usage), cursors, lag_limit_s, send)
 
 
 async def _chunks(

@@ -16,9 +16,11 @@ from services.gateway.api.parts import Parts
 from services.gateway.api.query import check_include, check_obfuscation, flag
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
+from services.gateway.auth import Caller
 from services.gateway.fanout import Cursor, Lease, Stream
+from services.gateway.ledger import Repeatable
 from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
-from shared.records import Failed
+from shared.records import Failed, ResponseSpec
 
 
 async def create(request: Request, send: Send) -> None:
@@ -26,17 +28,13 @@ async def create(request: Request, send: Send) -> None:
     parts: Parts = request.app.state.parts
     with server_span(request, "POST", "/v1/responses") as span:
         caller = parts.authenticator.caller(request)
-        body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
-        command = parse_create(body)
-        repeatable = repeatable_of(request, caller, body)
-        given = await resolve(parts.lookup, caller, command.input)
-        spec = command.model_copy(update={"input": given}).spec()
+        spec, stream, repeatable = await _asked(request, caller)
         describe_request(span, caller, spec)
 
         async def serve() -> None:
             with parts.admission.slot(), await parts.ingress.submit(caller, spec, repeatable=repeatable) as lease:
                 try:
-                    if command.stream:
+                    if stream:
                         cursor = lease.cursor()
                         await sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send)
                     else:
@@ -45,6 +43,17 @@ async def create(request: Request, send: Send) -> None:
                     describe_outcome(span, lease.stream.id.text, lease.stream.fold.terminal)
 
         await until_disconnect(request.receive, parts.drain, serve())
+
+
+async def _asked(request: Request, caller: Caller) -> tuple[ResponseSpec, bool, Repeatable | None]:
+    """The response that is wanted, whether as a stream, and what makes the request the same as another one: all that
+    is kept of a body, which may be large, while the response runs. Raises ApiError 400, 404, 413."""
+    parts: Parts = request.app.state.parts
+    body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
+    command = parse_create(body)
+    repeatable = repeatable_of(request, caller, body)
+    given = await resolve(parts.lookup, caller, command.input)
+    return command.model_copy(update={"input": given}).spec(), command.stream is True, repeatable
 
 
 async def retrieve(request: Request, send: Send) -> None:
