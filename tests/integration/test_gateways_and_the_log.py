@@ -77,6 +77,20 @@ async def test_behind_the_logs_retention_the_store_answers(mesh: Mesh, client: A
     assert late[-1].response.to_dict() == live[-1].response.to_dict()
 
 
+async def test_behind_the_logs_retention_a_response_is_deleted_in_the_store(mesh: Mesh, client: AsyncOpenAI) -> None:
+    response, other = [await client.responses.create(**SHORT) for _ in range(2)]
+    await forget(mesh, response.id)
+    assert (await client.responses.retrieve(response.id)).to_dict() == response.to_dict()
+    await client.responses.delete(response.id)
+    for _ in range(2):
+        for gone in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
+            with pytest.raises(openai.NotFoundError):
+                await gone(response.id)
+        with pytest.raises(openai.BadRequestError, match="not found"):
+            await client.responses.create(previous_response_id=response.id, **SHORT)
+    assert (await client.responses.retrieve(other.id)).to_dict() == other.to_dict()
+
+
 async def read_until_text(stream: Any) -> list[Any]:
     events: list[Any] = []
     async for event in stream:

@@ -168,6 +168,50 @@ async def test_what_is_not_stored_is_only_ever_streamed_or_cancelled(mesh: Mesh,
     assert stored_row(mesh, response_id) is None
 
 
+# -- one response in every dialect, over every transport ---------------------------------------------------------------
+
+
+async def test_a_conversation_goes_on_over_any_transport_in_any_dialect(clients: list[AsyncOpenAI]) -> None:
+    """JSON, then WebSocket, then a completion, then SSE, each from the one before and at the other gateway."""
+    here, there = clients
+    first = await here.responses.create(model=MODEL, input="one")
+    async with there.responses.connect() as connection:
+        await connection.response.create(model=MODEL, input="two", previous_response_id=first.id)
+        async for event in connection:
+            if event.type == "response.completed":
+                second = event.response
+                break
+    third = await here.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "three"}],
+        store=True,
+        extra_body={"previous_response_id": second.id},
+    )
+    fourth: Any = [
+        event
+        async for event in await there.responses.create(
+            model=MODEL, input="four", previous_response_id=third.id, stream=True
+        )
+    ][-1].response
+    assert (second.output_text, third.choices[0].message.content, fourth.output_text) == ("two", "three", "four")
+    counted = await here.responses.input_tokens.count(
+        input=[
+            {"role": role, "content": said}
+            for said in ("one", "two", "three", "four")
+            for role in ("user", "assistant")
+        ][:-1]  # type: ignore[arg-type]
+    )
+    assert fourth.usage.input_tokens == counted.input_tokens, "the prompt holds the whole conversation"
+    # Followed over another than it was created over.
+    followed = [event async for event in await here.responses.retrieve(third.id, stream=True)]
+    assert followed[-1].response.output_text == "three"  # type: ignore[union-attr]
+    assert fourth.previous_response_id == followed[-1].response.id  # type: ignore[union-attr]
+    await here.responses.delete(third.id)
+    await assert_gone(there, followed[-1].response.id)  # type: ignore[union-attr]
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        await there.responses.create(model=MODEL, input="five", previous_response_id=fourth.id)
+
+
 # -- what was asked ----------------------------------------------------------------------------------------------------
 
 ECHOED: dict[str, Any] = {
