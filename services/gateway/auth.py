@@ -37,10 +37,9 @@ class KeyEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated client. Jobs of a higher `priority` are dispatched first; its `tier` has its own limits."""
+    """An authenticated client. Its `tier` has its own limits, and says how its requests may be served (`tiers`)."""
 
     tenant: str
-    priority: int = 0
     tier: str = "default"
 
 
@@ -48,10 +47,7 @@ class ApiKeys:
     """The keys of a file: a mapping of key → {tenant, tier}. Only their digests are kept."""
 
     def __init__(self, entries: dict[str, KeyEntry]) -> None:
-        self._callers = {
-            _digest(key): Caller(entry.tenant, PRIORITY_OF_TIER[entry.tier], entry.tier)
-            for key, entry in entries.items()
-        }
+        self._callers = {_digest(key): Caller(entry.tenant, entry.tier) for key, entry in entries.items()}
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Raises ApiError 401."""

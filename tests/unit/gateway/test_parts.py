@@ -33,8 +33,8 @@ def key_file(tmp_path: Path) -> Path:
 
 def test_keys_name_tenants_and_tiers(key_file: Path) -> None:
     keys = ApiKeys(read_keys(key_file))
-    assert keys.caller(connection(authorization="Bearer sk-a")) == Caller("acme", 1, "priority")
-    assert keys.caller(connection(authorization="bearer sk-b", peer="10.0.0.9")) == Caller("beta", 0)
+    assert keys.caller(connection(authorization="Bearer sk-a")) == Caller("acme", "priority")
+    assert keys.caller(connection(authorization="bearer sk-b", peer="10.0.0.9")) == Caller("beta")
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic sk-a", "Bearer sk-x", "sk-a"])
