@@ -83,7 +83,7 @@ class Generation:
         logprobs: list[TokenLogprob] = []
         for index, token in enumerate(output.ids):
             pieces.append(self._text.push(token))
-            if output.logprobs:
+            if output.logprobs and token not in self._tokenizer.eos_ids:  # the end of a turn is no part of its text
                 logprobs.append(token_logprob(self._tokenizer, token, output.logprobs[index], self._text.end))
             if self._text.stopped:
                 break

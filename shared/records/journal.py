@@ -83,8 +83,8 @@ class Tokens(JournalRecord, frozen=True, kw_only=True, tag="tokens"):
 
     `pieces[i]` is the text that `ids[i]` completed: "" until its character is whole. The finish rides on the
     last record; a takeover that finds nothing left to say sends the finish with no ids. `pieces` may hold one
-    entry more than `ids` on the finish: what the decoder still held back. `logprobs` has an entry for each of `ids`,
-    or none where nobody asked for them.
+    entry more than `ids` on the finish: what the decoder still held back. `logprobs` has an entry for each of `ids`
+    but the end of the turn, or none where nobody asked for them.
     """
 
     claim: str

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.inference import worker
-from services.inference.engines.port import EngineDeadError, StepOutput
+from services.inference.engines.port import EngineDeadError, Likelihood, StepOutput
 from shared.folds import JournalFold
 from shared.records import Claimed, Record, Released, Stop, Tokens
 from shared.topics import JOBS, JOURNAL, Topic
@@ -54,6 +54,20 @@ async def test_the_finish_rides_on_the_last_tokens_with_what_the_decoder_held_ba
     assert (record.finish.reason, len(record.pieces)) == ("length", len(ids) + 1)
     assert text_of(bench) == bench.tokenizer.decode(ids)
     assert bench.free == 2
+
+
+async def test_log_probabilities_are_of_the_text_and_not_of_the_end_of_the_turn(bench: WorkerBench) -> None:
+    bench.past()
+    await bench.mail(job())
+    text = "A 🦜!"
+    ids = (*bench.tokenizer.encode_text(text), min(bench.tokenizer.eos_ids))
+    likely = tuple(Likelihood(-0.5, ((token, -0.5),)) for token in ids)
+    bench.engine._deliver([StepOutput(bench.claim, ids, "stop", logprobs=likely)])
+    await settle()
+    (record,) = bench.written(Tokens)
+    assert b"".join(bytes(said.bytes or ()) for said in record.logprobs).decode() == text
+    assert record.logprobs[-1].end == len(text)
+    assert [said.end for said in record.logprobs] == sorted(said.end for said in record.logprobs)
 
 
 async def test_a_takeover_inside_a_character_completes_it(bench: WorkerBench) -> None:
