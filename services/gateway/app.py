@@ -170,6 +170,8 @@ def make_app(parts: Parts) -> Starlette:
         ],
         exception_handlers={ApiError: _api_error, HTTPException: _http_exception, Exception: _unexpected},
     )
+    # A redirect would take its host from the request, and no path here ends in a slash.
+    app.router.redirect_slashes = False
     app.state.parts = parts
     return app
 

@@ -43,7 +43,7 @@ _SOCKET = """\
 The same path over WebSocket (RFC 6455): connect with the method GET and the usual upgrade headers.
 
 The handshake authenticates like any request (401, 403). Every message is one JSON object in a text frame of at most
-1 MiB; binary frames close the connection with 1003. Client events: `response.create` with the fields of
+1 MiB; binary ones are answered with an `error`. Client events: `response.create` with the fields of
 `POST /v1/responses` beside `type`, plus optional `stream_id` (`[A-Za-z0-9_.-]{1,256}`: a lane; FIFO within a lane, side
 by side between lanes) and `generate`; and `response.steer`, which is answered with `response.steer.failed`. Server
 events: those of the event stream, with `stream_id` on named lanes, and `error` with `status` and the envelope's object.

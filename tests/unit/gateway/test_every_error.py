@@ -66,6 +66,7 @@ TABLE = [
     Wrong(401, "API key", "GET", "/models", body=None, key=None, told=("www-authenticate",)),
     Wrong(401, "API key", path="/chat/completions", body=CHAT, key=None, told=("www-authenticate",)),
     Wrong(404, "not served here", "GET", "/nothing", body=None),
+    Wrong(404, "not served here", path="/responses/"),
     Wrong(404, "not found", "GET", f"/responses/{NOWHERE}", body=None),
     Wrong(404, "not found", "GET", "/responses/nonsense", body=None),
     Wrong(404, "not found", "DELETE", f"/responses/{NOWHERE}", body=None),
