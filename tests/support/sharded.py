@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.inference.engines import build_engine
-from services.inference.engines.lockstep import Place
+from services.inference.engines.lockstep import Place, watch_parent
 from services.inference.engines.port import Engine, GenerationRequest, StepOutput
 from services.inference.settings import InferenceSettings
 from shared.chat import ChatTokenizer, load_chat_tokenizer
@@ -33,7 +33,8 @@ SETTINGS = {
 class Scenario:
     """More requests than slots, of different lengths, greedy, seeded and penalised, one of which is cancelled.
 
-    Only the first rank draws: what others would say themselves is the likeliest token.
+    Only the first rank draws: what others would say themselves is the likeliest token. What is drawn from has gaps:
+    from a flat distribution over a whole vocabulary, the last bit of a logit draws another token.
     """
 
     tokenizer: ChatTokenizer
@@ -46,9 +47,9 @@ class Scenario:
             self._request("short", "Hello.", 12),
             self._request("long", "Tell me all about it. " * 40, 60),
             self._request("cancelled", "Go on and on.", 1_000),
-            self._request("seeded", "Surprise me.", 50, temperature=1.0, top_p=0.9, seed=7),
+            self._request("seeded", "Hello.", 50, temperature=1.0, top_k=5, seed=7),
             self._request("takes the first free slot", "And then?", 40),
-            self._request("seeded, from everything", "Hello.", 30, temperature=1.5, seed=11),
+            self._request("seeded, from everything", "Hello.", 30, temperature=0.3, seed=11),
             self._request("penalised", "Hello.", 40, presence_penalty=1.5, frequency_penalty=0.5),
             self._request("the same prompt again", "Hello.", 20),
         ]
@@ -100,6 +101,8 @@ async def play(settings: InferenceSettings) -> dict[str, Any]:
 
 def main() -> int:
     place = Place.of(os.environ)
+    if place is not None:
+        watch_parent(lambda: os._exit(1))
     if place is not None and place.rank > 0:
         from services.inference.ranks import main as rank_main
 
