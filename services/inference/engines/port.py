@@ -65,7 +65,7 @@ class GenerationRequest:
             "prompt_ids must not be empty": bool(self.prompt_ids),
             f"max_new_tokens must be at least 1, not {self.max_new_tokens}": self.max_new_tokens >= 1,
             f"temperature must not be negative: {self.temperature}": self.temperature >= 0,
-            f"top_p must lie in (0, 1], not {self.top_p}": 0 < self.top_p <= 1,
+            f"top_p must lie in [0, 1], not {self.top_p}": 0 <= self.top_p <= 1,
             f"top_k must be at least 1, not {self.top_k}": self.top_k is None or self.top_k >= 1,
             f"presence_penalty must be finite: {self.presence_penalty}": math.isfinite(self.presence_penalty),
             f"frequency_penalty must be finite: {self.frequency_penalty}": math.isfinite(self.frequency_penalty),

@@ -172,6 +172,8 @@ def test_a_captured_graph_leaves_its_logits_in_the_room_made_for_them() -> None:
         {"frequency_penalty": math.inf},
         {"logprobs": -1},
         {"logprobs": 21},
+        {"top_p": -0.1},
+        {"top_p": 1.1},
     ],
     ids=str,
 )

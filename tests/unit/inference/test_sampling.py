@@ -52,6 +52,7 @@ def test_top_p_keeps_the_smallest_nucleus() -> None:
     logits = torch.tensor([0.1, 0.5, 0.05, 0.35]).log()
     assert {draw(logits, step / 500, top_p=0.8) for step in range(500)} == {1, 3}
     assert {draw(logits, step / 500, top_p=0.01) for step in range(500)} == {1}
+    assert {draw(logits, step / 500, top_p=0.0) for step in range(500)} == {1}
 
 
 @given(uniform=st.floats(0, 1, exclude_max=True, width=32), top_p=st.floats(0.01, 1), scale=st.floats(0, 20))
