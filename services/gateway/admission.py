@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from services.gateway.api.errors import too_many, unavailable
+from services.gateway.errors import too_many, unavailable
 from services.gateway.load import DrainMeter, MeshLoad, retry_after_s
 from shared.heartbeats import Cluster
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
 from services.gateway.admission import Admission
-from services.gateway.api.errors import SERVER_ERROR, ApiError, error_response
+from services.gateway.api.envelope import error_response
 from services.gateway.api.middleware import Gate, ReplyHeaders
 from services.gateway.api.origins import CrossOrigin, Origins, parse_origins
 from services.gateway.api.parts import Parts
@@ -20,19 +20,18 @@ from services.gateway.api.surface import http_routes
 from services.gateway.auth import ApiKeys, Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
 from services.gateway.deletion import Deletion
-from services.gateway.descriptors import allow_streams
 from services.gateway.drain import Drain
+from services.gateway.errors import SERVER_ERROR, ApiError
 from services.gateway.fanout import Fanout, Scans
 from services.gateway.history import History
-from services.gateway.ingress import Ingress
-from services.gateway.introduction import Introduction
+from services.gateway.ingress import Ingress, Introduction, Repeats
 from services.gateway.ledger import Ledger, RateLimits, load_rate_limits
 from services.gateway.lookup import Lookup
 from services.gateway.presence import JournalPresence
-from services.gateway.repeats import Repeats
 from services.gateway.replies import Replies
-from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
+from services.gateway.web.descriptors import allow_streams
+from services.gateway.web.server import Server, bind
 from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
-from services.gateway.api.errors import ApiError
+from services.gateway.errors import ApiError
 from shared.errors import SettingsError
 
 log = logging.getLogger(__name__)

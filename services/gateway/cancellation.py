@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
-from services.gateway.api.errors import ApiError, unavailable
 from services.gateway.auth import Caller
+from services.gateway.errors import ApiError, unavailable
 from services.gateway.fanout import Lease, Stream
 from services.gateway.lookup import Lookup
 from services.gateway.projections import ResponsesProjection

@@ -9,9 +9,9 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from services.gateway.api.errors import ApiError, not_found, unavailable
 from services.gateway.auth import Caller
 from services.gateway.cancellation import Cancellation
+from services.gateway.errors import ApiError, not_found, unavailable
 from services.gateway.fanout import Lease
 from services.gateway.history import History
 from services.gateway.lookup import Lookup, is_kept

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.gateway.api.errors import ApiError, unavailable
+from services.gateway.errors import ApiError, unavailable
 
 log = logging.getLogger(__name__)
 

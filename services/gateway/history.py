@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeVar
 
-from services.gateway.api.errors import ApiError, server_error, unavailable
+from services.gateway.errors import ApiError, server_error, unavailable
 from services.gateway.replies import AnyReply, Replies
 from shared.errors import AppendError
 from shared.ids import ResponseId, new_id, now_ms

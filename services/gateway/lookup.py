@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from services.gateway.api.errors import ApiError, not_found, unavailable
 from services.gateway.auth import Caller
+from services.gateway.errors import ApiError, not_found, unavailable
 from services.gateway.fanout import Fanout, Lease, ReplayLog
 from services.gateway.history import History
 from services.gateway.projections import ResponsesProjection

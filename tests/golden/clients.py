@@ -72,7 +72,7 @@ async def asking(
     told: Told, headers: Mapping[str, str] = AUTHORIZED, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the gateway that stands before what is told."""
-    with patch("services.gateway.ingress.new_response_id", told.mint), patch("asyncio.to_thread", _in_line):
+    with patch("services.gateway.ingress.ingress.new_response_id", told.mint), patch("asyncio.to_thread", _in_line):
         async with (
             gateway(told.mesh, keys=True, **settings) as mesh,
             httpx.AsyncClient(base_url=mesh.url, headers=headers) as http,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from services.gateway.api.errors import ApiError, bad_request
+from services.gateway.errors import ApiError, bad_request
 
 # How much of a body that is too large is read and thrown away: a connection that closes over unread bytes is reset,
 # and the client then never sees the 413.

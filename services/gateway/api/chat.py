@@ -15,11 +15,12 @@ from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.chat_schema import parse_completion
 from services.gateway.api.disconnect import until_disconnect
-from services.gateway.api.errors import ApiError, json_response, not_found, server_error
+from services.gateway.api.envelope import json_response
 from services.gateway.api.idempotency import repeatable_of
 from services.gateway.api.parts import Parts
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.auth import Caller
+from services.gateway.errors import ApiError, not_found, server_error
 from services.gateway.fanout import Cursor, Stream
 from services.gateway.ledger import Repeatable
 from services.gateway.projections.chat import CHAT, ChatFrames, ChoicePart, completion_object, error_frame

@@ -7,7 +7,6 @@ import msgspec
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.input_messages import RefusalPart
 from services.gateway.api.schema import (
     Identifier,
@@ -21,6 +20,7 @@ from services.gateway.api.schema import (
     TopLogprobs,
 )
 from services.gateway.api.validation import Neutral, Strict, is_nothing, one_of, parse, served_only, shape
+from services.gateway.errors import bad_request
 from shared.ids import response_id_text
 from shared.records import Message, ResponseSpec, Sampling
 from shared.records.base import Role

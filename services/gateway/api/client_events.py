@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import Discriminator, Tag
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.schema import CreateOverSocket, parse_event
 from services.gateway.api.validation import Strict, parse, shape
+from services.gateway.errors import bad_request
 
 CREATE = "response.create"
 STEER = "response.steer"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from starlette.websockets import WebSocket
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.responses import starting_after_of
 from services.gateway.auth import KEY_PROTOCOL, Authenticator, Caller
+from services.gateway.errors import bad_request
 from services.gateway.lookup import Lookup
 from shared.ids import ResponseId
 

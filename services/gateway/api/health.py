@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.api.errors import json_response
+from services.gateway.api.envelope import json_response
 from services.gateway.api.parts import Parts
 from services.gateway.catalogue import missing_parts
 

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from services.gateway.api.errors import bad_request
 from services.gateway.auth import Caller
+from services.gateway.errors import bad_request
 from services.gateway.ledger import Repeatable
 
 _HEADER = "Idempotency-Key"

@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.types import Send
 
 from services.gateway.api import sse
-from services.gateway.api.errors import json_response
+from services.gateway.api.envelope import json_response
 from services.gateway.api.paging import page_of
 from services.gateway.api.parts import Parts
 from services.gateway.api.query import check_include

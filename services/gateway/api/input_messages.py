@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, StringConstraints, Tag
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.validation import Strict, served_only, shape
+from services.gateway.errors import bad_request
 from shared.records import Message
 from shared.records.base import Role
 

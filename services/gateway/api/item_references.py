@@ -6,9 +6,9 @@ items have no response in their name: the request's own are to be sent, or conti
 
 import asyncio
 
-from services.gateway.api.errors import ApiError, bad_request
 from services.gateway.api.input_messages import InputItems, InputMessage, ItemReference
 from services.gateway.auth import Caller
+from services.gateway.errors import ApiError, bad_request
 from services.gateway.lookup import Lookup
 from shared.records import Failed
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.gateway.past import Past
+from services.gateway.ingress import Past
 from shared.records import Message
 
 _MESSAGE_BYTES = 200

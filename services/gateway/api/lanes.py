@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.gateway.api.errors import bad_request, too_many
+from services.gateway.errors import bad_request, too_many
 
 MAX_NAMED_LANES = 32
 MAX_IN_FLIGHT = 16

@@ -7,8 +7,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from services.gateway.api.errors import ApiError, bad_request, error_response
+from services.gateway.api.envelope import error_response
 from services.gateway.drain import Drain
+from services.gateway.errors import ApiError, bad_request
 from services.gateway.ledger import Ledger, quota_headers
 from shared.ids import new_id
 

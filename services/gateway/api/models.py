@@ -5,9 +5,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.api.errors import ApiError, json_response
+from services.gateway.api.envelope import json_response
 from services.gateway.api.parts import Parts
 from services.gateway.catalogue import ServedModel, served_models
+from services.gateway.errors import ApiError
 
 # Models have no birthday here; a constant keeps replies equal over replicas and restarts.
 _CREATED = 0

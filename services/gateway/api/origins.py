@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from services.gateway.api.errors import ApiError, error_response
+from services.gateway.api.envelope import error_response
 from services.gateway.auth import is_loopback
+from services.gateway.errors import ApiError
 
 VARIABLE = "CHATMESH_ALLOWED_ORIGINS"
 ANY = "*"

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from pydantic import Field
 from starlette.datastructures import QueryParams
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.query import number
 from services.gateway.api.validation import Neutral, Strict, is_nothing, parse
+from services.gateway.errors import bad_request
 
 MAX_ITEMS = 100
 DEFAULT_ITEMS = 20

@@ -4,9 +4,9 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.schema import Includable
 from services.gateway.api.validation import Strict, parse
+from services.gateway.errors import bad_request
 
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 _MAX_DIGITS = 18

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from services.gateway.api.body import parse_object
 from services.gateway.api.client_events import STEER, parse_request, steer_failed, stream_id_of, type_of
-from services.gateway.api.errors import ApiError, bad_request, error_event, error_response
+from services.gateway.api.envelope import error_event, error_response
 from services.gateway.api.handshake import Resume, shake_hands
 from services.gateway.api.item_references import resolve
 from services.gateway.api.lane_memory import LaneMemory
@@ -28,9 +28,10 @@ from services.gateway.api.socket_writer import (
 )
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.auth import Caller
+from services.gateway.errors import ApiError, bad_request
 from services.gateway.fanout import Lease
+from services.gateway.ingress import Past
 from services.gateway.ledger import quota_headers
-from services.gateway.past import Past
 from services.gateway.projections import stored_events
 from shared.folds import EventFold
 from shared.ids import response_id_text

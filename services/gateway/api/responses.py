@@ -9,7 +9,7 @@ from starlette.types import Send
 from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.disconnect import until_disconnect
-from services.gateway.api.errors import bad_request, json_response, server_error
+from services.gateway.api.envelope import json_response
 from services.gateway.api.idempotency import repeatable_of
 from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
@@ -17,6 +17,7 @@ from services.gateway.api.query import check_include, check_obfuscation, flag
 from services.gateway.api.schema import parse_create
 from services.gateway.api.tracing import describe_outcome, describe_request, server_span
 from services.gateway.auth import Caller
+from services.gateway.errors import bad_request, server_error
 from services.gateway.fanout import Cursor, Lease, Stream
 from services.gateway.ledger import Repeatable
 from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from services.gateway.api.errors import bad_request
 from services.gateway.api.input_messages import Input, messages_of
 from services.gateway.api.validation import Neutral, Strict, all_null, is_nothing, one_of, parse, served_only, shape
+from services.gateway.errors import bad_request
 from shared.ids import response_id_text
 from shared.records import ResponseSpec, Sampling
 

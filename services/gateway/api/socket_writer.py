@@ -6,8 +6,8 @@ import logging
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from services.gateway.api.errors import server_error
 from services.gateway.api.patience import Patience
+from services.gateway.errors import server_error
 from services.gateway.fanout import Cursor, StreamLostError
 from services.gateway.projections import ClientEvent
 from shared.errors import LogError

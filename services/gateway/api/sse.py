@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from services.gateway.api.errors import ApiError
 from services.gateway.api.patience import Patience
+from services.gateway.errors import ApiError
 from services.gateway.fanout import Cursor, StreamLostError
 from shared.errors import LogError
 

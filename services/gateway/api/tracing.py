@@ -7,8 +7,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from starlette.requests import HTTPConnection
 
-from services.gateway.api.errors import ApiError
 from services.gateway.auth import Caller
+from services.gateway.errors import ApiError
 from shared.records import AnyTerminal, ResponseSpec
 from shared.telemetry import extract, names
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from services.gateway.api.body import json_name
-from services.gateway.api.errors import ApiError, bad_request
+from services.gateway.errors import ApiError, bad_request
 
 Neutral = Mapping[str, Callable[[Any], bool]]
 """Fields that are known and not served, and when their value asks for nothing."""

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.gateway.api.errors import unavailable
 from services.gateway.auth import Caller
+from services.gateway.errors import unavailable
 from services.gateway.ledger.fold import (
     SYNC_SPAN_MS,
     Conflict,

@@ -1,6 +1,6 @@
 """What a limited tenant is told: headers on every reply, and why a request was refused. Pure."""
 
-from services.gateway.api.errors import RATE_LIMIT, ApiError, retry_after
+from services.gateway.errors import RATE_LIMIT, ApiError, retry_after
 from services.gateway.ledger.window import Shortage, Standing
 
 _NAMES = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}

@@ -16,14 +16,12 @@ from services.gateway.deletion import Deletion
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
 from services.gateway.history import History
-from services.gateway.ingress import Ingress
-from services.gateway.introduction import Introduction
+from services.gateway.ingress import Ingress, Introduction, Repeats
 from services.gateway.ledger import Ledger, RateLimits
 from services.gateway.lookup import Lookup
-from services.gateway.repeats import Repeats
 from services.gateway.replies import Replies
-from services.gateway.server import Server, bind
 from services.gateway.settings import GatewaySettings
+from services.gateway.web.server import Server, bind
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
 from shared.records import Cancel, Completed, ContextRequested, Delete, Heartbeat, Query, Requested

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.admission import Admission
-from services.gateway.api.errors import ApiError, retry_after
+from services.gateway.errors import ApiError, retry_after
 from services.gateway.load import MAX_RETRY_AFTER_S, DrainMeter, MeshLoad, retry_after_s
 from shared.heartbeats import Cluster
 from shared.records import Heartbeat

@@ -7,7 +7,7 @@ import pytest
 from openai.types.chat import completion_create_params as sdk
 
 from services.gateway.api.chat_schema import _NEUTRAL, CreateCompletion, parse_completion
-from services.gateway.api.errors import ApiError
+from services.gateway.errors import ApiError
 from shared.records import Message, ResponseSpec, Sampling
 
 HI = {"role": "user", "content": "Hi"}

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from services.gateway.descriptors import RESERVED, allow_streams
+from services.gateway.web.descriptors import RESERVED, allow_streams
 from shared.errors import SettingsError
 
 resource = pytest.importorskip("resource")

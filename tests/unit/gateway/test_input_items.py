@@ -7,8 +7,8 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseInputMessageItem, ResponseOutputMessage
 
-from services.gateway.api.errors import ApiError
 from services.gateway.api.input_tokens import parse_count
+from services.gateway.errors import ApiError
 from services.gateway.projections.input_items import input_items
 from shared.ids import new_response_id
 from shared.records import CountInput, InputCounted, Message, Rejected

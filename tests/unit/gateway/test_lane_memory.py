@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.api.lane_memory import LaneMemory
-from services.gateway.past import Past
+from services.gateway.ingress import Past
 from shared.ids import new_response_id
 from shared.records import Cancelled, Completed, Failed, Incomplete, Message
 from tests.unit.gateway.logs import Log

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.gateway.api.errors import ApiError, retry_after
 from services.gateway.api.lanes import MAX_IN_FLIGHT, MAX_NAMED_LANES, MAX_QUEUED, MAX_QUEUED_BYTES, Lanes
+from services.gateway.errors import ApiError, retry_after
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from services.gateway.api.errors import ApiError
 from services.gateway.api.paging import Page, page_of
+from services.gateway.errors import ApiError
 
 ITEMS = [{"id": f"msg_{number}"} for number in range(5)]
 

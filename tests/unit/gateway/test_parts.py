@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from starlette.requests import HTTPConnection
 
-from services.gateway.api.errors import ApiError
 from services.gateway.auth import ApiKeys, Caller, LoopbackOnly, is_loopback, load_authenticator, read_keys
 from services.gateway.catalogue import ServedModel, missing_parts, served_models
-from services.gateway.prompt import Fitted, fit
-from services.gateway.server import bind
+from services.gateway.errors import ApiError
+from services.gateway.ingress import Fitted, fit
 from services.gateway.settings import GatewaySettings
+from services.gateway.web.server import bind
 from shared.errors import SettingsError
 from shared.heartbeats import Cluster
 from shared.records import Heartbeat, Message, ResponseSpec, Sampling

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from services.gateway.api.body import parse_object
-from services.gateway.api.errors import ApiError
 from services.gateway.api.schema import parse_create, parse_event
+from services.gateway.errors import ApiError
 from shared.records import Message, ResponseSpec, Sampling
 
 BASE = {"model": "m", "input": "Hi"}

@@ -9,8 +9,8 @@ import openai
 import pytest
 import websockets
 
-from services.gateway.api.errors import ApiError
 from services.gateway.auth import LOCAL_TENANT, Caller
+from services.gateway.errors import ApiError
 from services.gateway.ledger import Ask, RateLimits, Repeatable
 from services.gateway.ledger.limits import Limits
 from shared.ids import parse_response_id

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway.ingress import served_tier
 from services.gateway.ledger.limits import Limits, load_rate_limits
 from services.gateway.ledger.quota import duration, limited_error, quota_headers
 from services.gateway.ledger.window import Shortage, Standing
-from services.gateway.tiers import served_tier
 from shared.errors import SettingsError
 
 FILE = """

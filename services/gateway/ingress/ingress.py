@@ -10,11 +10,16 @@ from typing import Any
 import msgspec
 
 from services.gateway.admission import Admission
-from services.gateway.api.errors import ApiError
 from services.gateway.auth import Caller
 from services.gateway.catalogue import served_models
+from services.gateway.errors import ApiError
 from services.gateway.fanout import Fanout, Lease
-from services.gateway.introduction import Introduction
+from services.gateway.ingress.introduction import Introduction
+from services.gateway.ingress.past import Past
+from services.gateway.ingress.prompt import Fitted, fit
+from services.gateway.ingress.repeats import Repeats
+from services.gateway.ingress.settlement import Settlements
+from services.gateway.ingress.tiers import served_tier
 from services.gateway.ledger import (
     Ask,
     Conflict,
@@ -27,13 +32,8 @@ from services.gateway.ledger import (
     Repeated,
     limited_error,
 )
-from services.gateway.past import Past
 from services.gateway.projections import RESPONSES, Dialect
-from services.gateway.prompt import Fitted, fit
-from services.gateway.repeats import Repeats
 from services.gateway.settings import GatewaySettings
-from services.gateway.settlement import Settlements
-from services.gateway.tiers import served_tier
 from shared.chat import ChatTokenizer
 from shared.heartbeats import Cluster
 from shared.ids import new_response_id, parse_response_id

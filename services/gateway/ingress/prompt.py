@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from services.gateway.api.errors import bad_request
+from services.gateway.errors import bad_request
 from shared.chat import ChatTemplateError
 from shared.records import Message, ResponseSpec
 

@@ -8,7 +8,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.gateway.admission import Admission
-from services.gateway.api.errors import ApiError, retry_after, server_error, unavailable
+from services.gateway.errors import ApiError, retry_after, server_error, unavailable
 from services.gateway.fanout import Stream
 from services.gateway.presence import JournalPresence
 from services.gateway.replies import AnyReply, Replies

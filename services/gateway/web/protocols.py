@@ -13,7 +13,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets import http11
 from websockets.server import ServerProtocol
 
-from services.gateway.api.errors import ApiError, error_response
+from services.gateway.api.envelope import error_response
+from services.gateway.errors import ApiError
 from shared.ids import new_id
 
 _NO_HTTP = "This is no valid HTTP/1.1 request, or its headers are longer than 64 KiB."

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from services.gateway.protocols import HttpProtocol, WebSocketProtocol
 from services.gateway.settings import GatewaySettings
+from services.gateway.web.protocols import HttpProtocol, WebSocketProtocol
 from shared.errors import SettingsError
 
 FRAME_SLACK = 2

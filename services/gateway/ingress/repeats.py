@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from services.gateway.api.errors import ApiError, retry_after, unavailable
+from services.gateway.errors import ApiError, retry_after, unavailable
 from services.gateway.fanout import Fanout, Lease
 from services.gateway.ledger import Holder, Ledger
 from shared.errors import AppendError, LogError, ReplayGoneError

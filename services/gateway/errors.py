@@ -1,10 +1,7 @@
-"""OpenAI's error envelope, for HTTP and for WebSocket. All four keys are there always."""
+"""What a client can be told instead of what it asked for: an HTTP status and OpenAI's four keys."""
 
 from collections.abc import Mapping
 from typing import Any
-
-import msgspec
-from starlette.responses import Response
 
 from shared.errors import ChatmeshError
 
@@ -69,22 +66,3 @@ def unavailable(message: str, *, retry_after_s: int = 1) -> ApiError:
 def server_error(message: str) -> ApiError:
     """500: the response failed."""
     return ApiError(500, message, code=SERVER_ERROR, error_type=SERVER_ERROR)
-
-
-def error_response(error: ApiError) -> Response:
-    """The HTTP reply."""
-    return json_response({"error": error.body()}, status=error.status, headers=error.headers)
-
-
-def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON reply."""
-    return Response(msgspec.json.encode(content), status, dict(headers or {}), media_type="application/json")
-
-
-def error_event(error: ApiError, stream_id: str | None = None) -> str:
-    """The WebSocket's `error` event; on a named lane with its `stream_id`."""
-    event: dict[str, Any] = {"type": "error", "status": error.status}
-    if stream_id is not None:
-        event["stream_id"] = stream_id
-    event["error"] = {**error.body(), **({"headers": error.headers} if error.headers else {})}
-    return msgspec.json.encode(event).decode()
