@@ -55,7 +55,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._generation = 0
         self._introduction: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
-        self._adopt(self._made())
+        self._adopted: AIOKafkaConsumer | None = None
+        self._poller: Poller
 
     def _made(self) -> AIOKafkaConsumer:
         return make_consumer(
@@ -67,8 +68,15 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         )
 
     def _adopt(self, consumer: AIOKafkaConsumer) -> None:
-        self._consumer = consumer
+        self._adopted = consumer
         self._poller = Poller(consumer)
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        """Made by `start`: aiokafka complains of one that was made and never started, that it is not closed."""
+        if self._adopted is None:
+            raise RuntimeError("start comes first")
+        return self._adopted
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -92,6 +100,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await asyncio.wait([self._introduction])
 
     async def _join(self) -> None:
+        self._adopt(self._made())
         self._consumer.subscribe([self._name], listener=self)
         await self._consumer.start()
 
@@ -99,7 +108,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Leave the group at once, so that the others take over without waiting for the session to expire."""
         await self._end_introduction()
         await self._end_commits()
-        await close_consumer(self._consumer)
+        if self._adopted is not None:
+            await close_consumer(self._adopted)
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.
@@ -138,7 +148,6 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         await close_consumer(self._consumer)
         while True:
             await self._give_up()  # what a rebalance gave while the member left
-            self._adopt(self._made())
             try:
                 async with asyncio.timeout(REJOINED_AFTER_S):
                     await self._join()

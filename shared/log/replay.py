@@ -54,17 +54,17 @@ class Replayer:
         self._settings = settings
         self._service = service
         self._clock = clock
-        self._connected: AIOKafkaConsumer | None = _make_consumer(settings)
+        self._connected: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
         self._failed_s = -math.inf
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailableError."""
-        assert self._connected is not None
+        self._connected = consumer = _make_consumer(self._settings)
         try:
-            await self._connected.start()
+            await consumer.start()
         except KafkaError as error:
-            await close_consumer(self._connected)
+            await close_consumer(consumer)
             raise BrokerUnavailableError(f"cannot reach the broker: {error}") from error
 
     async def stop(self) -> None:

@@ -90,11 +90,19 @@ class Tail:
         self._settings = settings
         self._name = topic_name(settings, topic)
         self._next: dict[TopicPartition, int] = {}
-        self._adopt(make_consumer(settings))
+        self._adopted: AIOKafkaConsumer | None = None
+        self._poller: Poller
 
     def _adopt(self, consumer: AIOKafkaConsumer) -> None:
-        self._consumer = consumer
+        self._adopted = consumer
         self._poller = Poller(consumer)
+
+    @property
+    def _consumer(self) -> AIOKafkaConsumer:
+        """Made by `start`: aiokafka complains of one that was made and never started, that it is not closed."""
+        if self._adopted is None:
+            raise RuntimeError("start comes first")
+        return self._adopted
 
     async def start(self, positions: Mapping[int, int | None]) -> None:
         """Assign partition → first offset to read; None is the end at this moment.
@@ -124,6 +132,7 @@ class Tail:
     async def _start(
         self, offsets: Callable[[], Awaitable[dict[TopicPartition, int]]], wanted: list[TopicPartition]
     ) -> None:
+        self._adopt(make_consumer(self._settings))
         try:
             await self._consumer.start()
             self._consumer.assign(wanted)  # also asks for the topic's metadata
@@ -143,7 +152,8 @@ class Tail:
 
     async def stop(self) -> None:
         """Disconnect; `batches()` ends."""
-        await close_consumer(self._consumer)
+        if self._adopted is not None:
+            await close_consumer(self._adopted)
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.

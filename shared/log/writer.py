@@ -103,7 +103,7 @@ class LogWriter:
         self._settings = settings
         self._service = service
         self._source = source
-        self._producer: AIOKafkaProducer | None = make_producer(settings)
+        self._producer: AIOKafkaProducer | None = None
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._sent_items: set[_Pending] = set()
         self._pending = 0
@@ -113,11 +113,11 @@ class LogWriter:
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailableError."""
-        assert self._producer is not None
+        self._producer = producer = make_producer(self._settings)
         try:
-            await self._producer.start()
+            await producer.start()
         except KafkaError as error:
-            await abandon_producer(self._producer)
+            await abandon_producer(producer)
             raise BrokerUnavailableError(
                 f"no Kafka broker answers at {self._settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
             ) from error

@@ -1,11 +1,18 @@
-"""Closing a consumer whose fetcher stumbles over a fetch that it cancelled itself (aiokafka 0.14)."""
+"""Closing a consumer whose fetcher stumbles over a fetch that it cancelled itself (aiokafka 0.14), or one that was
+never opened."""
 
 import asyncio
+import gc
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from shared.log import GroupConsumer, LogWriter, Replayer, Tail
 from shared.log.clients import close_consumer, uninterrupted
+from shared.settings import MeshSettings
+from shared.topics import HEARTBEATS, JOURNAL, Service
 
 
 class Stumbling:
@@ -76,3 +83,33 @@ async def test_a_start_that_is_cancelled_ends_first() -> None:
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert opened == ["whole"]
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["forgotten", "stopped"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda settings: GroupConsumer(settings, Service.MODERATION, JOURNAL, "g"),
+        lambda settings: LogWriter(settings, Service.MODERATION, "moderation-1"),
+        lambda settings: Replayer(settings, Service.MODERATION),
+        lambda settings: Tail(settings, Service.MODERATION, HEARTBEATS),
+    ],
+    ids=["group", "writer", "replayer", "tail"],
+)
+async def test_who_was_never_started_leaves_nothing_open(make: Callable[[MeshSettings], Any], stopped: bool) -> None:
+    """A service whose start fails half-way ends with its error, not with aiokafka's about clients nobody opened."""
+    complaints: list[str] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if stopped:
+                await make(MeshSettings()).stop()
+            else:
+                make(MeshSettings())
+            gc.collect()
+    finally:
+        loop.set_exception_handler(before)
+    assert [*complaints, *(str(warning.message) for warning in caught)] == []

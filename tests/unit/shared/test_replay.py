@@ -41,6 +41,9 @@ class MemoryConsumer:
         self.at = 0
         self.paused = True
 
+    async def start(self) -> None:
+        pass
+
     def assign(self, _partitions: list[TopicPartition]) -> None:
         self.paused = False
 
@@ -75,9 +78,15 @@ class MemoryConsumer:
         return len(self.messages)
 
 
+async def reading(consumer: MemoryConsumer) -> Replayer:
+    replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    with patch("shared.log.replay.make_consumer", lambda _settings, **_: consumer):
+        await replayer.start()
+    return replayer
+
+
 async def replayed(records: list[tuple[int, Events]], begin: int = 0) -> list[Events]:
-    with patch("shared.log.replay.make_consumer", lambda _settings, **_: MemoryConsumer(records, begin)):
-        replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    replayer = await reading(MemoryConsumer(records, begin))
     return [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records]
 
 
@@ -129,8 +138,7 @@ async def test_what_retention_has_cut_is_gone(rest: list[tuple[int, Events]]) ->
 async def test_between_replays_nothing_is_fetched() -> None:
     """A fetch that waits at the log's end would hold up the next replay."""
     consumer = MemoryConsumer([(10, accepted()), (20, DELTA)])
-    with patch("shared.log.replay.make_consumer", lambda _settings, **_: consumer):
-        replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    replayer = await reading(consumer)
     for _ in range(2):
         assert len((await replayer.replay(EVENTS, ID)).records) == 2
         assert consumer.paused
@@ -139,8 +147,7 @@ async def test_between_replays_nothing_is_fetched() -> None:
 async def test_an_unreadable_record_is_left_out_as_its_live_readers_do() -> None:
     consumer = MemoryConsumer([(10, accepted()), (20, DELTA), (30, DELTA)])
     consumer.messages[1].value = b"{oops}"
-    with patch("shared.log.replay.make_consumer", lambda _settings, **_: consumer):
-        replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    replayer = await reading(consumer)
     assert [envelope.record for envelope in (await replayer.replay(EVENTS, ID)).records] == [accepted(), DELTA]
 
 
