@@ -83,7 +83,7 @@ def test_a_step_that_is_late_is_named_and_is_no_failure() -> None:
     process = Process("life.at_end('flush', lambda: asyncio.sleep(3600))", READY, UNTIL_END, shutdown_s=0.4)
     status, said = process.ready().send(signal.SIGTERM).end()
     assert status == 0
-    assert re.search(r"flush did not end within 0\.[2-9] s: left as it is", said), "half of it, or a bit more on a busy machine"
+    assert re.search(r"flush did not end within 0\.[2-9] s: left as it is", said)
 
 
 def test_a_second_signal_hastens() -> None:
