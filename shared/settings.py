@@ -1,7 +1,8 @@
 """Settings from the environment; a wrong one ends the start and names its variable.
 
 Every service's settings extend `MeshSettings`. Variables are `CHATMESH_<FIELD>`, but for the names that the
-field already has: `KAFKA_BOOTSTRAP_SERVERS`, `PORT` and OpenTelemetry's `OTEL_*`.
+field already has: `KAFKA_BOOTSTRAP_SERVERS`, `PORT` and OpenTelemetry's `OTEL_*`. An empty variable counts as none, as
+a shell or a manifest writes one that is not set.
 """
 
 from typing import Any, TypeVar
@@ -23,13 +24,13 @@ def env(name: str, default: Any, description: str, **bounds: Any) -> Any:
 class KafkaSettings(BaseSettings):
     """How to reach the broker, and how the mesh's topics are laid out there."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     bootstrap_servers: str = env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092", "host:port[,host:port]")
     namespace: str = Field("", pattern=r"^([A-Za-z0-9._-]{1,64})?$", description="prefix of topics and groups")
     partitions: int = Field(32, ge=1, le=4096, description="partitions of the response topics")
-    replication_factor: int = Field(1, ge=1, le=9)
-    min_insync_replicas: int = Field(1, ge=1, le=9)
+    replication_factor: int = Field(1, ge=1, le=9, description="copies of every topic; 3 where brokers may be lost")
+    min_insync_replicas: int = Field(1, ge=1, le=9, description="copies that must have a record before it counts")
     fetch_max_wait_ms: int = Field(100, ge=1, le=1000, description="how long a fetch waits when there are no records")
     request_timeout_ms: int = Field(5000, ge=500, description="a broker that is silent for so long has failed")
     session_timeout_ms: int = Field(6000, ge=500, description="a group member that is silent for so long is dead")
@@ -45,8 +46,8 @@ class MeshSettings(KafkaSettings):
     start_timeout_s: float = Field(30.0, gt=0, description="how long to wait for the broker at start")
     shutdown_s: float = Field(10.0, gt=0, description="one deadline for all steps of a shutdown")
     skew_margin_s: float = Field(5.0, ge=0, description="how far clocks may differ when a replay seeks by time")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    log_format: str = Field("text", pattern="^(text|json)$")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: str = Field("text", pattern="^(text|json)$", description="text for people, json for programs")
 
 
 def load_settings(cls: type[S], **overrides: Any) -> S:
@@ -75,10 +76,12 @@ def _aliases(cls: type[BaseSettings]) -> set[str]:
 
 
 def describe_settings(cls: type[BaseSettings]) -> str:
-    """One line per setting: variable, default, meaning."""
+    """One line per setting: variable, default as one would write it (`-`: none), meaning."""
     lines = []
-    for name, info in sorted(cls.model_fields.items()):
+    for name, info in cls.model_fields.items():
         alias = info.validation_alias
         variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{ENV_PREFIX}{name}".upper()
-        lines.append(f"  {variable:36} {info.get_default()!r:24} {info.description or ''}".rstrip())
-    return "\n".join(lines)
+        default = info.get_default()
+        written = "-" if default in (None, "") else str(default)
+        lines.append(f"  {variable:30} {written:16} {info.description or ''}".rstrip())
+    return "\n".join(sorted(lines))

@@ -1,4 +1,4 @@
-"""`python -m services.gateway`: speaks OpenAI's Responses API over HTTP and WebSocket, and follows the log."""
+"""`python -m services.gateway`: speaks OpenAI's Responses API and Chat Completions, and follows the log."""
 
 import sys
 

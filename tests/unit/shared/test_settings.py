@@ -2,6 +2,10 @@
 
 import pytest
 
+from services.gateway.settings import GatewaySettings
+from services.history.settings import HistorySettings
+from services.inference.settings import InferenceSettings
+from services.moderation.settings import ModerationSettings
 from shared.errors import SettingsError
 from shared.settings import MeshSettings, describe_settings, load_settings
 
@@ -31,7 +35,28 @@ def test_the_broker_keeps_its_usual_variable(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings(MeshSettings).bootstrap_servers == "kafka-1:9092"
 
 
-def test_every_setting_is_described() -> None:
-    text = describe_settings(MeshSettings)
-    assert "KAFKA_BOOTSTRAP_SERVERS" in text
-    assert text.count("\n") + 1 == len(MeshSettings.model_fields)
+@pytest.mark.parametrize(
+    ("settings", "variable"),
+    [
+        (GatewaySettings, "CHATMESH_DRAIN_GRACE_S"),
+        (GatewaySettings, "CHATMESH_API_KEYS"),
+        (GatewaySettings, "PORT"),
+        (InferenceSettings, "CHATMESH_TENSOR_PARALLEL"),
+    ],
+)
+def test_an_empty_variable_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch, settings: type[MeshSettings], variable: str
+) -> None:
+    monkeypatch.setenv(variable, "")
+    assert load_settings(settings) == settings.model_construct()
+
+
+@pytest.mark.parametrize("settings", [GatewaySettings, ModerationSettings, InferenceSettings, HistorySettings])
+def test_every_setting_is_described(settings: type[MeshSettings]) -> None:
+    lines = describe_settings(settings).splitlines()
+    assert len(lines) == len(settings.model_fields)
+    for line in lines:
+        variable, default, meaning = line.split(maxsplit=2)
+        assert variable.isupper(), line
+        assert meaning, line
+        assert not default.startswith(("'", "None", "PosixPath")), line
