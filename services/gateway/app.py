@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
 
 from services.gateway.admission import Admission
 from services.gateway.api.envelope import error_response
@@ -255,7 +255,15 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     """No such route (404), not this method (405)."""
     assert isinstance(error, HTTPException)
     message = f"Invalid request: {request.method} {request.url.path[:200]} is not served here ({error.detail})."
-    return error_response(ApiError(error.status_code, message, headers=error.headers))
+    headers = {"allow": _methods_at(request)} if error.status_code == 405 else error.headers
+    return error_response(ApiError(error.status_code, message, headers=headers))
+
+
+def _methods_at(request: Request) -> str:
+    """All methods of the path, as `Allow` must name them (RFC 9110, 15.5.6); Starlette names those of one route."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted(set().union(*found)))
 
 
 async def _unexpected(_: Request, __: Exception) -> Response:

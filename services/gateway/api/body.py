@@ -17,7 +17,8 @@ _DISCARD_S = 10.0
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The request's body. Raises ApiError 413 if it is larger than `limit_bytes`; no more is ever held."""
+    """The request's body. Raises ApiError 413 if it is larger than `limit_bytes`, of which no more is ever held, and
+    415 if it is compressed."""
     if int(request.headers.get("content-length", "0")) > limit_bytes + _DISCARD_BYTES:
         raise _too_large(limit_bytes)
     chunks: list[bytes] = []
@@ -32,6 +33,9 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect as error:
         raise bad_request("The connection closed before the request body was complete.") from error
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise _encoded(coding)
     return b"".join(chunks)
 
 
@@ -75,6 +79,16 @@ def _refuse_nul(value: Any, path: str) -> None:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             _refuse_nul(inner, f"{path}[{index}]")
+
+
+def _encoded(coding: str) -> ApiError:
+    return ApiError(
+        415,
+        f"The request body has the content-encoding '{coding[:80]}'. Send it as it is.",
+        code="unsupported_content_encoding",
+        param="Content-Encoding",
+        headers={"accept-encoding": "identity"},  # what would be taken (RFC 9110, 12.5.3)
+    )
 
 
 def _too_large(limit_bytes: int) -> ApiError:

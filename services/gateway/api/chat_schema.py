@@ -108,7 +108,7 @@ class CreateCompletion(Strict):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     top_k: TopK | None = None
     seed: Seed | None = None
     stop: Stop | None = None

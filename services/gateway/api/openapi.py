@@ -23,13 +23,14 @@ _MEANING = {
     404: "No such thing, or another tenant's: nobody learns which ids exist.",
     409: "A request with the same idempotency key is still on its way.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     422: "The idempotency key was used for another request.",
     429: "Too much at the moment, for the tenant's limits or for the mesh: try again after `retry-after`.",
     500: "The response failed.",
     503: "A part of the mesh does not answer, or this gateway is leaving: try again after `retry-after`.",
 }
 _KEYED = (401, 403, 500, 503)
-_WITH_BODY = (400, 413)
+_WITH_BODY = (400, 413, 415)
 
 _INTRODUCTION = """\
 A self-hosted ChatGPT backend that speaks OpenAI's Responses API and Chat Completions; any OpenAI SDK is a client.

@@ -72,7 +72,7 @@ class CreateResponse(Strict):
     input: Input
     instructions: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     top_k: TopK | None = None
     seed: Seed | None = None
     stop: Stop | None = None

@@ -130,7 +130,6 @@ _COMPLAINTS: dict[str, tuple[str, str]] = {
     "extra_forbidden": ("unknown_parameter", "Unknown parameter: '{param}'."),
     "literal_error": ("invalid_value", "Invalid value for '{param}': {given}. Supported values are: {expected}."),
     "greater_than_equal": ("below_min_value", "Invalid '{param}': expected a value >= {ge:g}, but got {given}."),
-    "greater_than": ("below_min_value", "Invalid '{param}': expected a value > {gt:g}, but got {given}."),
     "less_than_equal": ("above_max_value", "Invalid '{param}': expected a value <= {le:g}, but got {given}."),
     "string_too_long": ("above_max_length", "Invalid '{param}': {size} characters, at most {max_length} are allowed."),
     "too_long": ("above_max_length", "Invalid '{param}': {size} entries, at most {max_length} are allowed."),

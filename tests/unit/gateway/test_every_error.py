@@ -1,5 +1,6 @@
 """Every error of the HTTP surface: all four keys, a message that says what to do, and the headers that belong to it."""
 
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +77,7 @@ TABLE = [
     Wrong(405, "not served here", "PUT", "/responses", told=("allow",)),
     Wrong(405, "not served here", "GET", "/chat/completions", body=None, told=("allow",)),
     Wrong(413, "larger than 2,000 bytes", body={**ASK, "input": "x" * 3000}, setting={"body_limit_bytes": 2000}),
+    Wrong(415, "'gzip'", raw=gzip.compress(b"{}"), headers={"content-encoding": "gzip"}, told=("accept-encoding",)),
     Wrong(422, "Use a new key", body={**ASK, "input": "Other"}, headers={"idempotency-key": "k"}, before=1),
     Wrong(429, "try again in", limits=LIMITED, before=1, told=AGAIN),
     Wrong(429, "try again in", path="/chat/completions", body=CHAT, limits=LIMITED, before=1, told=AGAIN),
@@ -109,7 +111,7 @@ async def test_every_error_is_whole(wrong: Wrong) -> None:
 
 
 def test_the_table_has_every_status() -> None:
-    assert {wrong.status for wrong in TABLE} >= {400, 401, 404, 405, 413, 422, 429, 500, 503}
+    assert {wrong.status for wrong in TABLE} >= {400, 401, 404, 405, 413, 415, 422, 429, 500, 503}
 
 
 async def test_a_clients_own_name_for_its_request_goes_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,3 +121,18 @@ async def test_a_clients_own_name_for_its_request_goes_to_the_log(caplog: pytest
     ours = answer.headers["x-request-id"]
     assert f"{ours} is the client's 'mine-7'" in caplog.messages
     assert "mine-7" not in str(answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", f"/responses/{NOWHERE}", "DELETE, GET, HEAD"),
+        ("PUT", "/responses", "POST"),
+        ("DELETE", "/models/a/b", "GET, HEAD"),
+        ("GET", f"/responses/{NOWHERE}/cancel", "POST"),
+    ],
+)
+async def test_a_405_names_every_method_of_its_path(method: str, path: str, allowed: str) -> None:
+    async with gateway(Mesh()) as mesh, httpx.AsyncClient() as http:
+        answer = await http.request(method, f"{mesh.url}{path}", headers={"authorization": "Bearer sk-a"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

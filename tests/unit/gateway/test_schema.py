@@ -74,7 +74,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"temperature": -1}, "below_min_value", "temperature", "expected a value >= 0, but got -1"),
     ({"temperature": "1"}, "invalid_type", "temperature", "expected a number, but got a string"),
     ({"temperature": True}, "invalid_type", "temperature", "got a boolean"),
-    ({"top_p": 0}, "below_min_value", "top_p", "expected a value > 0, but got 0"),
+    ({"top_p": -0.1}, "below_min_value", "top_p", "expected a value >= 0, but got -0.1"),
     ({"max_output_tokens": 0}, "below_min_value", "max_output_tokens", "expected a value >= 1, but got 0"),
     ({"max_output_tokens": 1.5}, "invalid_type", "max_output_tokens", "expected an integer"),
     ({"metadata": {str(n): "" for n in range(17)}}, "above_max_length", "metadata", "17 entries, at most 16"),
@@ -208,6 +208,7 @@ def test_what_is_asked_for_stands_in_the_spec(fields: dict[str, Any], changes: d
 SAMPLED: list[tuple[dict[str, Any], Sampling]] = [
     ({"temperature": 0}, Sampling(temperature=0.0)),
     ({"top_p": 0.25}, Sampling(top_p=0.25)),
+    ({"top_p": 0}, Sampling(top_p=0.0)),
     ({"top_k": 1}, Sampling(top_k=1)),
     ({"seed": -(2**63)}, Sampling(seed=-(2**63))),
     ({"stop": "END"}, Sampling(stop=["END"])),
