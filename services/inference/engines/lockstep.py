@@ -162,6 +162,9 @@ def watch_parent(on_orphaned: Callable[[], None]) -> None:
 
 def join_group(device_type: str) -> None:
     """Meet the other ranks; blocks until all are there. Raises RuntimeError (torch's DistError is one)."""
+    # No rank has a captured step and another collective under way at once, and NCCL is faster if it need not mind it.
+    # It reads this when ranks meet; transformers would say it only when the cache is made, with a warning.
+    os.environ.setdefault("NCCL_GRAPH_MIXING_SUPPORT", "0")
     _distributed().init_process_group("nccl" if device_type == "cuda" else "gloo")
 
 

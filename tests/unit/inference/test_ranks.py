@@ -18,9 +18,10 @@ from services.inference.engines import (
     TransformersSettings,
     build_engine,
     deepspeed,
+    lockstep,
 )
 from services.inference.engines.deepspeed import DeepSpeedEngine, check_divides, check_installed, check_planned
-from services.inference.engines.lockstep import Followers, Place, check_hashes_alike
+from services.inference.engines.lockstep import Followers, Place, check_hashes_alike, join_group
 from services.inference.engines.port import EngineDeadError, EngineLoadError
 from services.inference.settings import InferenceSettings
 from shared.chat import load_chat_tokenizer
@@ -163,6 +164,21 @@ def test_every_rank_is_placed_as_torchrun_would(losses: type[Losses], tmp_path: 
     assert (tmp_path / "1").read_text() == f"1 1 3 3 127.0.0.1 {port}"
     assert (tmp_path / "2").read_text() == f"2 2 3 3 127.0.0.1 {port}"
     assert Place.of(os.environ) == Place(rank=0, ranks=3, local_rank=0)
+
+
+@pytest.mark.parametrize(("chosen", "read"), [({}, "0"), ({"NCCL_GRAPH_MIXING_SUPPORT": "1"}, "1")])
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "nccl"), ("cpu", "gloo")])
+def test_what_nccl_reads_is_said_before_ranks_meet(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str, chosen: dict[str, str], read: str
+) -> None:
+    met: list[tuple[str, str | None]] = []
+    group = SimpleNamespace(
+        init_process_group=lambda name: met.append((name, os.environ.get("NCCL_GRAPH_MIXING_SUPPORT")))
+    )
+    monkeypatch.setattr(os, "environ", dict(chosen))
+    monkeypatch.setattr(lockstep, "_distributed", lambda: group)
+    join_group(device)
+    assert met == [(backend, read)]
 
 
 def test_ranks_that_do_not_end_are_killed_and_no_loss(losses: type[Losses]) -> None:
