@@ -256,8 +256,9 @@ class Worker:
                     await self._engine_died.wait()
             self._engine_died.clear()
             if not self._engine.alive:
-                log.error("the engine's loop died: restarting it")
+                log.error("the engine's loop died")
                 await self._engine.restart()
+                log.warning("the engine generates again")
                 self._leaving.clear()
                 self._tell()
             self._check_leaving()

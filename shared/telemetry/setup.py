@@ -18,7 +18,7 @@ from shared.topics import Service
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-_NOISY = ("faststream", "httpx", "uvicorn.access")
+_NOISY = ("ContinuousBatchingLogger", "faststream", "httpx", "uvicorn.access")
 # aiokafka reports each failed attempt although it retries by itself; what fails for good reaches us as an exception.
 _RETRYING = ("aiokafka", "kafka")
 

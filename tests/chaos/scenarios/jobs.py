@@ -15,7 +15,7 @@ from tests.chaos.scenarios.rules import Ended, buried, claims_of, died, held, re
 from tests.chaos.scenarios.stage import HELD_LIMIT_S, POISON, SILENCE_LIMIT_S, Outcome, Question, Stage
 
 ATTEMPTS = 3
-LOOP_DIED = "the engine's loop died: restarting it"
+LOOP_DIED = "the engine's loop died"
 """What a worker's log says of it, as an error."""
 BYSTANDERS = 8
 DUPLICATED = 6
