@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeVar
 
-from services.gateway.errors import ApiError, server_error, unavailable
-from services.gateway.replies import AnyReply, Replies
+from services.gateway.errors import unavailable
+from services.gateway.replies import AnyReply, Replies, refusal
 from shared.errors import AppendError
 from shared.ids import ResponseId, new_id, now_ms
 from shared.log import LogWriter
@@ -87,18 +87,4 @@ A = TypeVar("A", bound=AnyReply)
 def _expected(kind: type[A], answer: AnyReply) -> A:
     if isinstance(answer, kind):
         return answer
-    if isinstance(answer, Rejected):
-        raise refusal(answer)
-    raise server_error(f"Unexpected reply of type {type(answer).__name__}.")
-
-
-def refusal(rejected: Rejected) -> ApiError:
-    """What another service refused, as its client reads it."""
-    return ApiError(
-        rejected.status,
-        rejected.message,
-        code=rejected.code,
-        param=rejected.param,
-        error_type=rejected.error_type,
-        headers={"retry-after": "1"} if rejected.status == 503 else {},
-    )
+    raise refusal(answer)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from services.gateway.errors import ApiError, retry_after, server_error
 from shared.errors import RecordError
 from shared.log import Tail, decode
 from shared.log.writer import partition_of_key
@@ -64,3 +65,20 @@ class Replies:
                     self.deliver(decode(REPLIES, record).record)
                 except RecordError as error:
                     log.error("unreadable reply at %d/%d: %s", record.partition, record.offset, error)
+
+
+def refusal(reply: AnyReply, *, retry_s: int = 1) -> ApiError:
+    """What another service refused, as its client reads it; `retry_s`: when to come again, where that may help.
+
+    Any other reply is one that nobody asked for: ApiError 500.
+    """
+    if not isinstance(reply, Rejected):
+        return server_error(f"Unexpected reply of type {type(reply).__name__}.")
+    return ApiError(
+        reply.status,
+        reply.message,
+        code=reply.code,
+        param=reply.param,
+        error_type=reply.error_type,
+        headers=retry_after(1000 * retry_s) if reply.status in (429, 503) else None,
+    )

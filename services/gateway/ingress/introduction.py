@@ -8,10 +8,10 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.gateway.admission import Admission
-from services.gateway.errors import ApiError, retry_after, server_error, unavailable
+from services.gateway.errors import ApiError, server_error, unavailable
 from services.gateway.fanout import Stream
 from services.gateway.presence import JournalPresence
-from services.gateway.replies import AnyReply, Replies
+from services.gateway.replies import AnyReply, Replies, refusal
 from shared.errors import AppendError
 from shared.log import LogWriter
 from shared.records import ContextRequested, Rejected, Requested
@@ -50,7 +50,7 @@ class Introduction:
                 raise server_error("The response was not accepted before its deadline.") from error
             if stream.accepted is None:
                 stream.counted = False
-                raise self._refusal(reply.result())
+                raise self._refused(reply.result())
 
     async def _append(self, stream: Stream, record: Requested | ContextRequested) -> None:
         topic = CONTEXT if isinstance(record, ContextRequested) else JOURNAL
@@ -62,18 +62,10 @@ class Introduction:
             span.set_attributes(names.messaging(topic, "send", appended.partition, appended.offset))
             span.set_attribute(names.RESPONSE_ID, stream.id.text)
 
-    def _refusal(self, reply: AnyReply) -> ApiError:
-        if not isinstance(reply, Rejected):
-            return server_error(f"Unexpected reply of type {type(reply).__name__}.")
-        retry_s = {429: self.admission.retry_after_s(), 503: 1}.get(reply.status)
-        return ApiError(
-            reply.status,
-            reply.message,
-            code=reply.code,
-            param=reply.param,
-            error_type=reply.error_type,
-            headers={} if retry_s is None else retry_after(1000 * retry_s),
-        )
+    def _refused(self, reply: AnyReply) -> ApiError:
+        """An owner that has too much waiting leaves it to the gateways to say when there may be room."""
+        full = isinstance(reply, Rejected) and reply.status == 429
+        return refusal(reply, retry_s=self.admission.retry_after_s() if full else 1)
 
 
 async def _first_word(stream: Stream, reply: "asyncio.Future[AnyReply]") -> None:
