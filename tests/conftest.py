@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from deploy.brokers import Broker
 from deploy.brokers.select import SUITES, broker_for_suite, suite_trouble
@@ -19,6 +20,9 @@ _REQUIRE = "CHATMESH_REQUIRE_BROKERS"
 _NODE = "node"
 _COLLECTED = pytest.StashKey[set[str]]()
 _EXECUTED = pytest.StashKey[set[str]]()
+
+settings.register_profile("chatmesh", deadline=None)  # a busy machine is no bug
+settings.load_profile("chatmesh")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
