@@ -1,42 +1,38 @@
 """What POST /v1/chat/completions accepts: strict types, every field named when it is refused."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from services.gateway.api.input_messages import RefusalPart
-from services.gateway.api.schema import (
-    Identifier,
-    MetadataKey,
-    MetadataValue,
-    Penalty,
-    Seed,
-    Stop,
-    StreamOptions,
-    TopK,
-    TopLogprobs,
+from services.gateway.api.common_schema import Creation, StreamOptions
+from services.gateway.api.input_messages import RefusalPart, part_shape
+from services.gateway.api.validation import (
+    NO_TOOLS,
+    TEXT_ONLY,
+    Neutral,
+    Strict,
+    is_nothing,
+    one_of,
+    parse,
+    served_only,
+    shape,
 )
-from services.gateway.api.validation import Neutral, Strict, is_nothing, one_of, parse, served_only, shape
 from services.gateway.errors import bad_request
-from shared.ids import response_id_text
-from shared.records import Message, ResponseSpec, Sampling
+from shared.records import Message, ResponseSpec
 from shared.records.base import Role
 
 MAX_CHOICES = 8
 
-_TEXT_ONLY = "this server's models read text only"
-_NO_TOOLS = "this server's models call no tools"
-
 _role = served_only(
     ("system", "developer", "user", "assistant"),
-    {"tool": _NO_TOOLS, "function": _NO_TOOLS},
+    {"tool": NO_TOOLS, "function": NO_TOOLS},
 )
 _part_type = served_only(
     ("text", "refusal"),
-    {"image_url": _TEXT_ONLY, "input_audio": _TEXT_ONLY, "file": _TEXT_ONLY},
+    {"image_url": TEXT_ONLY, "input_audio": TEXT_ONLY, "file": TEXT_ONLY},
 )
 
 
@@ -56,14 +52,15 @@ class ChatTextPart(Strict):
     text: str
     prompt_cache_breakpoint: Nothing = None
 
-
-def _part_shape(value: Any) -> str:
-    return "#refusal" if isinstance(value, dict) and value.get("type") == "refusal" else "#text"
+    @property
+    def words(self) -> str:
+        """What was said."""
+        return self.text
 
 
 Part = Annotated[
     Annotated[ChatTextPart, Tag("#text")] | Annotated[RefusalPart, Tag("#refusal")],
-    Discriminator(_part_shape),
+    Discriminator(part_shape),
 ]
 Content = Annotated[
     Annotated[str, Tag("#text")] | Annotated[list[Part], Tag("#items")],
@@ -85,12 +82,8 @@ class ChatMessage(Strict):
 
     def message(self) -> Message:
         """The record's form: the text in the parts in which it came."""
-        parts = [self.content] if isinstance(self.content, str) else [_words(part) for part in self.content]
+        parts = [self.content] if isinstance(self.content, str) else [part.words for part in self.content]
         return Message(role=cast("Role", self.role), parts=parts)
-
-
-def _words(part: ChatTextPart | RefusalPart) -> str:
-    return part.refusal if isinstance(part, RefusalPart) else part.text
 
 
 class ChatStreamOptions(StreamOptions):
@@ -99,35 +92,16 @@ class ChatStreamOptions(StreamOptions):
     include_usage: bool | None = None
 
 
-class CreateCompletion(Strict):
+class CreateCompletion(Creation):
     """A request for a completion, as far as its form goes. Fields are named as in OpenAI's reference; `top_k` and
     `previous_response_id` are extensions, named as in other servers and in the Responses API."""
 
-    model: str
     messages: list[ChatMessage]
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: TopK | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
     logprobs: bool | None = None
-    top_logprobs: TopLogprobs | None = None
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    stream: bool | None = None
     stream_options: ChatStreamOptions | None = None
-    store: bool | None = None
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16)
-    previous_response_id: Identifier | None = None
-    parallel_tool_calls: bool | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
-    user: Identifier | None = None
-    safety_identifier: Identifier | None = None
-    prompt_cache_key: Identifier | None = None
-    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -136,40 +110,11 @@ class CreateCompletion(Strict):
 
     def specs(self) -> list[ResponseSpec]:
         """The normalised requests, one for each choice: with a seed, each choice has its own."""
-        first = self._spec()
-        seed = first.sampling.seed
-        return [first, *(_reseeded(first, seed, index) for index in range(1, self.n or 1))]
-
-    def _spec(self) -> ResponseSpec:
-        parent = self.previous_response_id
-        return ResponseSpec(
-            model=self.model,
-            input=[message.message() for message in self.messages],
-            previous_response_id=None if parent is None else response_id_text(parent),
-            sampling=self._sampling(),
-            metadata=dict(self.metadata or {}),
-            store=self.store is True,
-            service_tier=self.service_tier or "auto",
-            prompt_cache_key=self.prompt_cache_key,
-            prompt_cache_retention=self.prompt_cache_retention,
-            safety_identifier=self.safety_identifier,
-            user=self.user,
-            top_logprobs=self.top_logprobs or 0,
-            parallel_tool_calls=self.parallel_tool_calls is not False,
-        )
-
-    def _sampling(self) -> Sampling:
-        return Sampling(
-            temperature=1.0 if self.temperature is None else float(self.temperature),
-            top_p=1.0 if self.top_p is None else float(self.top_p),
-            top_k=self.top_k,
-            seed=self.seed,
-            max_output_tokens=self.max_completion_tokens or self.max_tokens,
-            stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
-            presence_penalty=float(self.presence_penalty or 0),
-            frequency_penalty=float(self.frequency_penalty or 0),
-            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-        )
+        limit = self.max_completion_tokens or self.max_tokens
+        sampling = self._sampling(max_output_tokens=limit, logprobs=self.logprobs is True)
+        messages = [message.message() for message in self.messages]
+        first = self._common_spec(messages, sampling, store=self.store is True)
+        return [first, *(_reseeded(first, sampling.seed, index) for index in range(1, self.n or 1))]
 
 
 def parse_completion(body: dict[str, Any]) -> CreateCompletion:

@@ -4,41 +4,38 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, StringConstraints, Tag
 
-from services.gateway.api.validation import Strict, served_only, shape
+from services.gateway.api.validation import NO_REASONING, NO_TOOLS, TEXT_ONLY, Strict, served_only, shape
 from services.gateway.errors import bad_request
 from shared.records import Message
 from shared.records.base import Role
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
-_TEXT_ONLY = "this server's models read text only"
-_NO_TOOLS = "this server's models call no tools"
-
 _part_type = served_only(
     ("input_text", "output_text", "refusal", "text"),
     {
-        "input_image": _TEXT_ONLY,
-        "input_file": _TEXT_ONLY,
-        "input_audio": _TEXT_ONLY,
-        "image_url": _TEXT_ONLY,
-        "computer_screenshot": _TEXT_ONLY,
-        "reasoning_text": "this server's models do not reason apart from their answer",
-        "summary_text": "this server's models do not reason apart from their answer",
+        "input_image": TEXT_ONLY,
+        "input_file": TEXT_ONLY,
+        "input_audio": TEXT_ONLY,
+        "image_url": TEXT_ONLY,
+        "computer_screenshot": TEXT_ONLY,
+        "reasoning_text": NO_REASONING,
+        "summary_text": NO_REASONING,
     },
 )
 _item_type = served_only(
     ("message",),
     {
-        "reasoning": "this server's models do not reason apart from their answer",
-        "compaction": "this server compacts no context",
-        "function_call": _NO_TOOLS,
-        "function_call_output": _NO_TOOLS,
-        "custom_tool_call": _NO_TOOLS,
-        "custom_tool_call_output": _NO_TOOLS,
-        "mcp_call": _NO_TOOLS,
-        "web_search_call": _NO_TOOLS,
-        "file_search_call": _NO_TOOLS,
-        "image_generation_call": _NO_TOOLS,
+        "reasoning": NO_REASONING,
+        "compaction": "it compacts no context",
+        "function_call": NO_TOOLS,
+        "function_call_output": NO_TOOLS,
+        "custom_tool_call": NO_TOOLS,
+        "custom_tool_call_output": NO_TOOLS,
+        "mcp_call": NO_TOOLS,
+        "web_search_call": NO_TOOLS,
+        "file_search_call": NO_TOOLS,
+        "image_generation_call": NO_TOOLS,
     },
 )
 
@@ -51,6 +48,11 @@ class TextPart(Strict):
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
 
+    @property
+    def words(self) -> str:
+        """What was said."""
+        return self.text
+
 
 class RefusalPart(Strict):
     """What an assistant said, like any text."""
@@ -58,14 +60,20 @@ class RefusalPart(Strict):
     type: Literal["refusal"]
     refusal: str
 
+    @property
+    def words(self) -> str:
+        """What was said."""
+        return self.refusal
 
-def _part_shape(value: Any) -> str:
+
+def part_shape(value: Any) -> str:
+    """The tag of a union of a text and a refusal."""
     return "#refusal" if isinstance(value, dict) and value.get("type") == "refusal" else "#text"
 
 
 Part = Annotated[
     Annotated[TextPart, Tag("#text")] | Annotated[RefusalPart, Tag("#refusal")],
-    Discriminator(_part_shape),
+    Discriminator(part_shape),
 ]
 Content = Annotated[
     Annotated[str, Tag("#text")] | Annotated[list[Part], Tag("#items")],
@@ -85,12 +93,8 @@ class InputMessage(Strict):
 
     def message(self) -> Message:
         """The record's form: the text in the parts in which it came."""
-        parts = [self.content] if isinstance(self.content, str) else [_words(part) for part in self.content]
+        parts = [self.content] if isinstance(self.content, str) else [part.words for part in self.content]
         return Message(role=self.role, parts=parts, id=self.id)
-
-
-def _words(part: TextPart | RefusalPart) -> str:
-    return part.refusal if isinstance(part, RefusalPart) else part.text
 
 
 class ItemReference(Strict):

@@ -8,11 +8,12 @@ from starlette.types import Send
 
 from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
+from services.gateway.api.common_schema import Identifier
 from services.gateway.api.envelope import json_response
 from services.gateway.api.input_messages import Input, messages_of
 from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
-from services.gateway.api.schema import Identifier, TextConfig
+from services.gateway.api.schema import TextConfig
 from services.gateway.api.tracing import server_span
 from services.gateway.api.validation import Neutral, Strict, all_null, is_nothing, parse
 from services.gateway.auth import Caller

@@ -18,24 +18,26 @@ Neutral = Mapping[str, Callable[[Any], bool]]
 
 M = TypeVar("M", bound=BaseModel)
 
-_NO_TOOLS = "its models call no tools"
-_TEXT_ONLY = "its models read and write text only"
+NO_TOOLS = "its models call no tools"
+TEXT_ONLY = "its models read and write text only"
+NO_REASONING = "its models do not reason apart from their answer"
+PLAIN_TEXT = "answers are plain text"
 WHY: Mapping[str, str] = {
-    "audio": _TEXT_ONLY,
+    "audio": TEXT_ONLY,
     "conversation": "continue a response by 'previous_response_id'",
-    "function_call": _NO_TOOLS,
-    "functions": _NO_TOOLS,
+    "function_call": NO_TOOLS,
+    "functions": NO_TOOLS,
     "generate": "it is for WebSockets only",
-    "image": _TEXT_ONLY,
-    "modalities": _TEXT_ONLY,
+    "image": TEXT_ONLY,
+    "modalities": TEXT_ONLY,
     "moderation": "all text is screened by the server's own policy",
     "prompt": "send the prompt's text as 'input'",
-    "reasoning": "its models do not reason apart from their answer",
-    "reasoning_effort": "its models do not reason apart from their answer",
-    "response_format": "answers are plain text",
-    "tool_choice": _NO_TOOLS,
-    "tools": _NO_TOOLS,
-    "web_search_options": _NO_TOOLS,
+    "reasoning": NO_REASONING,
+    "reasoning_effort": NO_REASONING,
+    "response_format": PLAIN_TEXT,
+    "tool_choice": NO_TOOLS,
+    "tools": NO_TOOLS,
+    "web_search_options": NO_TOOLS,
 }
 """Why a known field is not served, where that helps who asked for it."""
 

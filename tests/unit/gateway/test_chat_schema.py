@@ -46,7 +46,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     (of_message(annotations=[{"type": "url_citation"}]), "unsupported_parameter", "messages[1].annotations", "not"),
     (of_message(content=None, tool_calls=[{"id": "c"}]), "invalid_type", "messages[1].content", "got null"),
     (of_part({"type": "image_url", "image_url": {"url": "x"}}), "unsupported_value", "messages[0].content[1].type",
-     "'image_url' is not supported by this server: this server's models read text only"),
+     "'image_url' is not supported by this server: its models read and write text only"),
     (of_part({"type": "input_audio", "input_audio": {}}), "unsupported_value", "messages[0].content[1].type", "audio"),
     (of_part({"type": "file", "file": {}}), "unsupported_value", "messages[0].content[1].type", "'file'"),
     (of_part({"type": "song"}), "invalid_value", "messages[0].content[1].type", "'text' or 'refusal'"),

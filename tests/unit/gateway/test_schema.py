@@ -51,10 +51,10 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         {"input": [user(type="input_image", image_url="x")]},
         "unsupported_value",
         "input[0].content[0].type",
-        "'input_image' is not supported by this server: this server's models read text only",
+        "'input_image' is not supported by this server: its models read and write text only",
     ),
-    ({"input": [user(type="input_file")]}, "unsupported_value", "input[0].content[0].type", "read text only"),
-    ({"input": [user(type="input_audio")]}, "unsupported_value", "input[0].content[0].type", "read text only"),
+    ({"input": [user(type="input_file")]}, "unsupported_value", "input[0].content[0].type", "text only"),
+    ({"input": [user(type="input_audio")]}, "unsupported_value", "input[0].content[0].type", "text only"),
     ({"input": [user(type="output_text", text="x")]}, "invalid_value", "input[0].content[0].type", "'assistant'"),
     ({"input": [user(type="refusal", refusal="x")]}, "invalid_value", "input[0].content[0].type", "'assistant'"),
     (
