@@ -19,7 +19,6 @@ RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
 USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 USAGE_CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
-CONVERSATION_ID = "gen_ai.conversation.id"
 PROVIDER = "chatmesh"
 CHAT = "chat"
 

@@ -58,6 +58,11 @@ def describe_outcome(span: Span, response_id: str, terminal: AnyTerminal | None)
     """How it ended, as far as the client stayed to see it."""
     span.set_attribute(names.RESPONSE_ID, response_id)
     if terminal is not None:
-        span.set_attribute(names.OUTCOME, str(terminal.__struct_config__.tag))
-        span.set_attribute(names.USAGE_INPUT_TOKENS, terminal.usage.input_tokens)
-        span.set_attribute(names.USAGE_OUTPUT_TOKENS, terminal.usage.output_tokens)
+        span.set_attributes(
+            {
+                names.OUTCOME: str(terminal.__struct_config__.tag),
+                names.USAGE_INPUT_TOKENS: terminal.usage.input_tokens,
+                names.USAGE_CACHED_TOKENS: terminal.usage.cached_tokens,
+                names.USAGE_OUTPUT_TOKENS: terminal.usage.output_tokens,
+            }
+        )
