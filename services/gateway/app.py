@@ -32,6 +32,7 @@ from services.gateway.replies import Replies
 from services.gateway.settings import GatewaySettings
 from services.gateway.web.descriptors import allow_streams
 from services.gateway.web.server import Server, bind
+from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
@@ -60,6 +61,7 @@ _HEALTH = frozenset({"/healthz", "/readyz"})
 
 async def serve(settings: GatewaySettings, stop: Stop) -> None:
     """Run until `stop`, or until a part fails for good; then drain. Raises ChatmeshError."""
+    share_arenas()
     authenticator = load_authenticator(settings.api_keys, settings.host)
     limits = load_rate_limits(settings.rate_limits)
     allow_streams(settings.max_in_flight)

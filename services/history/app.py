@@ -11,6 +11,7 @@ from services.history.retry import Patience
 from services.history.settings import HistorySettings
 from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
+from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 async def serve(settings: HistorySettings, stop: Stop, store: Store | None = None) -> None:
     """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
+    share_arenas()
     service_id = settings.service_id or new_id("history")
     store = store or SqliteStore(settings.sqlite_file)
     async with Lifetime(stop, settings.shutdown_s) as life:
