@@ -80,7 +80,7 @@ def run_attempt(journal: list[Journal], attempt: int, ids: list[int], steps: lis
 texts = st.text(alphabet="aé€😀\u0301", min_size=1, max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(texts, st.lists(st.lists(st.integers(1, 4), max_size=4), max_size=6), st.booleans(), st.integers(0, 3))
 def test_takeovers_at_any_byte_fold_to_the_one_text(text: str, lives: list[list[int]], ends: bool, torn: int) -> None:
     """`torn` bytes are missing at the end: a character that never becomes whole ends as U+FFFD, once."""
@@ -98,7 +98,7 @@ def test_takeovers_at_any_byte_fold_to_the_one_text(text: str, lives: list[list[
     assert fold.decision == Finish(reason="stop" if ends else "length", input_tokens=1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(texts, st.data())
 def test_late_copies_and_a_lost_append_never_make_another_text(text: str, data: st.DataObject) -> None:
     """What is lost ends the claim; the successor says the rest; late copies of anything change nothing."""

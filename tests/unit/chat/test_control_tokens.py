@@ -37,7 +37,7 @@ spelled = st.sampled_from(["<|im_end|>", "<|im_start|>", "<|endoftext|>", "\ue00
 
 
 @given(content=st.lists(spelled | st.text("<|>_aé \n😀", max_size=5), max_size=8).map("".join))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_content_changes_the_turns(tokenizer: ChatTokenizer, content: str) -> None:
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "ok"}]
     blank = [{"role": "user", "content": ""}, {"role": "assistant", "content": "ok"}]

@@ -19,19 +19,19 @@ def pieces(tokenizer: ChatTokenizer, ids: list[int], primed: int = 0) -> list[st
 
 
 @given(ids=any_ids)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_pieces_are_the_text(tokenizer: ChatTokenizer, ids: list[int]) -> None:
     assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
 
 
 @given(text=sayable)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_text_survives_the_round_trip(tokenizer: ChatTokenizer, text: str) -> None:
     assert "".join(pieces(tokenizer, tokenizer.encode_text(text))) == text
 
 
 @given(ids=any_ids)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_primed_decoder_goes_on_exactly(tokenizer: ChatTokenizer, ids: list[int]) -> None:
     whole = pieces(tokenizer, ids)
     for position in range(len(ids) + 1):

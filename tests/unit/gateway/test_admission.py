@@ -207,7 +207,7 @@ class Simulation:
         self.peak = max(self.peak, self.waiting)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), gateways=st.integers(1, 5), slots=st.integers(1, 16), max_waiting=st.integers(1, 60))
 def test_under_endless_load_the_queue_stays_within_the_documented_bound(
     seed: int, gateways: int, slots: int, max_waiting: int

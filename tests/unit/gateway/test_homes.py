@@ -1,7 +1,7 @@
 """Rendezvous hashing: complete, balanced, and stable when gateways come and go."""
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from services.gateway.fanout import home_partitions
@@ -9,7 +9,6 @@ from services.gateway.fanout import home_partitions
 GATEWAYS = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=12)
 
 
-@settings(deadline=None)  # a busy machine is no bug
 @given(gateways=GATEWAYS, partitions=st.integers(1, 64))
 def test_every_partition_is_somebodys_home_and_nobody_has_none(gateways: set[str], partitions: int) -> None:
     homes = {g: home_partitions(g, gateways, partitions) for g in gateways}
@@ -17,7 +16,6 @@ def test_every_partition_is_somebodys_home_and_nobody_has_none(gateways: set[str
     assert all(homes.values())
 
 
-@settings(deadline=None)  # a busy machine is no bug
 @given(gateways=GATEWAYS, partitions=st.integers(16, 64))
 def test_one_that_leaves_moves_only_its_own(gateways: set[str], partitions: int) -> None:
     before = {g: home_partitions(g, gateways, partitions) for g in gateways}

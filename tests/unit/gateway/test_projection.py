@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -230,7 +230,6 @@ def logs(draw: st.DrawFn) -> list[Events]:
     return records
 
 
-@settings(deadline=None)  # a busy machine is no bug
 @given(records=logs(), cut=st.integers(0, 30))
 def test_any_split_gives_the_same_bytes(records: list[Events], cut: int) -> None:
     response_id = records[0].response_id
@@ -241,7 +240,6 @@ def test_any_split_gives_the_same_bytes(records: list[Events], cut: int) -> None
     assert [event.sequence_number for event in whole] == list(range(len(whole)))
 
 
-@settings(deadline=None)  # a busy machine is no bug
 @given(records=logs())
 def test_the_deltas_make_the_final_text(records: list[Events]) -> None:
     events = [json.loads(event.json) for event in project(records, records[0].response_id)]

@@ -54,7 +54,7 @@ def deliveries(draw: st.DrawFn, log: list[Recordable]) -> list[list[Recordable]]
     return [*batches, log[done:]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 async def test_any_delivery_comes_to_what_the_fold_says(data: st.DataObject) -> None:
     log = data.draw(logs())

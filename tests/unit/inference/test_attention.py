@@ -63,7 +63,7 @@ def by_definition(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
 
 
 @given(lengths=sequences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_attention_by_definition(lengths: list[tuple[int, int]]) -> None:
     torch.manual_seed(0)
     queries, keys = sum(length[0] for length in lengths), sum(length[1] for length in lengths)

@@ -56,7 +56,7 @@ def naive(logits: torch.Tensor, request: GenerationRequest) -> list[int]:
 
 
 @given(presence=penalties, frequency=penalties, primed=ids, temperature=st.sampled_from([0.0, 0.8]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_penalties_are_openais_formula(
     presence: float, frequency: float, primed: list[int], temperature: float
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_presence_penalty_counts_once_and_a_frequency_penalty_each_time() -> N
     top_p=st.floats(0.1, 1),
     top_k=st.none() | st.integers(1, VOCABULARY),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_takeover_says_what_would_have_been_said(said: int, **asked: float) -> None:
     request = replace(PLAIN, **asked)  # type: ignore[arg-type]
     logits = logits_of(20, seed=1)

@@ -56,7 +56,7 @@ def test_top_p_keeps_the_smallest_nucleus() -> None:
 
 
 @given(uniform=st.floats(0, 1, exclude_max=True, width=32), top_p=st.floats(0.01, 1), scale=st.floats(0, 20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_draw_is_a_token_of_the_nucleus(uniform: float, top_p: float, scale: float) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(2)) * scale
     token = draw(logits, uniform, top_p=top_p)

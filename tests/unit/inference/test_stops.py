@@ -34,7 +34,7 @@ def pieces_of(text: str, cuts: list[int]) -> list[str]:
 
 @given(text=texts, stops=stop_lists, cuts=st.lists(st.integers(0, 40), max_size=8))
 @example(text="abab😀", stops=["ab😀", "b"], cuts=[1])
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=1_500)
 def test_any_cut_into_pieces_ends_as_the_whole_text_does(text: str, stops: list[str], cuts: list[int]) -> None:
     matcher = StopMatcher(stops)
     shown = "".join(matcher.push(piece) for piece in pieces_of(text, cuts)) + matcher.flush()
@@ -42,7 +42,7 @@ def test_any_cut_into_pieces_ends_as_the_whole_text_does(text: str, stops: list[
 
 
 @given(text=texts, stops=stop_lists)
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=1_000)
 def test_exactly_what_may_begin_a_stop_string_is_held_back(text: str, stops: list[str]) -> None:
     """No more, for the reader waits; no less, for it cannot be taken back."""
     matcher = StopMatcher(stops)
@@ -57,7 +57,7 @@ def test_exactly_what_may_begin_a_stop_string_is_held_back(text: str, stops: lis
 
 
 @given(text=texts, stops=stop_lists, more=texts)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_nothing_comes_after_the_end(text: str, stops: list[str], more: str) -> None:
     matcher = StopMatcher(stops)
     matcher.push(text)

@@ -36,7 +36,7 @@ def findings_one_by_one(policy: Policy, text: str, window: Window) -> list[Findi
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(alphabet="kilsu 1ſK", max_size=30), min_size=1, max_size=4))
 async def test_a_batch_finds_what_each_window_alone_does(texts: list[str]) -> None:
     """Asked together or one by one: the same. The Kelvin sign (K) is in the texts because case folds it to a k."""

@@ -157,7 +157,7 @@ splits = st.lists(st.integers(0, 60), max_size=12)
 batch_sizes = st.lists(st.integers(0, 6), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policies(), texts, splits, batch_sizes)
 async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: list[int], sizes: list[int]) -> None:
     letters, one_by_one = await run(policy, list(text) or [""], batches=[1] * 200)
@@ -170,7 +170,7 @@ async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: 
     assert screen.done and one_by_one.done
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policies(), texts, splits, batch_sizes, batch_sizes)
 async def test_the_same_pieces_in_other_batches_are_released_alike(
     policy: Policy, text: str, at: list[int], sizes: list[int], other_sizes: list[int]
@@ -190,13 +190,13 @@ async def assert_by_the_rules(policy: Policy, text: str, at: list[int]) -> None:
     assert public.cut_at == cut_at
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policies(lookbacks=st.just(64)), texts, splits)
 async def test_equals_the_rules_read_literally(policy: Policy, text: str, at: list[int]) -> None:
     await assert_by_the_rules(policy, text, at)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policies(actions=("cut", "flag")), texts, splits)
 async def test_equals_the_rules_where_windows_forget(policy: Policy, text: str, at: list[int]) -> None:
     """Text that no window sees any more is dropped; the letter before a window still counts for \\b."""
@@ -221,7 +221,7 @@ async def test_the_letter_before_a_window_is_seen() -> None:
     assert public.decisions == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policies(), texts, splits, st.data())
 async def test_resuming_at_any_release_continues_exactly(
     policy: Policy, text: str, at: list[int], data: st.DataObject
@@ -236,7 +236,7 @@ async def test_resuming_at_any_release_continues_exactly(
     assert all(release.start >= boundary for release in again.releases)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(policies(), texts, splits)
 async def test_releases_are_contiguous_and_end_where_they_must(policy: Policy, text: str, at: list[int]) -> None:
     public, screen = await run(policy, split(text, at))
@@ -249,7 +249,7 @@ async def test_releases_are_contiguous_and_end_where_they_must(policy: Policy, t
     assert position == (len(text) if public.cut_at is None else public.cut_at)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 7), st.sampled_from(["ab", "cab", "c{2,4}", r"\bab\b", "a.b", "aab?"]), texts, splits)
 async def test_held_back_matches_are_never_public(stride: int, pattern: str, text: str, at: list[int]) -> None:
     """With hold_back as long as the longest match, not even its first letter is public, whatever edge it lies on."""
@@ -266,7 +266,7 @@ async def test_held_back_matches_are_never_public(stride: int, pattern: str, tex
         assert screen.text_released == text[: public.cut_at]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 7), st.sampled_from(["ab", "cab", r"\bab\b", "a.b"]), texts, splits)
 async def test_masks_replace_all_that_matches(stride: int, pattern: str, text: str, at: list[int]) -> None:
     policy = policy_of(stride, stride + 3, 3, ("mask", pattern))

@@ -104,7 +104,7 @@ def history(steps: list[tuple[str, int, int, int]], limits: tuple[int | None, in
     return records
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(STEPS, LIMITS)
 def test_it_decides_as_the_definition_does(
     steps: list[tuple[str, int, int, int]], limits: tuple[int | None, int | None]
@@ -116,7 +116,7 @@ def test_it_decides_as_the_definition_does(
         assert (None if decision is None else isinstance(decision, Granted)) == expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(STEPS, LIMITS)
 def test_no_sixty_seconds_hold_more_than_the_limits(
     steps: list[tuple[str, int, int, int]], limits: tuple[int | None, int | None]
@@ -136,7 +136,7 @@ def test_no_sixty_seconds_hold_more_than_the_limits(
             assert tokens is None or sum(span) <= tokens
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(STEPS, LIMITS, st.integers(0, 59))
 def test_who_reads_from_somewhere_on_comes_to_the_same(
     steps: list[tuple[str, int, int, int]], limits: tuple[int | None, int | None], start: int

@@ -56,7 +56,7 @@ def answer(
 
 
 @given(ids=any_ids, cuts=any_cuts)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_split_into_attempts_gives_the_same_pieces(
     tokenizer: ChatTokenizer, ids: list[int], cuts: list[int]
 ) -> None:
@@ -67,7 +67,7 @@ def test_any_split_into_attempts_gives_the_same_pieces(
 
 
 @given(data=st.data(), ids=any_ids, cuts=any_cuts, step=st.integers(1, 3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_stop_strings_end_every_split_alike(
     tokenizer: ChatTokenizer, data: st.DataObject, ids: list[int], cuts: list[int], step: int
 ) -> None:
@@ -85,7 +85,7 @@ def test_stop_strings_end_every_split_alike(
 
 @given(text=st.text("aé漢🦜 \u0301", min_size=1, max_size=12))
 @example(text="🦜")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_token_ends_where_its_last_character_will_be_whole(tokenizer: ChatTokenizer, text: str) -> None:
     """Whatever a stop string holds back: the ends count the raw text."""
     ids = tokenizer.encode_text(text)
