@@ -14,6 +14,7 @@ from services.gateway.auth import Caller
 from services.gateway.catalogue import served_models
 from services.gateway.errors import ApiError
 from services.gateway.fanout import Fanout, Lease
+from services.gateway.history import History
 from services.gateway.ingress.introduction import Introduction
 from services.gateway.ingress.past import Past
 from services.gateway.ingress.prompt import Fitted, fit
@@ -54,6 +55,7 @@ class Ingress:
     introduction: Introduction
     ledger: Ledger
     repeats: Repeats
+    history: History
     settlements: Settlements = field(default_factory=Settlements)
     _left: "set[asyncio.Task[Any]]" = field(default_factory=set)
 
@@ -156,13 +158,14 @@ class Ingress:
                 entries.enter_context(self.admission.entry())
             # Tokenizing a megabyte takes long enough to stall every stream of this process.
             fitted = await asyncio.to_thread(fit, self.tokenizer, submission.spec, window, submission.own_context)
+            tokens = await self._most_tokens(submission, fitted, window)
             requests = [self._request(submission, fitted, spec) for spec in submission.specs]
             # At once: while the ledger decides, the home partitions may move, and these ids lie in the present ones.
             leases = [self.fanout.open(parse_response_id(r.response_id), submission.dialect) for r in requests]
             with ExitStack() as held:
                 for lease in leases:
                     held.enter_context(lease)
-                receipt = await self._charged(submission, requests, _most_tokens(submission, fitted, window), replaces)
+                receipt = await self._charged(submission, requests, tokens, replaces)
                 held.pop_all()
             try:
                 await self._all_accepted(submission, requests, leases)
@@ -188,6 +191,21 @@ class Ingress:
                 raise limited_error(decision.shortage, self.ledger.standing(caller), caller.tenant)
             case _:
                 raise _told(decision)
+
+    async def _most_tokens(self, submission: "_Submission", fitted: Fitted, window: int) -> int:
+        """The most that the request can use: each choice its prompt and the longest answer, within the window."""
+        limit = window if fitted.spec.sampling.max_output_tokens is None else fitted.spec.sampling.max_output_tokens
+        answer = limit if fitted.spec.generate else 0
+        prompt = await self._prompt_tokens(submission, fitted, window)
+        return min(window, prompt + answer) * len(submission.specs)
+
+    async def _prompt_tokens(self, submission: "_Submission", fitted: Fitted, window: int) -> int:
+        """The prompt's tokens, or more: where they are charged, history counts what it will put before the request."""
+        if not submission.needs_history:
+            return fitted.tokens
+        if not self.ledger.charges_tokens(submission.caller):
+            return window
+        return await self.history.count_input(submission.caller.tenant, submission.as_one())
 
     # -- the introduction of all choices -------------------------------------------------------------------------
 
@@ -287,6 +305,15 @@ class _Submission:
         """What of the past must fit the window here: history counts all of what it assembles."""
         return () if self.needs_history else self.past.messages
 
+    def as_one(self) -> ResponseSpec:
+        """What history counts as it would assemble it; without truncation it counts what does not fit, too."""
+        return msgspec.structs.replace(
+            self.spec,
+            previous_response_id=self.past.base,
+            input=[*self.past.messages, *self.spec.input],
+            truncation="disabled",
+        )
+
     @property
     def outlives_client(self) -> bool:
         """Whether its introduction goes on when its client leaves: another process has it, or the client may come
@@ -308,16 +335,3 @@ def _told(decision: Repeated | Conflict) -> Exception:
         message = "This Idempotency-Key was used with another request. Use a new key for a new request."
         return ApiError(422, message, code="idempotency_key_reused", param="Idempotency-Key")
     return _RepeatedError(decision.holder)
-
-
-def _most_tokens(submission: _Submission, fitted: Fitted, window: int) -> int:
-    """The most that the request can use: each choice its prompt and the longest answer. What history adds to the
-    prompt is not known yet; it fits the window."""
-    limit = fitted.spec.sampling.max_output_tokens
-    if submission.needs_history:
-        most = window
-    elif not fitted.spec.generate:
-        most = fitted.tokens
-    else:
-        most = window if limit is None else fitted.tokens + limit
-    return most * len(submission.specs)

@@ -208,6 +208,10 @@ class Ledger:
         partition = self._partition(charge.tenant)
         return self._folds[partition].foresee(charge, self._now_ms(partition))
 
+    def charges_tokens(self, caller: Caller) -> bool:
+        """Whether it matters how many tokens a request of the caller's can use."""
+        return self._limits_of(caller).tokens is not None
+
     def standing(self, caller: Caller) -> Standing | None:
         """How the caller stands; None without limits."""
         limits = self._limits_of(caller)

@@ -1,6 +1,7 @@
 """A whole gateway over a mesh in memory, on a real socket: what clients see, without a broker."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,8 +9,9 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
+from services.gateway.admission import Admission
 from services.gateway.api.parts import Parts
-from services.gateway.app import make_admission, make_app
+from services.gateway.app import make_app
 from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
 from services.gateway.cancellation import Cancellation
 from services.gateway.deletion import Deletion
@@ -163,14 +165,21 @@ async def gateway(
     presence: Any = mesh.presence
     seen = mesh.cluster
     mesh.fanout, mesh.drain = fanout, Drain()
-    admission = mesh.admission = make_admission(options, seen, MODEL)
+    admission = mesh.admission = Admission(
+        seen,
+        MODEL,
+        max_in_flight=options.max_in_flight,
+        max_waiting=options.max_waiting,
+        settle_s=2 * options.heartbeat_ms / 1000,
+        blind_after_s=math.inf,  # one beat is all that this mesh ever sends, however slow the machine
+    )
     ledger = mesh.ledger = Ledger(options, "gateway-1", writer, limits or RateLimits(), mesh.ledger_log)
     await ledger.start()
     following = asyncio.create_task(ledger.run())
+    history = History(writer, mesh.replies, options.query_timeout_s)
     introduction = Introduction(admission, writer, mesh.replies, presence)
     repeats = mesh.repeats = Repeats(ledger, fanout, writer, seen, options.silent_after_s)
-    ingress = Ingress(options, admission, tokenizer, seen, fanout, introduction, ledger, repeats)
-    history = History(writer, mesh.replies, options.query_timeout_s)
+    ingress = Ingress(options, admission, tokenizer, seen, fanout, introduction, ledger, repeats, history)
     lookup = Lookup(options, fanout, mesh.log.replay, history)
     cancellation = Cancellation(lookup, writer, options.cancel_timeout_s)
     parts = Parts(

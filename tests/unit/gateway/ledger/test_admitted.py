@@ -14,7 +14,7 @@ from services.gateway.errors import ApiError
 from services.gateway.ledger import Ask, RateLimits, Repeatable
 from services.gateway.ledger.limits import Limits
 from shared.ids import parse_response_id
-from shared.records import Charge, Deleted, Outcome, Settlement
+from shared.records import Charge, CountInput, Deleted, InputCounted, Outcome, Settlement
 from tests.unit.gateway.harness import MODEL, Mesh, gateway, only_accept, say
 
 ASK: dict[str, Any] = {"model": MODEL, "input": "Say hello", "max_output_tokens": 8}
@@ -95,11 +95,54 @@ async def test_tokens_are_charged_at_their_most_and_settled_at_their_end() -> No
             await client.chat.completions.create(n=2, model=MODEL, messages=CHAT["messages"])
 
 
-async def test_stored_context_is_charged_the_whole_window() -> None:
-    async with gateway(Mesh(), limits=limits(tokens=1000)) as mesh, mesh.client() as client:
+@pytest.mark.parametrize(
+    ("counted", "fields", "charged"),
+    [
+        (20, {}, 28),
+        (20, {"max_output_tokens": None}, 64),
+        (60, {}, 64),
+        (70, {"truncation": "auto"}, 64),  # history will leave out turns until it fits
+    ],
+)
+async def test_stored_context_is_charged_as_history_counts_it(
+    counted: int, fields: dict[str, Any], charged: int
+) -> None:
+    def history(query: Any) -> InputCounted:
+        return InputCounted(gateway="gateway-1", correlation_id=query.correlation_id, input_tokens=counted)
+
+    async with gateway(Mesh(on_query=history), limits=limits(tokens=1000)) as mesh, mesh.client() as client:
+        parent = await client.responses.create(**ASK)
+        await client.responses.create(**{**ASK, **fields}, previous_response_id=parent.id)
+        assert [charge.tokens for charge in mesh.writer.of(Charge)] == [10, charged]
+        (asked,) = mesh.writer.of(CountInput)
+        assert (asked.spec.previous_response_id, asked.spec.truncation) == (parent.id, "disabled")
+
+
+async def test_what_one_socket_remembers_is_charged_with_what_history_tells_before_it() -> None:
+    def history(query: Any) -> InputCounted:
+        tokens = 20 + sum(len(message.text.split()) for message in query.spec.input)
+        return InputCounted(gateway="gateway-1", correlation_id=query.correlation_id, input_tokens=tokens)
+
+    async with gateway(Mesh(on_query=history), limits=limits(tokens=1000)) as mesh, mesh.client() as client:
+        stored = await client.responses.create(**ASK)
+        async with websockets.connect(mesh.url.replace("http", "ws") + "/responses") as ws:
+            parent = stored.id
+            for _ in range(2):
+                ask = {"type": "response.create", **ASK, "store": False, "previous_response_id": parent}
+                await ws.send(json.dumps(ask))
+                while (event := json.loads(await ws.recv()))["type"] != "response.completed":
+                    assert event["type"] != "error", event
+                parent = event["response"]["id"]
+        # "Say hello" and its answer, "Hello world", are what the socket remembers of the first.
+        assert [charge.tokens for charge in mesh.writer.of(Charge)] == [10, 20 + 2 + 8, 20 + 2 + 2 + 2 + 8]
+        assert {asked.spec.previous_response_id for asked in mesh.writer.of(CountInput)} == {stored.id}
+
+
+async def test_whose_tokens_are_not_limited_waits_for_no_count() -> None:
+    async with gateway(Mesh(), limits=limits(100)) as mesh, mesh.client() as client:
         parent = await client.responses.create(**ASK)
         await client.responses.create(previous_response_id=parent.id, **ASK)
-        assert [charge.tokens for charge in mesh.writer.of(Charge)] == [10, 64]
+        assert mesh.writer.of(CountInput) == []
 
 
 async def test_a_log_that_does_not_decide_is_a_503() -> None:
