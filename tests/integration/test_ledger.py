@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,12 +18,13 @@ from tests.integration.conftest import MODEL
 from tests.support.mesh import Mesh
 
 COUNTS = {Service.GATEWAY: 2, Service.MODERATION: 1, Service.INFERENCE: 1, Service.HISTORY: 1}
-LIMIT, OTHERS_LIMIT, TOKENS = 60, 40, 4000
-KEYS = {f"sk-{tenant}": {"tenant": tenant} for tenant in ("many", "few", "heavy", "free")}
+LIMIT, OTHERS_LIMIT, STALE_LIMIT, TOKENS = 60, 40, 20, 4000
+KEYS = {f"sk-{tenant}": {"tenant": tenant} for tenant in ("many", "few", "stale", "heavy", "free")}
 LIMITS = {
     "tenants": {
         "many": {"requests_per_minute": LIMIT},
         "few": {"requests_per_minute": OTHERS_LIMIT},
+        "stale": {"requests_per_minute": STALE_LIMIT},
         "heavy": {"tokens_per_minute": TOKENS},
     }
 }
@@ -79,6 +81,20 @@ async def test_no_gateway_lets_in_more_than_the_limit_nor_less(mesh: Mesh, http:
             assert (again.status_code, again.headers["x-ratelimit-limit-requests"]) == (429, str(limit))
             assert again.headers["x-ratelimit-remaining-requests"] == "0"
         assert (await post(http, url, "free", SHORT)).status_code == 200
+
+
+async def test_a_gateway_that_stood_still_lets_in_nothing_above_the_limit(mesh: Mesh, http: httpx.AsyncClient) -> None:
+    """What it knew when it was stopped says that all would fit; meanwhile the other one gave everything away."""
+    stopped, other = mesh.of(Service.GATEWAY)
+    there, here = (f"http://127.0.0.1:{gateway.port}/v1" for gateway in (stopped, other))
+    stopped.process.signal(signal.SIGSTOP)
+    try:
+        late = [asyncio.create_task(post(http, there, "stale", SHORT)) for _ in range(STALE_LIMIT)]
+        in_time = await asyncio.gather(*(post(http, here, "stale", SHORT) for _ in range(STALE_LIMIT)))
+    finally:
+        stopped.process.signal(signal.SIGCONT)
+    assert {answer.status_code for answer in in_time} == {200}
+    assert {answer.status_code for answer in await asyncio.gather(*late)} == {429}
 
 
 async def test_tokens_are_kept_over_gateways_and_given_back(mesh: Mesh, http: httpx.AsyncClient) -> None:
