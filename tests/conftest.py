@@ -1,7 +1,7 @@
 """Brokers for tests: `broker` runs a test on each of them; a suite that this machine can run must have run.
 
 --broker=embedded|kafka|all   which brokers (all)
---only-broker-tests           leave out the tests that use none
+--only-broker-tests           leave out the tests that use none, and those marked `any_broker`
 CHATMESH_REQUIRE_BROKERS      comma-separated suites that must run; without it: all that this machine can run
 CHATMESH_REQUIRE_NODE=1       the suite on Node.js (tests that take `node`) must run; without it: where npm is
 """
@@ -46,9 +46,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)  # what -k and -m leave out was not collected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--only-broker-tests"):
-        others = [item for item in items if _suite_of(item) is None]
-        items[:] = [item for item in items if _suite_of(item) is not None]
+        others = [item for item in items if _suite_of(item) is None or item.get_closest_marker("any_broker")]
         config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
     config.stash[_COLLECTED].update(*map(_suites_of, items))
 
 

@@ -18,6 +18,8 @@ from tests.support.logs import events_of, journal_of
 from tests.support.mesh import Mesh
 from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE, TEST_POLICY
 
+pytestmark = pytest.mark.any_broker  # dialects; what the log does to a stream is tested elsewhere
+
 TEXT = "The weather is fine today and the birds sing."
 CLEAN = "All is well today, and here is a "
 LONG = " ".join(f"word{number}" for number in range(200))

@@ -20,6 +20,8 @@ from tests.integration.conftest import MODEL
 from tests.support.logs import journal_of
 from tests.support.mesh import Mesh
 
+pytestmark = pytest.mark.any_broker  # connections; what the log does to a stream is tested elsewhere
+
 LASTS = ("response.completed", "response.incomplete", "response.failed", "error")
 LONG = "word " * 150
 """At 100 tokens a second, the echo of it takes a second and a half."""
