@@ -24,8 +24,6 @@ async def target(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Targ
         "CHATMESH_SCRIPT_TOKENS_PER_S": "5000",
         "CHATMESH_API_KEYS": str(keys),
         "CHATMESH_FOREGROUND_GRACE_S": "1",
-        # Each thread's arena would keep a peak of its own: growth that goes on for thousands of inputs, and no leak.
-        "MALLOC_ARENA_MAX": "1",
     }
     with broker_for_suite(EMBEDDED) as broker:
         async with Mesh(broker, folder, env=env) as mesh:
