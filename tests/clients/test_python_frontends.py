@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,14 @@ def _llm_settings(folder: Path, scene: Scene, dialect: str) -> dict[str, str]:
 @contextmanager
 def _terminal(program: Path, arguments: list[str], environment: dict[str, str]) -> Iterator[Any]:
     child = pexpect.spawn(
-        str(program), arguments, env=environment, encoding="utf-8", timeout=_STEP_S, dimensions=(50, 4000)
+        str(program),
+        arguments,
+        env=environment,
+        encoding="utf-8",
+        timeout=_STEP_S,
+        dimensions=(50, 4000),
+        # What was started in the background by a shell ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield child
