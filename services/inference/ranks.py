@@ -20,8 +20,20 @@ log = logging.getLogger(__name__)
 _SEED = "0"
 
 
-def main(summary: str | None) -> int:
-    """Be the rank that the environment says. Returns the exit status."""
+def main(summary: str | None) -> NoReturn:
+    """Be the rank that the environment says, and end the process.
+
+    Not by way of the interpreter's end: a thread that is still in torch's code then, or waits there for a lost rank,
+    would abort the process or keep it.
+    """
+    status = _be_rank(summary)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _be_rank(summary: str | None) -> int:
     try:
         place = Place.of(os.environ)
     except SettingsError as error:
@@ -51,16 +63,12 @@ def _follow(place: Place) -> int:
         if settings.engine != "deepspeed":
             raise SettingsError(f"{place.ranks} ranks need CHATMESH_ENGINE=deepspeed, not {settings.engine}")
         follow(settings.deepspeed_settings(), place)
-        status = 0
     except ChatmeshError as error:
-        status = _told(error, f"rank {place.rank}: ")
+        return _told(error, f"rank {place.rank}: ")
     except Exception as error:
         log.critical("rank %d ends by an error that nobody expected", place.rank, exc_info=error)
-        status = 1
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # a thread that waits for a lost rank would keep the process
+        return 1
+    return 0
 
 
 def _outlive_signals(grace_s: float) -> None:

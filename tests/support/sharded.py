@@ -106,7 +106,7 @@ def main() -> int:
     if place is not None and place.rank > 0:
         from services.inference.ranks import main as rank_main
 
-        return rank_main(None)
+        rank_main(None)
     print(json.dumps(asyncio.run(play(load_settings(InferenceSettings)))))
     return 0
 
