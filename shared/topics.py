@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 from shared.errors import TopicError
-from shared.records import control, events, journal
+from shared.records import control, conversations, events, journal
 from shared.records.base import Record
 from shared.records.codec import RecordDecoder
 
@@ -133,18 +133,47 @@ HISTORY_QUERIES = Topic(
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.KEY,
     key="subject",
-    types=control.GetResponse | control.EraseResponse | control.CountInput,
-    producers=frozenset({Service.GATEWAY}),
+    types=control.GetResponse
+    | control.EraseResponse
+    | control.CountInput
+    | control.CreateConversation
+    | control.GetConversation
+    | control.UpdateConversation
+    | control.EraseConversation
+    | control.AddItems
+    | control.ListItems
+    | control.GetItem
+    | control.EraseItem
+    | control.ReleaseConversation,
+    producers=frozenset({Service.GATEWAY, Service.MODERATION}),
     consumers=frozenset({Service.HISTORY}),
-    summary="Questions to the store, and what it is to forget.",
+    summary="Questions to the store, and what it is to keep, to release or to forget.",
     retention=timedelta(hours=1),
+)
+CONVERSATIONS = Topic(
+    "conversations.events",
+    visibility=Visibility.PUBLIC,
+    partitioning=Partitioning.KEY,
+    key="conversation id",
+    types=conversations.ConversationEvents,
+    producers=frozenset({Service.HISTORY}),
+    consumers=frozenset(),
+    summary="What becomes of conversations: created, updated (metadata, items), deleted; without what was said.",
+    retention=timedelta(days=7),
+    log_append_time=True,
 )
 REPLIES = Topic(
     "gateway.replies",
     visibility=Visibility.INTERNAL,
     partitioning=Partitioning.OWN,
     key="gateway id",
-    types=control.Rejected | control.ResponseFound | control.ResponseErased | control.InputCounted,
+    types=control.Rejected
+    | control.ResponseFound
+    | control.ResponseErased
+    | control.InputCounted
+    | control.ConversationFound
+    | control.ConversationErased
+    | control.ItemsFound,
     producers=frozenset({Service.HISTORY, Service.MODERATION}),
     consumers=frozenset({Service.GATEWAY}),
     summary="Answers to one gateway; unknown correlation ids are dropped.",
@@ -217,6 +246,7 @@ REGISTRY: dict[str, Topic] = {
         JOBS,
         CONTEXT,
         HISTORY_QUERIES,
+        CONVERSATIONS,
         REPLIES,
         LEDGER,
         HEARTBEATS,

@@ -51,7 +51,7 @@ class Orphans:
             return frozenset()
         records = [envelope.record for envelope in replay.records if isinstance(envelope.record, RECORDABLE)]
         self._note_unstored(records)
-        ended = await self._store.record(records)
+        ended = (await self._store.record(records)).ended
         for adopted in ended:
             log.info("%s is stored from the log: the recorder began behind its beginning", adopted)
         return ended

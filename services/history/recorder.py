@@ -93,7 +93,8 @@ class Recorder:
     async def _store(self, envelopes: Sequence[Envelope[Recordable]]) -> None:
         started_ns = time.time_ns()
         records = [envelope.record for envelope in envelopes]
-        ended = await self._storing.until_available(lambda: self._kept_in.record(records))
+        recorded = await self._storing.until_available(lambda: self._kept_in.record(records))
+        ended = recorded.ended
         ended |= await self._storing.until_available(lambda: self._orphans.adopt(records, ended))
         self.recorded += len(ended)
         # The last terminal of an ended response is the one that counted: a lower epoch's comes before it.

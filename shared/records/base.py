@@ -42,6 +42,25 @@ class Message(Value, frozen=True, kw_only=True):
         return "".join(self.parts)
 
 
+class Item(Value, frozen=True, kw_only=True):
+    """What stands in a conversation: a message by the name `id`.
+
+    `status` is "incomplete" for an answer that was cut, cancelled or ran into its limit. `response_id`: the response
+    that brought it, if one did.
+    """
+
+    id: str
+    role: Role
+    parts: list[str]
+    status: Literal["completed", "incomplete"] = "completed"
+    response_id: str | None = None
+
+    @property
+    def message(self) -> Message:
+        """As a prompt has it."""
+        return Message(role=self.role, parts=self.parts, id=self.id)
+
+
 class Sampling(Value, frozen=True, kw_only=True):
     """How to draw tokens, and where to stop.
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from shared.records.base import Message, Record, ReplyAddress, ResponseSpec, Sampling
+from shared.records.base import Item, Message, Record, ReplyAddress, ResponseSpec, Sampling
 from shared.records.events import Accepted, AnyTerminal
 from shared.records.journal import Requested
 
@@ -105,6 +105,80 @@ class CountInput(Query, frozen=True, kw_only=True, tag="count_input"):
         return self.spec.conversation or self.spec.previous_response_id or self.correlation_id
 
 
+class ConversationQuery(Query, frozen=True, kw_only=True):
+    """Base of what is asked about one conversation: all of it goes through one partition."""
+
+    conversation_id: str
+
+    @property
+    def subject(self) -> str:
+        return self.conversation_id
+
+
+class CreateConversation(ConversationQuery, frozen=True, kw_only=True, tag="create_conversation"):
+    """Have history begin a conversation by an id that the gateway minted, with `items` in it."""
+
+    created_ms: int
+    metadata: dict[str, str] = {}
+    items: list[Item] = []
+
+
+class GetConversation(ConversationQuery, frozen=True, kw_only=True, tag="get_conversation"):
+    """Ask history for a conversation."""
+
+
+class UpdateConversation(ConversationQuery, frozen=True, kw_only=True, tag="update_conversation"):
+    """Have history replace a conversation's metadata."""
+
+    metadata: dict[str, str]
+
+
+class EraseConversation(ConversationQuery, frozen=True, kw_only=True, tag="erase_conversation"):
+    """Have history forget a conversation, its items and the responses that ran in it."""
+
+
+class AddItems(ConversationQuery, frozen=True, kw_only=True, tag="add_items"):
+    """Have history append `items`, all or none, in this order, by ids that the gateway minted."""
+
+    items: list[Item]
+
+
+class ListItems(ConversationQuery, frozen=True, kw_only=True, tag="list_items"):
+    """Ask history for up to `limit` items behind the item `after`; None: from that end where `order` begins."""
+
+    limit: int
+    order: Literal["asc", "desc"]
+    after: str | None = None
+
+
+class GetItem(ConversationQuery, frozen=True, kw_only=True, tag="get_item"):
+    """Ask history for one item."""
+
+    item_id: str
+
+
+class EraseItem(ConversationQuery, frozen=True, kw_only=True, tag="erase_item"):
+    """Have history forget one item, and the response that brought it."""
+
+    item_id: str
+
+
+class ReleaseConversation(Record, frozen=True, kw_only=True, tag="release_conversation"):
+    """Nothing became of the response, so nothing public will tell that it no longer holds its conversation's lock."""
+
+    conversation_id: str
+    response_id: str
+    tenant: str
+
+    @property
+    def subject(self) -> str:
+        return self.conversation_id
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/release_conversation"
+
+
 class Reply(Record, frozen=True, kw_only=True):
     """Base of the reply half; goes to the asking gateway's partition, keyed by its id."""
 
@@ -145,6 +219,25 @@ class InputCounted(Reply, frozen=True, kw_only=True, tag="input_counted"):
     """The tokens of the prompt that was asked about."""
 
     input_tokens: int
+
+
+class ConversationFound(Reply, frozen=True, kw_only=True, tag="conversation_found"):
+    """A conversation as it stands, items aside."""
+
+    conversation_id: str
+    created_ms: int
+    metadata: dict[str, str] = {}
+
+
+class ConversationErased(Reply, frozen=True, kw_only=True, tag="conversation_erased"):
+    """The store holds nothing of the conversation, and takes nothing of it any more."""
+
+
+class ItemsFound(Reply, frozen=True, kw_only=True, tag="items_found"):
+    """Items in the order that was asked for; `has_more`: behind the last there are others."""
+
+    items: list[Item] = []
+    has_more: bool = False
 
 
 class Charge(Record, frozen=True, kw_only=True, tag="charge"):

@@ -30,6 +30,7 @@ class Requested(JournalRecord, frozen=True, kw_only=True, tag="requested"):
     context: list[Message] = []
     priority: int = 0
     reply_to: ReplyAddress | None = None
+    chain: str | None = None
 
     def prompt(self) -> list[Message]:
         """The turns to render, oldest first: instructions, stored context, new input."""
@@ -40,7 +41,7 @@ class Requested(JournalRecord, frozen=True, kw_only=True, tag="requested"):
     def affinity_key(self) -> str | None:
         """Requests with the same key prefer the same worker, whose prefix cache is warm; None: no preference."""
         spec = self.spec
-        return spec.conversation or spec.prompt_cache_key or spec.previous_response_id
+        return spec.conversation or spec.prompt_cache_key or self.chain or spec.previous_response_id
 
 
 class Dispatched(JournalRecord, frozen=True, kw_only=True, tag="dispatched"):

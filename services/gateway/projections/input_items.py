@@ -4,22 +4,16 @@ They are what the request itself brought, in its order: neither its `instruction
 (`previous_response_id`), which are items of their own responses. What `truncation: auto` left out is not there.
 """
 
-from hashlib import blake2b
 from typing import Any
 
 from services.gateway.projections.response_object import message_item, text_part
 from shared.records import Accepted, Message
+from shared.turns import input_item_id
 
 
 def input_items(accepted: Accepted) -> list[dict[str, Any]]:
     """The items, oldest first, each with an id of its own: the client's, else one that follows from its place."""
-    return [_item(message, _id(accepted, place)) for place, message in enumerate(accepted.spec.input)]
-
-
-def _id(accepted: Accepted, place: int) -> str:
-    """Equal at every replica; a client cannot have made it up, as it did not know the response's id."""
-    given = accepted.spec.input[place].id
-    return given or "msg_" + blake2b(f"{accepted.response_id}/{place}".encode(), digest_size=16).hexdigest()
+    return [_item(message, input_item_id(accepted, place)) for place, message in enumerate(accepted.spec.input)]
 
 
 def _item(message: Message, item_id: str) -> dict[str, Any]:

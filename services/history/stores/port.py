@@ -1,10 +1,11 @@
 """The store port: what any database must do for history, and nothing of how."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, Protocol
 
-from shared.records import TERMINALS, Accepted, AnyTerminal, Deleted, Screening
+from shared.records import TERMINALS, Accepted, AnyTerminal, Deleted, Item, Screening
 
 Recordable = Accepted | Screening | AnyTerminal | Deleted
 RECORDABLE = (Accepted, Screening, Deleted, *TERMINALS)
@@ -22,8 +23,141 @@ class StoredResponse:
         return self.accepted.spec.previous_response_id
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The response that holds a conversation's lock, and until when it runs at the longest (unix ms)."""
+
+    response_id: str
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation, items aside; `created_ms` in unix ms."""
+
+    id: str
+    tenant: str
+    created_ms: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    holder: Holder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage:
+    """Items in the order that was asked for. `has_more`: behind the last there are others."""
+
+    items: list[Item]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What a response brought into its conversation as it ended."""
+
+    conversation_id: str
+    tenant: str
+    response_id: str
+    item_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a batch of events.
+
+    `ended`: the ids of the responses that this very call ended. `appended` and `forgotten` tell of every end in the
+    batch that counts, also of those that an earlier call applied: who tells others of it tells it again after a crash.
+    `forgotten`: responses that ended in a conversation that is deleted, so that nothing of them is kept.
+    """
+
+    ended: frozenset[str] = frozenset()
+    appended: tuple[Appended, ...] = ()
+    forgotten: frozenset[str] = frozenset()
+
+
+class NotThere(Enum):
+    """What of a question does not exist for this tenant."""
+
+    CONVERSATION = "conversation"
+    ITEM = "item"
+
+
+class Addition(Enum):
+    """What became of items that were to be added."""
+
+    DONE = "done"
+    LOCKED = "locked"
+    NOT_FOUND = "not found"
+
+
+class Conversations(Protocol):
+    """Keeps conversations: their items in one order, and a lock that at most one response holds.
+
+    Whatever is asked may be asked again, by any replica at any time, after any crash in the midst of it: it comes to
+    the same. A foreign conversation and a deleted one are not there. What is deleted leaves a tombstone without
+    content, so that nothing that comes late brings it back. Errors as for `Store`.
+    """
+
+    async def create_conversation(self, conversation: Conversation, items: Sequence[Item]) -> Conversation | None:
+        """Begin it with `items`, unless it is there; None if the id is deleted or somebody else's."""
+
+    async def conversation(self, tenant: str, conversation_id: str) -> Conversation | None:
+        """As it stands."""
+
+    async def set_metadata(self, tenant: str, conversation_id: str, metadata: Mapping[str, str]) -> Conversation | None:
+        """Replace the metadata; returns it as it stands then."""
+
+    async def lock(self, tenant: str, conversation_id: str, holder: Holder) -> Conversation | None:
+        """Take the lock if nobody else holds it. Who holds it now stands in the returned `holder`."""
+
+    async def release(self, tenant: str, conversation_id: str, response_id: str) -> None:
+        """Give the lock back, if this response holds it."""
+
+    async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Addition:
+        """Append items, all or none, in this order, behind all others; only while nobody holds the lock.
+
+        Readers see all of them or none. Ids that the conversation has, or had, are not added a second time.
+        """
+
+    async def items(
+        self,
+        tenant: str,
+        conversation_id: str,
+        *,
+        limit: int,
+        order: Literal["asc", "desc"],
+        after: str | None = None,
+        max_bytes: int | None = None,
+    ) -> ItemPage | NotThere:
+        """Up to `limit` items behind the item `after`, at most `max_bytes` of text in all, but at least one.
+
+        Costs the same wherever in the conversation the page lies. An item that was deleted is no place to go on from.
+        """
+
+    async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item | NotThere:
+        """One item."""
+
+    async def erase_item(self, tenant: str, conversation_id: str, item_id: str) -> str | NotThere | None:
+        """Forget the item, and what else is kept of the response that brought it: its id, if one did.
+
+        The other items of that response stay. An item that this erased before is erased again, with the same answer.
+        """
+
+    async def erase_conversation(self, tenant: str, conversation_id: str) -> list[str] | None:
+        """Forget it, its items, and the responses that ran in it: their ids, the same when it is asked again.
+
+        None if there is none. A response that holds its lock is forgotten as it ends (`Recorded.forgotten`).
+        """
+
+    async def forget_expired(self, now_ms: int, limit: int) -> int:
+        """Forget up to `limit` responses, and tombstones, whose `expires_at` has passed; returns how many.
+
+        A response expires a set time after its end; conversations never do, and a tombstone only once nothing can come
+        late for it any more.
+        """
+
+
 class Store(Protocol):
-    """Keeps ended responses for good.
+    """Keeps ended responses until they expire.
 
     All methods raise StoreUnavailableError when the same call may succeed later, StoreError when it never will.
     Offsets are Kafka's business: a caller commits its own after `record` returned.
@@ -35,16 +169,17 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what runs, then disconnect."""
 
-    async def record(self, records: Sequence[Recordable]) -> frozenset[str]:
-        """Apply the records in their order, all or none; durable once this returns.
+    async def record(self, records: Sequence[Recordable]) -> Recorded:
+        """Apply the records in their order; durable once this returns. Where it raises, a part may be applied.
 
         The rules are those of `EventFold` (DESIGN 6): each kind counts once, epochs lower than the highest seen
         for the response are ignored, after the terminal only its tenant's `deleted` counts, which leaves an empty
         tombstone: whatever comes for it later is not kept.
         The state of the fold lives in the store, so records may be applied again, from any earlier offset on and
-        by several writers. Responses with `store` false are not kept.
+        by several writers. Responses with `store` false are not kept once they ended.
 
-        Returns the ids of the responses that this call ended.
+        The end of a response that names a conversation of its tenant appends `turn_items` to that (nothing if it
+        failed) and releases its lock, all of it seen at once by readers. A `deleted` erases those items too.
         """
 
     async def get(self, tenant: str, response_id: str) -> StoredResponse | None:

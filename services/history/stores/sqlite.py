@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from services.history.stores.port import Recordable, StoredResponse
+from services.history.stores.port import Recordable, Recorded, StoredResponse
 from shared.ids import now_ms
 from shared.records import Accepted, Deleted, Screening
 from shared.records.codec import encode_value
@@ -102,7 +102,7 @@ class SqliteStore:
         await self._reader.close()
         await self._writer.close()
 
-    async def record(self, records: Sequence[Recordable]) -> frozenset[str]:
+    async def record(self, records: Sequence[Recordable]) -> Recorded:
         """See `Store.record`."""
         return await self._writer.run(lambda connection: _record(connection, records))
 
@@ -214,8 +214,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute(_FORGET_PENDING, {"bound": f"resp_{now_ms() - _PENDING_KEPT_MS:012x}"})
 
 
-def _record(connection: sqlite3.Connection, records: Sequence[Recordable]) -> frozenset[str]:
-    return frozenset(record.response_id for record in records if _apply(connection, record))
+def _record(connection: sqlite3.Connection, records: Sequence[Recordable]) -> Recorded:
+    return Recorded(ended=frozenset(record.response_id for record in records if _apply(connection, record)))
 
 
 def _apply(connection: sqlite3.Connection, record: Recordable) -> bool:

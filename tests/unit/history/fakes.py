@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.history.ports import Outgoing, Ports
-from services.history.stores.port import Recordable, StoredResponse
+from services.history.stores.port import Recordable, Recorded, StoredResponse
 from shared.errors import ReplayGoneError
 from shared.folds import EventFold
 from shared.ids import ResponseId, new_response_id
@@ -43,7 +43,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to close."""
 
-    async def record(self, records: Sequence[Recordable]) -> frozenset[str]:
+    async def record(self, records: Sequence[Recordable]) -> Recorded:
         if self.failures:
             raise self.failures.pop(0)
         ended = set()
@@ -52,7 +52,7 @@ class MemoryStore:
             had_ended = fold.terminal is not None
             if fold.apply(record) is not None and fold.terminal is not None and not had_ended:
                 ended.add(record.response_id)
-        return frozenset(response_id for response_id in ended if self._kept(response_id))
+        return Recorded(ended=frozenset(response_id for response_id in ended if self._kept(response_id)))
 
     def _kept(self, response_id: str) -> bool:
         fold = self.folds.get(response_id)

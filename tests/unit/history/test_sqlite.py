@@ -129,7 +129,7 @@ async def main():
     random.Random(sys.argv[2]).shuffle(ids)
     for response_id in ids:
         for record in turn(response_id, "q", "a" * 300):
-            ended += await store.record([record])
+            ended += (await store.record([record])).ended
     await store.close()
     print(json.dumps(ended))
 
@@ -175,7 +175,7 @@ async def test_a_full_disk_is_unavailable_and_then_available_again(tmp_path: Pat
     with pytest.raises(StoreUnavailableError, match="full"):
         await store.record(batch)
     await store._writer.run(lambda connection: connection.execute("PRAGMA max_page_count=1000000").fetchall())
-    assert await store.record(batch) == {batch[0].response_id}
+    assert (await store.record(batch)).ended == {batch[0].response_id}
     await store.close()
 
 
@@ -192,7 +192,7 @@ async def test_a_locked_file_is_unavailable_and_a_record_that_cannot_be_held_is_
     with pytest.raises(StoreRefusedError):
         await store.record([*turn(good, "q", "a"), bad])
     assert await store.get(TENANT, good) is None, "half a batch was kept"
-    assert await store.record([accepted(good), completed(good)]) == {good}
+    assert (await store.record([accepted(good), completed(good)])).ended == {good}
     await store.close()
 
 

@@ -10,7 +10,7 @@ from tests.unit.history.fakes import TENANT, accepted, an_id, completed, turn
 async def test_gives_back_what_it_was_given(store: Store) -> None:
     response_id = an_id()
     first, last = accepted(response_id, text="zażółć 🐝", metadata={"k": "v"}), completed(response_id, "„gęślą”\0 jaźń")
-    assert await store.record([first, last]) == {response_id}
+    assert (await store.record([first, last])).ended == {response_id}
     assert await store.get(TENANT, response_id) == StoredResponse(first, last)
 
 
@@ -33,9 +33,9 @@ async def test_keeps_every_kind_of_end(store: Store, kind: type[Incomplete]) -> 
 
 async def test_an_unended_response_is_not_there_yet(store: Store) -> None:
     response_id = an_id()
-    assert await store.record([accepted(response_id)]) == frozenset()
+    assert (await store.record([accepted(response_id)])).ended == frozenset()
     assert await store.get(TENANT, response_id) is None
-    assert await store.record([completed(response_id)]) == {response_id}
+    assert (await store.record([completed(response_id)])).ended == {response_id}
     assert await store.get(TENANT, response_id) is not None
 
 
@@ -44,13 +44,13 @@ async def test_the_second_of_a_kind_changes_nothing_and_ends_nothing(store: Stor
     first, last = accepted(response_id), completed(response_id, "first")
     await store.record([first, last])
     again = await store.record([accepted(response_id, text="other"), completed(response_id, "second")])
-    assert again == frozenset()
+    assert again.ended == frozenset()
     assert await store.get(TENANT, response_id) == StoredResponse(first, last)
 
 
 async def test_an_end_without_a_beginning_does_not_count(store: Store) -> None:
     response_id = an_id()
-    assert await store.record([completed(response_id)]) == frozenset()
+    assert (await store.record([completed(response_id)])).ended == frozenset()
     assert await store.get(TENANT, response_id) is None
 
 
@@ -64,8 +64,8 @@ async def test_another_tenant_sees_nothing(store: Store) -> None:
 async def test_a_superseded_owner_ends_nothing(store: Store) -> None:
     response_id = an_id()
     await store.record([accepted(response_id), Screening(response_id=response_id, epoch=1, owner="b")])
-    assert await store.record([completed(response_id, "zombie", epoch=0)]) == frozenset()
-    assert await store.record([completed(response_id, "real", epoch=1)]) == {response_id}
+    assert (await store.record([completed(response_id, "zombie", epoch=0)])).ended == frozenset()
+    assert (await store.record([completed(response_id, "real", epoch=1)])).ended == {response_id}
     found = await store.get(TENANT, response_id)
     assert found is not None and found.terminal.text == "real"
 
@@ -91,7 +91,7 @@ async def test_a_deletion_that_comes_first_or_twice_leaves_nothing_either(store:
     response_id = an_id()
     deleted = Deleted(response_id=response_id, tenant=TENANT)
     await store.record([deleted, deleted])
-    assert await store.record(turn(response_id, "q", "a")) == frozenset()
+    assert (await store.record(turn(response_id, "q", "a"))).ended == frozenset()
     await store.record([deleted])
     assert await store.get(TENANT, response_id) is None
     assert await store.chain(TENANT, response_id, 10) == []
@@ -114,7 +114,7 @@ async def test_a_chain_ends_before_a_deleted_turn(store: Store) -> None:
 
 async def test_store_false_is_not_kept(store: Store) -> None:
     response_id = an_id()
-    assert await store.record(turn(response_id, "q", "a", store=False)) == frozenset()
+    assert (await store.record(turn(response_id, "q", "a", store=False))).ended == frozenset()
     assert await store.get(TENANT, response_id) is None
     assert await store.chain(TENANT, response_id, 10) == []
 

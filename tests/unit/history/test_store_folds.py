@@ -66,7 +66,7 @@ async def test_any_delivery_comes_to_what_the_fold_says(data: st.DataObject) -> 
         await store.open()
         ended: list[str] = []
         for batch in data.draw(deliveries(log)):
-            ended += await store.record(batch)
+            ended += (await store.record(batch)).ended
         found = await store.get(TENANT, ID)
         await store.close()
     assert (found and found.terminal) == (None if fold.deleted else fold.terminal)
