@@ -4,13 +4,24 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Any
 
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
+from shared.ids import parse_response_id
 from shared.log import Appended, LogWriter, RawRecord, dead_letter, dead_work, failing_late
-from shared.records import Deleted, Events, Job, Journal, Record, Rejected, Stop, Verdict
-from shared.topics import EVENTS, JOBS, JOURNAL, REPLIES, VERDICTS, Service, Topic
+from shared.records import (
+    Deleted,
+    Events,
+    Job,
+    Journal,
+    Record,
+    Rejected,
+    ReleaseConversation,
+    Requested,
+    Stop,
+    Verdict,
+)
+from shared.topics import EVENTS, HISTORY_QUERIES, JOBS, JOURNAL, REPLIES, VERDICTS, Service, Topic
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +68,12 @@ class Outbox:
         message: str,
         param: str | None = None,
         error_type: str = "invalid_request_error",
-    ) -> "asyncio.Future[Any]":
-        """Tell the asking gateway, if there is one, that the request became nothing."""
+    ) -> list[asyncio.Future[Appended]]:
+        """Tell the asking gateway, if there is one, that the request became nothing, and free what was held for it."""
+        told = self.release(owned.requested)
         address = owned.requested.reply_to
         if address is None:
-            nobody_asks = asyncio.get_running_loop().create_future()
-            nobody_asks.set_result(None)
-            return nobody_asks
+            return told
         reply = Rejected(
             gateway=address.gateway,
             correlation_id=owned.id,
@@ -73,7 +83,18 @@ class Outbox:
             param=param,
             error_type=error_type,
         )
-        return self._send(owned.partition, REPLIES, reply, partition=address.partition)
+        return [*told, self._send(owned.partition, REPLIES, reply, partition=address.partition)]
+
+    def release(self, requested: Requested) -> list[asyncio.Future[Appended]]:
+        """Have history unlock the conversation, if there is one, of a request that became nothing: the public log will
+        never tell. As often as one likes: history gives back only what this very response holds."""
+        spec, response_id = requested.spec, requested.response_id
+        if spec.conversation is None:
+            return []
+        release = ReleaseConversation(
+            conversation_id=spec.conversation, response_id=response_id, tenant=requested.tenant
+        )
+        return [self._send(parse_response_id(response_id).partition, HISTORY_QUERIES, release)]
 
     def verdict(self, owned: Owned, verdict: Verdict) -> None:
         """Leave an audit trail."""

@@ -240,6 +240,8 @@ class Owner:
             return None
         if isinstance(envelope.record, Delete):
             partition.erasures[record.offset] = envelope.record
+        if isinstance(envelope.record, Requested) and self._acts_on(partition):
+            self._release_again(partition, envelope.record, record.offset)
         owned = partition.responses.get(envelope.record.response_id) or self._meet(partition, envelope)
         if owned is None:
             return None
@@ -249,6 +251,11 @@ class Owner:
         if self._acts_on(partition):
             self._stop_superseded(owned, envelope.record, effect, before)
         return owned
+
+    def _release_again(self, partition: Partition, requested: Requested, offset: int) -> None:
+        """What came to nothing was delivered twice: history took the conversation's lock for it once more."""
+        if partition.came_to_nothing(requested.response_id):
+            partition.answers.update((offset, told) for told in self._outbox.release(requested))
 
     def _meet(self, partition: Partition, envelope: Envelope[Journal]) -> Owned | None:
         body = envelope.record

@@ -36,7 +36,7 @@ class Partition:
     responses: dict[str, Owned] = field(default_factory=dict)
     erasures: dict[int, Delete] = field(default_factory=dict)
     answers: dict[int, "asyncio.Future[Any]"] = field(default_factory=dict)
-    _ended: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
+    _ended: "OrderedDict[str, bool]" = field(default_factory=OrderedDict)  # whether it came to nothing
 
     @property
     def live(self) -> bool:
@@ -55,16 +55,21 @@ class Partition:
         """A redelivered `requested` of an ended response must not start it again."""
         return response_id in self._ended
 
+    def came_to_nothing(self, response_id: str) -> bool:
+        """It has ended, and never was public."""
+        owned = self.responses.get(response_id)
+        return owned.came_to_nothing if owned is not None else self._ended.get(response_id, False)
+
     def forget(self, owned: Owned) -> None:
-        """The response is over; remember only its id."""
+        """The response is over; remember only its id, and whether it came to nothing."""
         self.responses.pop(owned.id, None)
-        self._ended[owned.id] = None
+        self._ended[owned.id] = owned.came_to_nothing
         if len(self._ended) > _REMEMBERED_ENDS:
             self._ended.popitem(last=False)
 
     def forget_closed(self) -> None:
         """Forget every response whose end has been acknowledged, and every answer that has."""
-        for owned in [r for r in self.responses.values() if r.closing is not None and succeeded(r.closing)]:
+        for owned in [r for r in self.responses.values() if r.closing is not None and all(map(succeeded, r.closing))]:
             self.forget(owned)
         for offset in [offset for offset, answer in self.answers.items() if succeeded(answer)]:
             del self.answers[offset]

@@ -1,7 +1,7 @@
 """One response in its owner's hands: the folds, the screen and what was done about them. No I/O."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +33,8 @@ class Owned:
     `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen.
     `late`: the request is older than our hold on its partition. `ending`: the journal was told that it must end.
     `logprobs` are the public ones, `shown` counts those of the journal that were judged.
-    `closing` is the append that ends the response here: its terminal event, or what tells a client that nothing
-    became of it; once it is acknowledged, the owner may forget the response.
+    `closing` are the appends that end the response here: its terminal event, or what tells others that nothing became
+    of it; once all are acknowledged, the owner may forget the response.
     """
 
     requested: Requested
@@ -50,7 +50,7 @@ class Owned:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     times: Timeline = field(default_factory=Timeline)
     ending: bool = False
-    closing: "asyncio.Future[Any] | None" = None
+    closing: "Sequence[asyncio.Future[Any]] | None" = None
     lonely_since_ms: int | None = None
     span: Span | None = None
 
@@ -67,6 +67,11 @@ class Owned:
     def closed(self) -> bool:
         """Nothing is left to decide or to publish."""
         return self.closing is not None
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """It was closed, and never was public."""
+        return self.closed and not self.accepted
 
     def unseen_pieces(self) -> list[str]:
         """Pieces of raw text that the screen has not been fed yet; marks them as fed."""

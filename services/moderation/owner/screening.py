@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -18,6 +17,7 @@ from services.moderation.verdicts import input_verdict, output_verdicts, passed_
 from services.moderation.windows import Decision, Finding, Outcome, Release, TextScreen, Window
 from shared.folds import EventFold
 from shared.ids import now_ms
+from shared.log import Appended
 from shared.records import Accepted, AnyTerminal, Cut, Delta, Finish, TokenLogprob
 from shared.telemetry import extract, inject, names
 from shared.topics import JOURNAL
@@ -125,12 +125,12 @@ class Screener:
             self._dispatcher.admit(owned)
 
     def _refuse(self, owned: Owned, category: str | None) -> None:
-        self._reject_input(owned, category)
-        owned.closing = self._outbox.append(
-            owned, Cut(response_id=owned.id, reason="policy", stage="input", category=category)
-        )
+        """Every owner refuses the same, so that others may be told before the journal is."""
+        told = self._reject_input(owned, category)
+        cut = Cut(response_id=owned.id, reason="policy", stage="input", category=category)
+        owned.closing = [*told, self._outbox.append(owned, cut)]
 
-    def _reject_input(self, owned: Owned, category: str | None) -> "asyncio.Future[Any]":
+    def _reject_input(self, owned: Owned, category: str | None) -> "list[asyncio.Future[Appended]]":
         message = "The input was refused by the content policy" + (f" (category {category})." if category else ".")
         return self._outbox.reject(owned, status=400, code="content_policy_violation", message=message, param="input")
 
@@ -143,7 +143,8 @@ class Screener:
         )
 
     def _end_unaccepted(self, owned: Owned, cut: Cut) -> None:
-        """Nothing was ever public. It may have been told before: gateways drop replies that they do not wait for."""
+        """Nothing was ever public. It may have been told before: gateways drop replies that they do not wait for, and
+        history releases once."""
         if cut.reason == "policy":
             owned.closing = self._reject_input(owned, cut.category)
             return
@@ -215,7 +216,7 @@ class Screener:
         self._close(owned, terminal)
 
     def _close(self, owned: Owned, terminal: AnyTerminal) -> None:
-        owned.closing = self._outbox.publish(owned, terminal, inject(owned.span))
+        owned.closing = [self._outbox.publish(owned, terminal, inject(owned.span))]
         self._dispatcher.forget(owned)
         self._stop_worker(owned)
         self._close_span(owned, type(terminal).__name__.lower())
