@@ -6,13 +6,12 @@ ever, so the prompt of a turn begins with the prompt of the turn before: workers
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import msgspec
 
 from services.history.ports import PromptCounter
-from services.history.stores.port import StoredResponse
-from shared.records import Message, Requested
-from shared.turns import turn_messages
+from shared.records import Item, Message, Requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,34 @@ class PromptTooLong:
         )
 
 
-def with_context(
-    request: Requested, turns: Sequence[StoredResponse], counter: PromptCounter
-) -> Requested | PromptTooLong:
+def chain_turns(responses: Sequence[StoredResponse]) -> list[Turn]:
+    """The turns of a chain, one per response."""
+    return [turn_messages(response.accepted, response.terminal) for response in responses]
+
+
+def conversation_turns(items: Sequence[Item]) -> list[Turn]:
+    """The turns of a conversation, cut from its items in their order.
+
+    What came with one response stays together; else a turn begins where others speak after the assistant.
+    """
+    starts = [place for place, pair in enumerate(pairwise(items), start=1) if _parts_turns(*pair)]
+    bounds = [0, *starts, len(items)] if items else []
+    return [[item.message for item in items[start:end]] for start, end in pairwise(bounds)]
+
+
+def _parts_turns(before: Item, item: Item) -> bool:
+    if item.response_id is not None and item.response_id == before.response_id:
+        return False
+    return before.role == "assistant" and item.role != "assistant"
+
+
+def with_context(request: Requested, turns: Sequence[Turn], counter: PromptCounter) -> Requested | PromptTooLong:
     """The request with the messages of `turns` (oldest first) before the context that it has, and its prompt counted.
 
     With `truncation` "auto" as little as makes it fit is left out, the oldest first: turns whole, then one by one the
     messages of the context that it had. Raises ChatTemplateError.
     """
-    said = [turn_messages(turn.accepted, turn.terminal) for turn in turns] + [[one] for one in request.context]
+    said = [*turns, *([one] for one in request.context)]
     whole = _assembled(request, said, counter)
     if _fits(whole, counter):
         return whole
@@ -48,7 +66,7 @@ def with_context(
     return PromptTooLong(whole.input_tokens, counter.context_window)
 
 
-def _longest_fitting(request: Requested, said: Sequence[Sequence[Message]], counter: PromptCounter) -> Requested | None:
+def _longest_fitting(request: Requested, said: Sequence[Turn], counter: PromptCounter) -> Requested | None:
     """Bisects how much of `said` to leave out: a prompt never grows by leaving something out."""
     best: Requested | None = None
     low, high = 1, len(said)
@@ -62,7 +80,7 @@ def _longest_fitting(request: Requested, said: Sequence[Sequence[Message]], coun
     return best
 
 
-def _assembled(request: Requested, said: Sequence[Sequence[Message]], counter: PromptCounter) -> Requested:
+def _assembled(request: Requested, said: Sequence[Turn], counter: PromptCounter) -> Requested:
     bare = msgspec.structs.replace(request, context=[message for part in said for message in part])
     return msgspec.structs.replace(bare, input_tokens=counter.count(as_chat(bare.prompt())))
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from services.history.context import PromptTooLong, with_context
+from services.history.context import PromptTooLong, chain_turns, with_context
 from services.history.lookup import Missing, find_chain
 from services.history.ports import Outgoing, Ports
 from services.history.replies import rejection
@@ -13,6 +13,7 @@ from shared.chat import ChatTemplateError
 from shared.ids import parse_response_id
 from shared.records import Accepted, ContextRequested, Failed, ReplyAddress, Requested
 from shared.topics import EVENTS, JOURNAL
+from shared.turns import turn_messages
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ async def assembled(
         return turns
     try:
         # Off the loop: counting a full window takes milliseconds, with truncation several times as many.
-        return await asyncio.to_thread(with_context, request, turns, ports.counter)
+        said = [turn_messages(turn.accepted, turn.terminal) for turn in turns]
+        return await asyncio.to_thread(with_context, request, said, ports.counter)
     except ChatTemplateError as error:
         return Refusal(400, "invalid_prompt", str(error), "input")
 

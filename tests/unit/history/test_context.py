@@ -1,19 +1,18 @@
 """What the model is reminded of, token for token."""
 
 import msgspec
+import pytest
 
-from services.history.context import PromptTooLong, as_chat, with_context
-from services.history.stores.port import StoredResponse
+from services.history.context import PromptTooLong, as_chat, turns_of, with_context
 from shared.chat import load_chat_tokenizer
 from shared.ids import parse_response_id
-from shared.records import Requested
-from shared.turns import turn_messages
+from shared.records import Item, Message, Requested
 from tests.unit.history.fakes import WordCounter, accepted, an_id, asked, completed, user
 
 
-def a_turn(text: str, answer: str, **spec_changes: object) -> StoredResponse:
-    response_id = an_id()
-    return StoredResponse(accepted(response_id, text=text, **spec_changes), completed(response_id, answer))
+def a_turn(text: str, answer: str, response_id: str = "", **spec_changes: object) -> list[Message]:
+    response_id = response_id or an_id()
+    return turn_messages(accepted(response_id, text=text, **spec_changes), completed(response_id, answer))
 
 
 def a_request(text: str = "and then?", **spec_changes: object) -> Requested:
@@ -21,7 +20,8 @@ def a_request(text: str = "and then?", **spec_changes: object) -> Requested:
 
 
 def test_turns_come_oldest_first_input_then_answer() -> None:
-    first, second = a_turn("one", "1"), a_turn("two", "2")
+    response_id = an_id()
+    first, second = a_turn("one", "1", response_id), a_turn("two", "2")
     made = with_context(a_request(), [first, second], WordCounter())
     assert isinstance(made, Requested)
     assert [(m.role, m.text) for m in made.context] == [
@@ -30,7 +30,7 @@ def test_turns_come_oldest_first_input_then_answer() -> None:
         ("user", "two"),
         ("assistant", "2"),
     ]
-    assert made.context[1].id == parse_response_id(first.accepted.response_id).message_id
+    assert made.context[1].id == parse_response_id(response_id).message_id
     assert made.input_tokens == WordCounter().count(as_chat(made.prompt()))
 
 
@@ -87,7 +87,7 @@ def test_truncation_leaves_out_the_fewest_oldest_turns_whole() -> None:
         made = with_context(a_request("q", truncation="auto"), turns, WordCounter(window))
         kept = min(7, (window - 1 - 2) // 6)  # the input takes 2 tokens, the answer needs 1
         assert isinstance(made, Requested)
-        assert made.context == [m for turn in turns[7 - kept :] for m in turn_messages(turn.accepted, turn.terminal)]
+        assert made.context == [m for turn in turns[7 - kept :] for m in turn]
         assert made.input_tokens == 2 + 6 * kept
 
 
@@ -99,3 +99,45 @@ def test_truncation_cannot_shorten_the_input_itself() -> None:
 def test_the_parts_of_a_message_are_rendered_as_one_text() -> None:
     message = user("a")
     assert as_chat([message]) == [{"role": "user", "content": "a"}]
+
+
+def test_a_conversations_items_make_turns_that_begin_behind_an_answer() -> None:
+    def item(name: str, role: str, response: str | None = None) -> Item:
+        return Item(id=name, role=role, parts=[name], response_id=response)  # type: ignore[arg-type]
+
+    items = [
+        *(item("a", "developer"), item("b", "user"), item("c", "assistant"), item("d", "assistant")),
+        *(item("e", "user", "resp_1"), item("f", "assistant", "resp_1"), item("g", "user", "resp_1")),
+        *(item("h", "assistant", "resp_1"), item("i", "user", "resp_2"), item("j", "assistant", "resp_2")),
+        item("k", "user"),
+    ]
+    assert ["".join(m.text for m in turn) for turn in turns_of(items)] == ["abcd", "efgh", "ij", "k"]
+    assert [m.id for m in turns_of(items)[0]] == ["a", "b", "c", "d"]
+    assert turns_of([]) == []
+
+
+@pytest.mark.parametrize(
+    ("items", "turns"),
+    [
+        ("", []),
+        ("u", ["u"]),
+        ("u a", ["ua"]),
+        ("s u a u a", ["sua", "ua"]),
+        ("a u u a a s", ["a", "uuaa", "s"]),
+        ("u1 a1 u2 a2", ["ua", "ua"]),
+        ("u1 a1 u1 a1 u2 a2", ["uaua", "ua"]),
+        ("u u1 a1 a u", ["uuaa", "u"]),
+        ("u a u1 a1", ["ua", "ua"]),
+        ("u1 u2 a2", ["uua"]),
+    ],
+)
+def test_a_turn_ends_where_others_speak_after_the_assistant(items: str, turns: list[str]) -> None:
+    """A letter is a role, a digit the response that brought the item."""
+    names: dict[str, Role] = {"u": "user", "a": "assistant", "s": "system"}
+    built = [
+        Item(id=f"msg_{place}", role=names[item[0]], parts=[item], response_id=item[1:] or None)
+        for place, item in enumerate(items.split())
+    ]
+    found = conversation_turns(built)
+    assert ["".join(message.role[0] for message in turn) for turn in found] == turns
+    assert [message for turn in found for message in turn] == [item.message for item in built]
