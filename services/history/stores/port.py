@@ -52,7 +52,7 @@ class ItemPage:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What a response brought into its conversation as it ended."""
+    """The items that a response brought into its conversation as it ended, or that left it with the response."""
 
     conversation_id: str
     tenant: str
@@ -66,11 +66,13 @@ class Recorded:
 
     `ended`: the ids of the responses that this very call ended. `appended` and `forgotten` tell of every end in the
     batch that counts, also of those that an earlier call applied: who tells others of it tells it again after a crash.
+    `withdrawn` tells in the same way of every `deleted` that took items from a conversation.
     `forgotten`: responses that ended in a conversation that is deleted, so that nothing of them is kept.
     """
 
     ended: frozenset[str] = frozenset()
     appended: tuple[Appended, ...] = ()
+    withdrawn: tuple[Appended, ...] = ()
     forgotten: frozenset[str] = frozenset()
 
 
