@@ -13,6 +13,8 @@ import msgspec
 from services.history.ports import PromptCounter
 from shared.records import Item, Message, Requested
 
+Turn = Sequence[Message]
+
 
 @dataclass(frozen=True, slots=True)
 class PromptTooLong:
@@ -28,12 +30,7 @@ class PromptTooLong:
         )
 
 
-def chain_turns(responses: Sequence[StoredResponse]) -> list[Turn]:
-    """The turns of a chain, one per response."""
-    return [turn_messages(response.accepted, response.terminal) for response in responses]
-
-
-def conversation_turns(items: Sequence[Item]) -> list[Turn]:
+def turns_of(items: Sequence[Item]) -> list[Turn]:
     """The turns of a conversation, cut from its items in their order.
 
     What came with one response stays together; else a turn begins where others speak after the assistant.

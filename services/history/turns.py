@@ -4,7 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from services.history.context import PromptTooLong, chain_turns, with_context
+from services.history.context import PromptTooLong, with_context
 from services.history.lookup import Missing, find_chain
 from services.history.ports import Outgoing, Ports
 from services.history.replies import rejection

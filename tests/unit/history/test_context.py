@@ -7,6 +7,8 @@ from services.history.context import PromptTooLong, as_chat, turns_of, with_cont
 from shared.chat import load_chat_tokenizer
 from shared.ids import parse_response_id
 from shared.records import Item, Message, Requested
+from shared.records.base import Role
+from shared.turns import turn_messages
 from tests.unit.history.fakes import WordCounter, accepted, an_id, asked, completed, user
 
 
@@ -101,21 +103,6 @@ def test_the_parts_of_a_message_are_rendered_as_one_text() -> None:
     assert as_chat([message]) == [{"role": "user", "content": "a"}]
 
 
-def test_a_conversations_items_make_turns_that_begin_behind_an_answer() -> None:
-    def item(name: str, role: str, response: str | None = None) -> Item:
-        return Item(id=name, role=role, parts=[name], response_id=response)  # type: ignore[arg-type]
-
-    items = [
-        *(item("a", "developer"), item("b", "user"), item("c", "assistant"), item("d", "assistant")),
-        *(item("e", "user", "resp_1"), item("f", "assistant", "resp_1"), item("g", "user", "resp_1")),
-        *(item("h", "assistant", "resp_1"), item("i", "user", "resp_2"), item("j", "assistant", "resp_2")),
-        item("k", "user"),
-    ]
-    assert ["".join(m.text for m in turn) for turn in turns_of(items)] == ["abcd", "efgh", "ij", "k"]
-    assert [m.id for m in turns_of(items)[0]] == ["a", "b", "c", "d"]
-    assert turns_of([]) == []
-
-
 @pytest.mark.parametrize(
     ("items", "turns"),
     [
@@ -138,6 +125,6 @@ def test_a_turn_ends_where_others_speak_after_the_assistant(items: str, turns: l
         Item(id=f"msg_{place}", role=names[item[0]], parts=[item], response_id=item[1:] or None)
         for place, item in enumerate(items.split())
     ]
-    found = conversation_turns(built)
+    found = turns_of(built)
     assert ["".join(message.role[0] for message in turn) for turn in found] == turns
-    assert [message for turn in found for message in turn] == [item.message for item in built]
+    assert [message.id for turn in found for message in turn] == [item.id for item in built]
