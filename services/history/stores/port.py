@@ -5,10 +5,31 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
 
+import msgspec
+
 from shared.records import TERMINALS, Accepted, AnyTerminal, Deleted, Item, Screening
 
 Recordable = Accepted | Screening | AnyTerminal | Deleted
 RECORDABLE = (Accepted, Screening, Deleted, *TERMINALS)
+
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is not deleted is kept, and how long it is remembered that something was deleted.
+
+    `response_ms`: after a response's end, None is for ever. `tombstone_ms`: longer than records stay in the topics
+    (`shared.topics`, 7 days at most), so that none of them can come after it.
+    """
+
+    response_ms: int | None = 30 * _DAY_MS
+    tombstone_ms: int = 30 * _DAY_MS
+
+    def response_until(self, end_ms: int) -> int | None:
+        """The `expires_at` of a response that ends at `end_ms` (unix ms)."""
+        return None if self.response_ms is None else end_ms + self.response_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +69,11 @@ class ItemPage:
 
     items: list[Item]
     has_more: bool
+
+
+def item_bytes(item: Item) -> int:
+    """How many bytes the item takes in a record: what `Conversations.items` counts."""
+    return len(msgspec.json.encode(item))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.history.ports import Outgoing, Ports
-from services.history.stores.port import Recordable, Recorded, StoredResponse
 from shared.errors import ReplayGoneError
-from shared.folds import EventFold
 from shared.ids import ResponseId, new_response_id
 from shared.log import RawRecord, Replay
 from shared.records import (
@@ -23,57 +21,12 @@ from shared.records import (
 )
 from shared.records.codec import Envelope, encode_headers, encode_value
 from shared.topics import EVENTS, Topic
+from tests.unit.history.memory import MemoryStore
 
 TENANT = "acme"
 REPLY_TO = ReplyAddress(gateway="gateway_1", partition=2)
 NOW_MS = 1_900_000_000_000
 FAR_MS = NOW_MS + 600_000
-
-
-class MemoryStore:
-    """The store port by definition: one `EventFold` per response."""
-
-    def __init__(self) -> None:
-        self.folds: dict[str, EventFold] = {}
-        self.failures: list[Exception] = []
-
-    async def open(self) -> None:
-        """Nothing to open."""
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    async def record(self, records: Sequence[Recordable]) -> Recorded:
-        if self.failures:
-            raise self.failures.pop(0)
-        ended = set()
-        for record in records:
-            fold = self.folds.setdefault(record.response_id, EventFold())
-            had_ended = fold.terminal is not None
-            if fold.apply(record) is not None and fold.terminal is not None and not had_ended:
-                ended.add(record.response_id)
-        return Recorded(ended=frozenset(response_id for response_id in ended if self._kept(response_id)))
-
-    def _kept(self, response_id: str) -> bool:
-        fold = self.folds.get(response_id)
-        return fold is not None and fold.accepted is not None and fold.accepted.spec.store and not fold.deleted
-
-    async def get(self, tenant: str, response_id: str) -> StoredResponse | None:
-        fold = self.folds.get(response_id)
-        if fold is None or not self._kept(response_id) or fold.accepted is None or fold.terminal is None:
-            return None
-        return StoredResponse(fold.accepted, fold.terminal) if fold.accepted.tenant == tenant else None
-
-    async def chain(self, tenant: str, response_id: str, limit: int) -> list[StoredResponse]:
-        turns: list[StoredResponse] = []
-        wanted: str | None = response_id
-        while wanted is not None and len(turns) < limit:
-            found = await self.get(tenant, wanted)
-            if found is None:
-                break
-            turns.insert(0, found)
-            wanted = found.previous_response_id
-        return turns
 
 
 @dataclass
