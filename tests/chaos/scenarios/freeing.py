@@ -20,6 +20,7 @@ from tests.chaos.scenarios.requests import cancelled, created
 from tests.chaos.scenarios.rules import Ended, claims_of, held
 from tests.chaos.scenarios.stage import GRACE_S, HELD_LIMIT_S, PATIENCE_S, Outcome, Question, Stage, gateway
 from tests.chaos.wire import request
+from tests.support.logs import records
 
 CANCELS = 32
 LEFT = 8
@@ -91,7 +92,7 @@ async def _freed(stage: Stage, journals: Mapping[str, SubLog]) -> tuple[list[flo
     for response_id, journal in journals.items():
         claim, at = claims_of(journal)[-1].record, _first(journal, Cancel).timestamp_ms
         ended.append(Ended(response_id, claim.claim, claim.worker, at))
-    return held(ended, await logs.records(stage.mesh, HEARTBEATS), HELD_LIMIT_S)
+    return held(ended, await records(stage.mesh, HEARTBEATS), HELD_LIMIT_S)
 
 
 async def _until(stage: Stage, ids: Sequence[str], kind: type[JournalRecord]) -> dict[str, SubLog]:

@@ -13,6 +13,7 @@ from tests.chaos.scenarios import logs
 from tests.chaos.scenarios.requests import created, streaming
 from tests.chaos.scenarios.rules import Ended, buried, claims_of, died, held, reclaimed, slowed
 from tests.chaos.scenarios.stage import HELD_LIMIT_S, POISON, SILENCE_LIMIT_S, Outcome, Question, Stage
+from tests.support.logs import records
 
 ATTEMPTS = 3
 LOOP_DIED = "the engine's loop died"
@@ -30,7 +31,7 @@ async def poison_job(stage: Stage) -> Outcome:
         response_id = await created(stage, Question(f"Brew {POISON}.", 40, ""), background=True)
         terminal = await _ended(stage, response_id)
     journals = await logs.sub_logs(stage.mesh, JOURNAL)
-    letters = await logs.records(stage.mesh, DEAD_LETTERS[JOBS.name])
+    letters = await records(stage.mesh, DEAD_LETTERS[JOBS.name])
     found = list(buried(response_id, journals[response_id], terminal, letters, ATTEMPTS))
     found += died(workers, _workers(stage))
     waits, late = slowed(stage.notebook.lines, [client.number for client in clients], SILENCE_LIMIT_S)
@@ -45,7 +46,7 @@ async def duplicated_job(stage: Stage) -> Outcome:
         await _send_everywhere(stage, jobs)
     await _send_everywhere(stage, jobs[:1])
     await asyncio.sleep(HELD_LIMIT_S)
-    journals, beats = await logs.sub_logs(stage.mesh, JOURNAL), await logs.records(stage.mesh, HEARTBEATS)
+    journals, beats = await logs.sub_logs(stage.mesh, JOURNAL), await records(stage.mesh, HEARTBEATS)
     late = [claim for job in jobs for claim in claims_of(journals[job.response_id])[1:]]
     ended = [Ended(c.record.response_id, c.record.claim, c.record.worker, c.timestamp_ms) for c in late]
     waits, found = held(ended, beats, HELD_LIMIT_S)
@@ -83,7 +84,7 @@ async def _ended(stage: Stage, response_id: str) -> AnyTerminal:
 
 
 async def _jobs(stage: Stage, response_ids: Sequence[str]) -> list[Job]:
-    mail = [envelope.record for envelope in await logs.records(stage.mesh, JOBS)]
+    mail = [envelope.record for envelope in await records(stage.mesh, JOBS)]
     return [record for record in mail if isinstance(record, Job) and record.response_id in response_ids]
 
 

@@ -23,6 +23,9 @@ BEYOND_THE_SDK = {
 }
 """Fields that we send and the SDK's types lack, by the type's name."""
 
+ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
+"""Types of the events after which a WebSocket's response says no more."""
+
 Client = openai.OpenAI | openai.AsyncOpenAI
 T = TypeVar("T")
 
@@ -103,6 +106,17 @@ def known(value: T) -> T:
 def server_event(message: bytes) -> Any:
     """A WebSocket message as one of ResponsesServerEvent, validated; the SDK's own connection does not validate."""
     return known(validate_type(type_=cast(Any, ResponsesServerEvent), value=json.loads(message)))
+
+
+async def until_end(connection: Any, lane: str | None = None) -> list[Any]:
+    """The events of the next response to end on a connection, of one lane where it is named."""
+    events: list[Any] = []
+    async with asyncio.timeout(30):
+        while not events or events[-1].type not in ENDS:
+            event = server_event(await connection.recv_bytes())
+            if lane is None or event.stream_id == lane:
+                events.append(event)
+    return events
 
 
 def _unknown(value: Any, where: str = "") -> Iterator[str]:

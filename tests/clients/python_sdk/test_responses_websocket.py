@@ -9,22 +9,10 @@ import pytest
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 from websockets.exceptions import InvalidStatus
 
-from tests.clients.python_sdk.sdk import Sdk, client, server_event
+from tests.clients.python_sdk.sdk import ENDS, Sdk, client, server_event, until_end
 from tests.clients.scene import GLOBEX, LONG, MODEL, UNKNOWN, Line, Scene
 
 TEXT = "The log is the stream."
-ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
-
-
-async def until_end(connection: Any, lane: str | None = None) -> list[Any]:
-    """The events of the next response to end, of one lane where it is named."""
-    events: list[Any] = []
-    async with asyncio.timeout(30):
-        while not events or events[-1].type not in ENDS:
-            event = server_event(await connection.recv_bytes())
-            if lane is None or event.stream_id == lane:
-                events.append(event)
-    return events
 
 
 async def answer(connection: Any, text: str = TEXT, **fields: Any) -> Any:
