@@ -27,6 +27,11 @@ class Retention:
     response_ms: int | None = 30 * _DAY_MS
     tombstone_ms: int = 30 * _DAY_MS
 
+    @classmethod
+    def of_days(cls, days: int) -> "Retention":
+        """Responses for so many days; 0 is for ever."""
+        return cls(response_ms=days * _DAY_MS or None)
+
     def response_until(self, end_ms: int) -> int | None:
         """The `expires_at` of a response that ends at `end_ms` (unix ms)."""
         return None if self.response_ms is None else end_ms + self.response_ms

@@ -44,15 +44,22 @@ class _Response:
         return kept and self.fold.terminal is not None and not self.fold.deleted
 
 
+@dataclass(frozen=True)
+class _Erased:
+    """An item's tombstone. `withdrawn`: it went with its response."""
+
+    until_ms: int
+    withdrawn: bool
+
+
 @dataclass
 class _Talk:
-    """A conversation. `brought`: every id that it ever had, with the response that brought it; `erased`: those that
-    were deleted, with the time until which that is remembered."""
+    """A conversation. `brought`: every id that it ever had, with the response that brought it."""
 
     conversation: Conversation
     items: list[Item] = field(default_factory=list)
     brought: dict[str, str | None] = field(default_factory=dict)
-    erased: dict[str, int] = field(default_factory=dict)
+    erased: dict[str, _Erased] = field(default_factory=dict)
     deleted_until: int | None = None
 
     def add(self, items: Sequence[Item]) -> None:
@@ -61,9 +68,18 @@ class _Talk:
                 self.brought[item.id] = item.response_id
                 self.items.append(item)
 
-    def erase(self, item_ids: Collection[str], until_ms: int) -> None:
+    def erase(self, item_ids: Collection[str], tombstone: _Erased) -> None:
         self.items = [item for item in self.items if item.id not in item_ids]
-        self.erased |= dict.fromkeys(item_ids, until_ms)
+        self.erased |= dict.fromkeys(item_ids, tombstone)
+
+    def brought_by(self, response_id: str) -> Appended:
+        ids = tuple(item_id for item_id, bringer in self.brought.items() if bringer == response_id)
+        return Appended(self.conversation.id, self.conversation.tenant, response_id, ids)
+
+    def withdrawn_with(self, response_id: str) -> Appended:
+        brought = self.brought_by(response_id)
+        ids = tuple(i for i in brought.item_ids if i in self.erased and self.erased[i].withdrawn)
+        return replace(brought, item_ids=ids)
 
     def delete(self, until_ms: int) -> None:
         gone = replace(self.conversation, metadata={}, holder=None)
@@ -98,17 +114,19 @@ class MemoryStore:
         self._may_fail()
         ended: set[str] = set()
         appended: dict[str, Appended] = {}
+        withdrawn: dict[str, Appended] = {}
         forgotten: set[str] = set()
         for record in records:
             if isinstance(record, Deleted):
                 self._deleted(record)
+                self._tell_withdrawn(record, withdrawn)
             elif isinstance(record, Accepted | Screening):
                 self._begun(record)
             else:
                 if self._ended(record):
                     ended.add(record.response_id)
                 self._settle(record, appended, forgotten)
-        return Recorded(frozenset(ended), tuple(appended.values()), frozenset(forgotten))
+        return Recorded(frozenset(ended), tuple(appended.values()), tuple(withdrawn.values()), frozenset(forgotten))
 
     def _begun(self, record: Accepted | Screening) -> None:
         if isinstance(record, Accepted) and not record.spec.store and record.spec.conversation is None:
@@ -143,17 +161,22 @@ class MemoryStore:
         if self._is_deleted(response.tenant, response.conversation):
             forgotten.add(response_id)
         elif (talk := self._talk(response.tenant, response.conversation)) is not None:
-            brought = tuple(item_id for item_id, bringer in talk.brought.items() if bringer == response_id)
-            if brought:
-                appended[response_id] = Appended(talk.conversation.id, response.tenant, response_id, brought)
+            brought = talk.brought_by(response_id)
+            if brought.item_ids:
+                appended[response_id] = brought
 
     def _deleted(self, record: Deleted) -> None:
         if not self._delete_response(record.response_id, record.tenant):
             return
-        self._release_all(record.tenant, record.response_id)
         for talk in self._talks_of(record.tenant):
             mine = [item.id for item in talk.items if item.response_id == record.response_id]
-            talk.erase(mine, self._tombstone_until())
+            talk.erase(mine, _Erased(self._tombstone_until(), withdrawn=True))
+
+    def _tell_withdrawn(self, record: Deleted, withdrawn: dict[str, Appended]) -> None:
+        for talk in self._talks_of(record.tenant):
+            went = talk.withdrawn_with(record.response_id)
+            if went.item_ids:
+                withdrawn[record.response_id] = went
 
     def _delete_response(self, response_id: str, tenant: str) -> bool:
         """False if it is deleted, or somebody else's."""
@@ -272,7 +295,7 @@ class MemoryStore:
             return NotThere.ITEM
         response_id = talk.brought[item_id]
         if item_id not in talk.erased:
-            talk.erase([item_id], self._tombstone_until())
+            talk.erase([item_id], _Erased(self._tombstone_until(), withdrawn=False))
             if response_id is not None:
                 self._delete_response(response_id, tenant)
         return response_id
@@ -317,8 +340,8 @@ class MemoryStore:
             if _passed(talk.deleted_until, now_ms) and count < limit:
                 del self._talks[conversation_id]
                 count += 1
-            for item_id, until_ms in list(talk.erased.items()):
-                if until_ms <= now_ms and count < limit:
+            for item_id, tombstone in list(talk.erased.items()):
+                if _passed(tombstone.until_ms, now_ms) and count < limit:
                     del talk.erased[item_id], talk.brought[item_id]
                     count += 1
         return count
