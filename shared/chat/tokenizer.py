@@ -2,18 +2,23 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from shared.chat.counting import Counts
+from shared.chat.parting import Parting, any_of
 from shared.chat.spelling import Spelling
 from shared.chat.template import ChatTemplate, Message
 
 # The private use areas of Unicode; a pair that the conversation does not contain marks text that is not control.
 _PRIVATE_USE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+
+# Parts of prompts whose tokens are counted already: those of 600 conversations of 50 turns, in about 11 MB.
+_REMEMBERED = 65_536
 
 
 @dataclass(frozen=True)
@@ -45,25 +50,16 @@ class ChatTokenizer:
         A control token that a message spells out ("<|im_end|>") becomes the ids of its letters: nobody but the
         template opens or closes a turn.
         """
-        if not any(self._control.search(message["content"]) for message in messages):
-            return self._ids(self.render(messages, add_generation_prompt=add_generation_prompt))
-        opening, closing = _unused_pair(messages)
-        marked = [
-            {**message, "content": self._control.sub(f"{opening}\\g<0>{closing}", message["content"])}
-            for message in messages
-        ]
-        text = self.render(marked, add_generation_prompt=add_generation_prompt)
-        pieces = re.split(f"{opening}({self._control.pattern}){closing}", text)
-        ids: list[int] = []
-        for index, piece in enumerate(pieces):
-            plain = index % 2 == 1
-            # a template that cuts content may have parted a pair of marks
-            ids += self._ids(piece.replace(opening, "").replace(closing, ""), plain=plain)
-        return ids
+        spans = self._spans(messages, add_generation_prompt=add_generation_prompt)
+        return [token_id for span in spans for token_id in self._ids(span.text, plain=span.plain)]
 
     def count(self, messages: Sequence[Message]) -> int:
-        """How many tokens the prompt takes of the context window."""
-        return len(self.encode(messages))
+        """How many tokens the prompt takes of the context window: `len(encode(messages))`.
+
+        What stands between two control tokens is counted once and remembered, so that a conversation's next turn
+        costs its new messages only.
+        """
+        return sum(map(self._count, self._spans(messages, add_generation_prompt=True)))
 
     def encode_text(self, text: str) -> list[int]:
         """The ids of plain text, outside any turn and without control tokens."""
@@ -84,6 +80,26 @@ class ChatTokenizer:
         """The bytes that a single token stands for, whole characters or not; a control token's are its own text."""
         return self._spelling.bytes_of(token_id)
 
+    def _spans(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> Iterator["_Span"]:
+        """The prompt, cut where a message spells a control token; to be tokenized span by span."""
+        if not any(self._control.search(message["content"]) for message in messages):
+            yield _Span(self.render(messages, add_generation_prompt=add_generation_prompt))
+            return
+        opening, closing = _unused_pair(messages)
+        marked = [
+            {**message, "content": self._control.sub(f"{opening}\\g<0>{closing}", message["content"])}
+            for message in messages
+        ]
+        text = self.render(marked, add_generation_prompt=add_generation_prompt)
+        for index, piece in enumerate(re.split(f"{opening}({self._control.pattern}){closing}", text)):
+            # a template that cuts content may have parted a pair of marks
+            yield _Span(piece.replace(opening, "").replace(closing, ""), plain=index % 2 == 1)
+
+    def _count(self, span: "_Span") -> int:
+        if span.plain:
+            return len(self._ids(span.text, plain=True))
+        return sum(map(self._counts.of, self._parting.parts(span.text)))
+
     def _ids(self, text: str, *, plain: bool = False) -> list[int]:
         backend = self._plain if plain else self.backend
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
@@ -91,10 +107,15 @@ class ChatTokenizer:
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
-        spelled = sorted(
-            (token.content for token in self.backend.get_added_tokens_decoder().values()), key=len, reverse=True
-        )
-        return re.compile("|".join(map(re.escape, spelled)) or "(?!)")
+        return any_of(token.content for token in self.backend.get_added_tokens_decoder().values())
+
+    @cached_property
+    def _parting(self) -> Parting:
+        return Parting(self.backend)
+
+    @cached_property
+    def _counts(self) -> Counts:
+        return Counts(lambda text: len(self._ids(text)), _REMEMBERED)
 
     @cached_property
     def _spelling(self) -> Spelling:
@@ -105,6 +126,14 @@ class ChatTokenizer:
         """The same merges without any control token; built when the first user spells one."""
         parts = json.loads(self.backend.to_str())
         return Tokenizer.from_str(json.dumps({**parts, "added_tokens": [], "post_processor": None}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Text to be tokenized by itself; `plain`: without control tokens."""
+
+    text: str
+    plain: bool = False
 
 
 class IncrementalDecoder:
