@@ -36,6 +36,10 @@ class Retention:
         """The `expires_at` of a response that ends at `end_ms` (unix ms)."""
         return None if self.response_ms is None else end_ms + self.response_ms
 
+    def tombstone_until(self, now_ms: int) -> int:
+        """The `expires_at` of what is left of something that is deleted at `now_ms` (unix ms)."""
+        return now_ms + self.tombstone_ms
+
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
@@ -189,7 +193,7 @@ class Conversations(Protocol):
         """
 
 
-class Store(Protocol):
+class Store(Conversations, Protocol):
     """Keeps ended responses until they expire.
 
     All methods raise StoreUnavailableError when the same call may succeed later, StoreError when it never will.
