@@ -79,9 +79,13 @@ def _backend(path: Path) -> Tokenizer:
             "`AutoTokenizer.from_pretrained(…).save_pretrained(…)`"
         )
     try:
-        return Tokenizer.from_file(str(path))
+        backend = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises bare Exception for any fault in the file
         raise UnsupportedTokenizerError(f"{path} cannot be read: {error}") from error
+    # Left in the file by whoever used it last. A prompt is as long as it is.
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from shared.chat import (
     DEFAULT_MODEL_ID,
@@ -67,6 +68,15 @@ def test_a_folder_gives_the_same_prompt(folder: Path, tokenizer: ChatTokenizer) 
     assert loaded.encode(messages) == tokenizer.encode(messages)
     assert (loaded.model_id, loaded.context_window) == ("my-model", 2048)
     assert loaded.eos_ids == {0, 2}
+
+
+def test_a_folder_cannot_shorten_or_lengthen_a_prompt(folder: Path, tokenizer: ChatTokenizer) -> None:
+    left_so = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    left_so.enable_truncation(4)
+    left_so.enable_padding(length=500)
+    left_so.save(str(folder / "tokenizer.json"))
+    messages = [{"role": "user", "content": "one two three"}]
+    assert load_chat_tokenizer(str(folder)).encode(messages) == tokenizer.encode(messages)
 
 
 def test_a_folders_revision_names_its_content(folder: Path) -> None:
