@@ -12,16 +12,16 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.history.errors import StoreError, StoreRefusedError
-from services.history.handlers import HANDLERS, apology
+from services.history.handlers import HANDLERS, apology, patience_s, too_late
 from services.history.ports import Outbox, Outgoing, Ports
-from services.history.retry import Patience
+from services.history.retry import TRANSIENT, Patience
 from services.history.watermark import Watermark
 from shared.errors import RecordError
 from shared.log import RawRecord, decode
 from shared.records import Record
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
-from shared.topics import Topic
+from shared.topics import REPLIES, Topic
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
@@ -54,14 +54,16 @@ class RecordHandler:
             kind=SpanKind.CONSUMER,
             attributes=names.messaging(self._topic, "process", raw.partition, raw.offset),
         ):
-            for outgoing in await self._handle(raw, envelope):
-                await self._send(outgoing)
+            await self._send_all(await self._handle(raw, envelope))
 
     async def _handle(self, raw: RawRecord, envelope: Envelope[Record]) -> list[Outgoing]:
-        handler = HANDLERS[type(envelope.record)]
+        handler, record = HANDLERS[type(envelope.record)], envelope.record
         for attempt in range(1, MAX_ATTEMPTS + 1):
+            timeout_s = patience_s(record, self._ports.clock_ms())
             try:
-                return await self._handling.until_available(lambda: handler(envelope.record, self._ports))
+                return await self._handling.until_available(lambda: handler(record, self._ports), timeout_s=timeout_s)
+            except TRANSIENT as error:
+                return too_late(record, error)
             except StoreRefusedError as error:
                 failure: Exception = error
             except StoreError:
@@ -70,7 +72,13 @@ class RecordHandler:
                 failure = error
             log.error("%s at %s, attempt %d", self._topic.name, _place(raw), attempt, exc_info=failure)
         await self._bury(raw, failure, MAX_ATTEMPTS)
-        return apology(envelope.record)
+        return apology(record)
+
+    async def _send_all(self, outgoing: Collection[Outgoing]) -> None:
+        """Answers go last: whoever has one may rely on the rest."""
+        answers = [each for each in outgoing if each.topic is REPLIES]
+        await asyncio.gather(*(self._send(each) for each in outgoing if each.topic is not REPLIES))
+        await asyncio.gather(*(self._send(each) for each in answers))
 
     async def _send(self, outgoing: Outgoing) -> None:
         await self._sending.until_available(lambda: self._outbox.send(outgoing))

@@ -1,20 +1,17 @@
 """Finding a response that has ended: in the store, else in the log, for the recorder may be a moment behind."""
 
-import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from enum import Enum
 
 from services.history.errors import StoreUnavailableError
 from services.history.ports import Ports
+from services.history.retry import looks
 from services.history.stores.port import StoredResponse
 from shared.errors import InvalidIdError, ReplayGoneError
 from shared.folds import EventFold
 from shared.ids import ResponseId, parse_response_id
 from shared.topics import EVENTS
-
-_FIRST_POLL_S = 0.02
-_LONGEST_POLL_S = 0.25
 
 
 class Missing(Enum):
@@ -48,14 +45,11 @@ async def find_chain(
     if parsed.partition >= ports.partitions:
         return Missing.UNKNOWN
     search = _Search(ports, tenant, parsed, limit)
-    pause_s = _FIRST_POLL_S
-    while True:
+    async for _ in looks(ports.clock_ms, until_ms):
         found = await search.look()
-        remaining_s = (until_ms - ports.clock_ms()) / 1000
-        if found is not Missing.RUNNING or remaining_s <= 0:
+        if found is not Missing.RUNNING:
             return found
-        await asyncio.sleep(min(pause_s, remaining_s))
-        pause_s = min(pause_s * 2, _LONGEST_POLL_S)
+    return Missing.RUNNING
 
 
 @dataclass(slots=True)

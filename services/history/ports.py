@@ -17,8 +17,10 @@ class ResponseLog(Protocol):
     async def replay(self, topic: Topic, response_id: ResponseId, *, start: int | None = None) -> Replay:
         """Its records up to the log's end. Raises ReplayGoneError past the retention."""
 
-    async def read(self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int) -> Replay:
-        """The records of the responses `keys` that were appended since `since_ms`, less the skew margin."""
+    async def read(
+        self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, start: int | None = None
+    ) -> Replay:
+        """The records of the responses `keys` from offset `start` on; None: since `since_ms`, less the skew margin."""
 
 
 class PromptCounter(Protocol):

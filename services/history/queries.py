@@ -1,30 +1,21 @@
-"""Questions to the store: `history.queries` in, `gateway.replies` out.
-
-While neither store nor log answers, the asker hears so at once: it waits for seconds only, and an answer that comes
-later is for nobody.
-"""
-
-import logging
+"""Questions about responses: `history.queries` in, `gateway.replies` out."""
 
 from services.history.context import PromptTooLong
 from services.history.lookup import Missing, find
 from services.history.ports import Outgoing, Ports
-from services.history.replies import rejection, reply
-from services.history.retry import TRANSIENT
-from services.history.turns import Refusal, assembled, refused, too_long
+from services.history.replies import Refusal, not_found, refused, reply
+from services.history.telling import of_response
+from services.history.turns import assembled, too_long
 from shared.records import (
     CountInput,
     Deleted,
     EraseResponse,
     GetResponse,
     InputCounted,
-    Query,
     Requested,
     ResponseErased,
     ResponseFound,
 )
-
-log = logging.getLogger(__name__)
 
 
 async def get_response(query: GetResponse, ports: Ports) -> list[Outgoing]:
@@ -32,13 +23,9 @@ async def get_response(query: GetResponse, ports: Ports) -> list[Outgoing]:
 
     A response that still runs is the gateway's to show: it follows the log itself.
     """
-    try:
-        found = await find(ports, query.tenant, query.response_id)
-    except TRANSIENT as error:
-        return _unavailable(query, error)
+    found = await find(ports, query.tenant, query.response_id)
     if isinstance(found, Missing):
-        message = f"Response with id '{query.response_id}' not found."
-        return [rejection(query.reply_to, query.correlation_id, 404, "response_not_found", message)]
+        return [refused(query.reply_to, query.correlation_id, not_found("Response", query.response_id))]
     answer = ResponseFound(
         gateway=query.reply_to.gateway,
         correlation_id=query.correlation_id,
@@ -54,12 +41,9 @@ async def erase_response(query: EraseResponse, ports: Ports) -> list[Outgoing]:
     Asked for by itself, because the recorder may be behind: nobody may go on from a response that its tenant was told
     is gone.
     """
-    try:
-        await ports.store.record([Deleted(response_id=query.response_id, tenant=query.tenant)])
-    except TRANSIENT as error:
-        return _unavailable(query, error)
+    recorded = await ports.store.record([Deleted(response_id=query.response_id, tenant=query.tenant)])
     answer = ResponseErased(gateway=query.reply_to.gateway, correlation_id=query.correlation_id)
-    return [reply(query.reply_to, answer)]
+    return [*of_response(recorded, query.response_id, query.tenant), reply(query.reply_to, answer)]
 
 
 async def count_input(query: CountInput, ports: Ports) -> list[Outgoing]:
@@ -72,10 +56,7 @@ async def count_input(query: CountInput, ports: Ports) -> list[Outgoing]:
         deadline_ms=query.deadline_ms,
         input_tokens=0,
     )
-    try:
-        outcome = await assembled(request, ports)
-    except TRANSIENT as error:
-        return _unavailable(query, error)
+    outcome = await assembled(request, ports)
     if isinstance(outcome, PromptTooLong) and query.spec.truncation == "auto":
         outcome = too_long(outcome)
     if isinstance(outcome, Refusal):
@@ -84,9 +65,3 @@ async def count_input(query: CountInput, ports: Ports) -> list[Outgoing]:
         gateway=query.reply_to.gateway, correlation_id=query.correlation_id, input_tokens=outcome.input_tokens
     )
     return [reply(query.reply_to, answer)]
-
-
-def _unavailable(query: Query, error: Exception) -> list[Outgoing]:
-    log.warning("%s cannot be answered: %s", query.subject, error)
-    message = "The history of responses does not answer. Try again."
-    return [rejection(query.reply_to, query.correlation_id, 503, "server_error", message)]

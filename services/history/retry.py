@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from services.history.errors import StoreUnavailableError
@@ -15,6 +15,8 @@ T = TypeVar("T")
 TRANSIENT = (StoreUnavailableError, LogError)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_FIRST_POLL_S = 0.02
+_LONGEST_POLL_S = 0.25
 
 
 def pauses_s() -> Iterator[float]:
@@ -23,6 +25,18 @@ def pauses_s() -> Iterator[float]:
     while True:
         yield pause_s
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+async def looks(clock_ms: Callable[[], int], until_ms: int) -> AsyncIterator[int]:
+    """0, 1, 2 and so on, ever more seldom, for what is looked at until it has changed; the last at `until_ms`."""
+    pause_s, look = _FIRST_POLL_S, 0
+    while True:
+        yield look
+        remaining_s = (until_ms - clock_ms()) / 1000
+        if remaining_s <= 0:
+            return
+        await asyncio.sleep(min(pause_s, remaining_s))
+        pause_s, look = min(pause_s * 2, _LONGEST_POLL_S), look + 1
 
 
 class Patience:

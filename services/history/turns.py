@@ -2,16 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.history.context import PromptTooLong, with_context
+import msgspec
+
+from services.history.context import PromptTooLong, Turn, turns_of, with_context
+from services.history.locks import take
 from services.history.lookup import Missing, find_chain
 from services.history.ports import Outgoing, Ports
-from services.history.replies import rejection
-from services.history.stores.port import StoredResponse
+from services.history.replies import LOCKED, Refusal, not_found, refused
+from services.history.retry import TRANSIENT
+from services.history.stores.port import Holder, NotThere, StoredResponse
 from shared.chat import ChatTemplateError
 from shared.ids import parse_response_id
-from shared.records import Accepted, ContextRequested, Failed, ReplyAddress, Requested
+from shared.records import TERMINALS, Accepted, ContextRequested, Failed, Requested
 from shared.topics import EVENTS, JOURNAL
 from shared.turns import turn_messages
 
@@ -21,15 +26,8 @@ _PARENT = "previous_response_id"
 _PROMPT_MS = 1_000
 """A request this young is no second delivery: no replica is given up for dead, and no group rebalanced, in less."""
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why the request cannot enter the journal, as the client will read it."""
-
-    status: int
-    code: str
-    message: str
-    param: str | None = None
+_BYTES_PER_TOKEN = 512
+"""No message takes more in a record: of what is longer than a window of them, the rest cannot fit either."""
 
 
 async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Outgoing]:
@@ -38,12 +36,12 @@ async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Ou
     A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5). One so late that the
     response may have ended, and its owner may have changed since, is looked for in the public log first.
     """
-    outcome = await _outcome(asked, ports)
     request = asked.request
+    outcome = await _outcome(asked, ports)
+    if ports.clock_ms() - request.created_ms > _PROMPT_MS and await _came_through_before(request, ports):
+        log.info("%s was accepted before: its request was delivered twice", request.response_id)
+        return []
     if isinstance(outcome, Requested):
-        if ports.clock_ms() - request.created_ms > _PROMPT_MS and await _accepted_before(request, ports):
-            log.info("%s was accepted before: its request was delivered twice", request.response_id)
-            return []
         return [Outgoing(JOURNAL, outcome)]
     if request.reply_to is None:
         log.warning("%s refused, and nobody waits for the reason: %s", request.response_id, outcome.message)
@@ -51,28 +49,55 @@ async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Ou
     return [refused(request.reply_to, request.response_id, outcome)]
 
 
-async def _accepted_before(request: Requested, ports: Ports) -> bool:
-    """Whether an earlier delivery came through. A partition's owner forgets a response that has ended."""
+async def _came_through_before(request: Requested, ports: Ports) -> bool:
+    """Whether an earlier delivery was accepted. A partition's owner forgets a response that has ended.
+
+    Looked for behind the lock: of a response that had ended by then, nobody else would give it back.
+    """
     partition = parse_response_id(request.response_id).partition
     found = await ports.log.read(EVENTS, partition, {request.response_id}, since_ms=request.created_ms)
-    return any(isinstance(envelope.record, Accepted) for envelope in found.records)
+    kinds = {type(envelope.record) for envelope in found.records}
+    if request.spec.conversation is not None and kinds.intersection(TERMINALS):
+        await ports.store.release(request.tenant, request.spec.conversation, request.response_id)
+    return Accepted in kinds
 
 
 async def _outcome(asked: ContextRequested, ports: Ports) -> Requested | Refusal:
-    outcome = await assembled(asked.request, ports, base=asked.base)
-    if isinstance(outcome, PromptTooLong):
-        return too_long(outcome)
+    request = asked.request
+    if request.deadline_ms <= ports.clock_ms():
+        return Refusal(500, "server_error", "The request's deadline passed before its context could be assembled.")
+    if request.spec.conversation is None:
+        return _fitting(await assembled(request, ports, base=asked.base))
+    return await _in_conversation(request, request.spec.conversation, ports)
+
+
+async def _in_conversation(request: Requested, conversation_id: str, ports: Ports) -> Requested | Refusal:
+    """The request behind all that was said in its conversation, whose lock it then holds; no lock if refused."""
+    holder = Holder(request.response_id, request.deadline_ms)
+    taken = await take(ports, request.tenant, conversation_id, holder, until_ms=_until_ms(request, ports))
+    if taken is None:
+        return not_found("Conversation", conversation_id)
+    if taken.holder is None or taken.holder.response_id != request.response_id:
+        return LOCKED
+    try:
+        outcome = _fitting(await assembled(request, ports))
+    except TRANSIENT:
+        raise  # it is asked again, and holds the lock until then
+    except Exception:
+        await ports.store.release(request.tenant, conversation_id, request.response_id)
+        raise
+    if isinstance(outcome, Refusal):
+        await ports.store.release(request.tenant, conversation_id, request.response_id)
     return outcome
+
+
+def _fitting(outcome: Requested | PromptTooLong | Refusal) -> Requested | Refusal:
+    return too_long(outcome) if isinstance(outcome, PromptTooLong) else outcome
 
 
 def too_long(prompt: PromptTooLong) -> Refusal:
     """What its client is told."""
     return Refusal(400, "context_length_exceeded", str(prompt), "input")
-
-
-def refused(to: ReplyAddress, correlation_id: str, why: Refusal) -> Outgoing:
-    """`why` on its way to the gateway that waits for it."""
-    return rejection(to, correlation_id, why.status, why.code, why.message, why.param)
 
 
 async def assembled(
@@ -82,19 +107,44 @@ async def assembled(
 
     Raises StoreUnavailableError, LogError.
     """
-    if request.deadline_ms <= ports.clock_ms():
-        return Refusal(500, "server_error", "The request's deadline passed before its context could be assembled.")
-    if request.spec.conversation is not None:
-        return Refusal(404, "conversation_not_found", _not_found("Conversation", request.spec.conversation))
-    turns = await _turns(request, base or request.spec.previous_response_id, ports)
-    if isinstance(turns, Refusal):
-        return turns
+    past = await _past(request, base or request.spec.previous_response_id, ports)
+    if isinstance(past, Refusal):
+        return past
     try:
         # Off the loop: counting a full window takes milliseconds, with truncation several times as many.
-        said = [turn_messages(turn.accepted, turn.terminal) for turn in turns]
-        return await asyncio.to_thread(with_context, request, said, ports.counter)
+        begun = msgspec.structs.replace(request, chain=past.chain)
+        return await asyncio.to_thread(with_context, begun, past.turns, ports.counter)
     except ChatTemplateError as error:
         return Refusal(400, "invalid_prompt", str(error), "input")
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What was said before, turn by turn; `chain` names the first response of the chain, as far as it is known."""
+
+    turns: Sequence[Turn]
+    chain: str | None = None
+
+
+async def _past(request: Requested, parent: str | None, ports: Ports) -> _Past | Refusal:
+    if request.spec.conversation is not None:
+        return await _said_in(request.tenant, request.spec.conversation, ports)
+    turns = await _turns(request, parent, ports)
+    if isinstance(turns, Refusal):
+        return turns
+    chain = turns[0].accepted.response_id if turns else None
+    return _Past([turn_messages(turn.accepted, turn.terminal) for turn in turns], chain)
+
+
+async def _said_in(tenant: str, conversation_id: str, ports: Ports) -> _Past | Refusal:
+    """The conversation's newest items: more than a window of them never fit."""
+    window = ports.counter.context_window
+    page = await ports.store.items(
+        tenant, conversation_id, limit=window, order="desc", max_bytes=window * _BYTES_PER_TOKEN
+    )
+    if isinstance(page, NotThere):
+        return not_found("Conversation", conversation_id)
+    return _Past(turns_of(page.items[::-1]))
 
 
 async def _turns(request: Requested, wanted: str | None, ports: Ports) -> list[StoredResponse] | Refusal:
@@ -102,7 +152,7 @@ async def _turns(request: Requested, wanted: str | None, ports: Ports) -> list[S
 
     Every turn takes at least one token, so more than a window of them is never of use.
     """
-    until_ms = min(request.deadline_ms, ports.clock_ms() + int(ports.parent_wait_s * 1000))
+    until_ms = _until_ms(request, ports)
     limit = ports.counter.context_window
     turns: list[StoredResponse] = []
     while wanted is not None and len(turns) < limit:
@@ -116,12 +166,14 @@ async def _turns(request: Requested, wanted: str | None, ports: Ports) -> list[S
     return turns
 
 
+def _until_ms(request: Requested, ports: Ports) -> int:
+    """How long to wait for a response that still runs (unix ms)."""
+    return min(request.deadline_ms, ports.clock_ms() + int(ports.parent_wait_s * 1000))
+
+
 def _missing(response_id: str, why: Missing) -> Refusal:
     if why is Missing.RUNNING:
         message = f"Previous response with id '{response_id}' is still in progress: wait for it to end, or cancel it."
         return Refusal(400, "previous_response_in_progress", message, _PARENT)
-    return Refusal(400, "previous_response_not_found", _not_found("Previous response", response_id), _PARENT)
-
-
-def _not_found(what: str, identity: str) -> str:
-    return f"{what} with id '{identity}' not found."
+    message = f"Previous response with id '{response_id}' not found."
+    return Refusal(400, "previous_response_not_found", message, _PARENT)

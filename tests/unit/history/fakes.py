@@ -54,11 +54,18 @@ class MemoryLog:
         found = [Envelope(r, topic.name, response_id.partition, n, NOW_MS) for n, r in enumerate(stored)]
         return Replay(found[begin:], len(stored))
 
-    async def read(self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int) -> Replay:
+    async def read(
+        self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, start: int | None = None
+    ) -> Replay:
         assert topic is EVENTS
         self.reads += 1
-        records = [record for key in keys for record in self.records.get(key, [])]
-        return Replay([Envelope(r, topic.name, partition, n, NOW_MS) for n, r in enumerate(records)], len(records))
+        if self.failures:
+            raise self.failures.pop(0)
+        (key,) = keys
+        if self.reads > 1 and self.arriving:
+            self.records.setdefault(key, []).append(self.arriving.pop(0))
+        found = [Envelope(r, topic.name, partition, n, NOW_MS) for n, r in enumerate(self.records.get(key, []))]
+        return Replay(found[start or 0 :], len(found))
 
 
 @dataclass

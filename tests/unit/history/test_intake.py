@@ -11,12 +11,23 @@ from services.history import handlers, retry
 from services.history.errors import StoreError, StoreUnavailableError
 from services.history.intake import MAX_ATTEMPTS, Intake, RecordHandler
 from services.history.ports import Outgoing, Ports
+from services.history.stores.port import Conversation
 from services.history.watermark import Watermark
-from shared.errors import AppendError
+from shared.errors import AppendError, BrokerUnavailableError
 from shared.log import RawRecord
-from shared.records import GetResponse, Rejected, Requested, ResponseFound
-from shared.topics import CONTEXT, HISTORY_QUERIES
+from shared.records import (
+    ConversationDeleted,
+    ConversationErased,
+    EraseConversation,
+    GetResponse,
+    Rejected,
+    ReleaseConversation,
+    Requested,
+    ResponseFound,
+)
+from shared.topics import CONTEXT, HISTORY_QUERIES, REPLIES
 from tests.unit.history.fakes import (
+    NOW_MS,
     REPLY_TO,
     MemoryLog,
     MemoryOutbox,
@@ -179,6 +190,59 @@ async def test_store_and_broker_that_are_away_are_waited_for() -> None:
     await handled(raw(asked(parent), 4), ports(memory, log), outbox)
     assert [type(sent.record) for sent in outbox.sent] == [Requested]
     assert outbox.buried == []
+
+
+def a_query() -> GetResponse:
+    return GetResponse(correlation_id="q", reply_to=REPLY_TO, tenant="acme", response_id=an_id())
+
+
+@pytest.mark.parametrize(
+    ("error", "away"), [(StoreUnavailableError("locked"), "store"), (BrokerUnavailableError("gone"), "message log")]
+)
+async def test_who_asks_while_nobody_can_tell_hears_so_at_once(error: Exception, away: str) -> None:
+    outbox, log = MemoryOutbox(), MemoryLog(failures=[error])
+    await handled(raw(a_query(), 4), ports(MemoryStore(), log), outbox, HISTORY_QUERIES)
+    (sent,) = outbox.sent
+    assert isinstance(sent.record, Rejected)
+    assert (sent.record.status, sent.record.error_type, sent.record.correlation_id) == (503, "server_error", "q")
+    assert f"The {away} of past responses" in sent.record.message
+    assert log.failures == []
+    assert outbox.buried == []
+
+
+async def test_a_request_waits_for_the_store_until_its_deadline_then_hears_what_was_missing() -> None:
+    memory, outbox = MemoryStore(), MemoryOutbox()
+    memory.failures = [StoreUnavailableError("locked")] * 1_000
+    request = asked(an_id(), deadline_ms=NOW_MS + 300)
+    started_s = asyncio.get_running_loop().time()
+    await handled(raw(request, 4), ports(memory, MemoryLog()), outbox)
+    assert 0.1 < asyncio.get_running_loop().time() - started_s < 0.35
+    (sent,) = outbox.sent
+    assert isinstance(sent.record, Rejected)
+    assert (sent.record.status, sent.record.correlation_id) == (503, request.request.response_id)
+    assert "store" in sent.record.message
+    assert outbox.buried == []
+
+
+async def test_what_nobody_waits_for_is_done_however_long_it_takes() -> None:
+    memory, outbox = MemoryStore(), MemoryOutbox()
+    memory.failures = [StoreUnavailableError("locked")] * 5
+    released = ReleaseConversation(conversation_id="conv_1", response_id=an_id(), tenant="acme")
+    await handled(raw(released, 4), ports(memory, MemoryLog()), outbox, HISTORY_QUERIES)
+    assert (memory.failures, outbox.sent, outbox.buried) == ([], [], [])
+
+
+async def test_an_answer_goes_out_behind_all_that_it_relies_on() -> None:
+    class Late(MemoryOutbox):
+        async def send(self, outgoing: Outgoing) -> None:
+            await asyncio.sleep(0 if outgoing.topic is REPLIES else 0.01)
+            await super().send(outgoing)
+
+    memory, outbox = MemoryStore(), Late(failures=[AppendError("away")])
+    await memory.create_conversation(Conversation("conv_1", "acme", NOW_MS), [])
+    query = EraseConversation(correlation_id="q", reply_to=REPLY_TO, tenant="acme", conversation_id="conv_1")
+    await handled(raw(query, 4), ports(memory, MemoryLog()), outbox, HISTORY_QUERIES)
+    assert [type(sent.record) for sent in outbox.sent] == [ConversationDeleted, ConversationErased]
 
 
 async def test_an_unreadable_record_goes_aside() -> None:

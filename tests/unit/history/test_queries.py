@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.history.errors import StoreUnavailableError
 from services.history.queries import count_input, erase_response, get_response
 from services.history.turns import request_with_context
-from shared.errors import BrokerUnavailableError
 from shared.records import (
     CountInput,
     Deleted,
@@ -65,14 +63,6 @@ async def test_anything_else_is_404(case: str) -> None:
     assert sent.record.message == f"Response with id '{response_id}' not found."
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("locked"), BrokerUnavailableError("away")])
-async def test_while_nobody_can_tell_the_asker_hears_so_at_once(error: Exception) -> None:
-    log = MemoryLog(failures=[error])
-    (sent,) = await get_response(query(an_id()), ports(MemoryStore(), log))
-    assert isinstance(sent.record, Rejected)
-    assert (sent.record.status, sent.record.error_type) == (503, "server_error")
-
-
 # -- what is to be forgotten -------------------------------------------------------------------------------------------
 
 
@@ -104,14 +94,6 @@ async def test_nobody_erases_anothers_response() -> None:
     await memory.record(turn(response_id, "q", "a"))
     await erase_response(erasure(response_id, "other"), ports(memory, MemoryLog()))
     assert await memory.get(TENANT, response_id) is not None
-
-
-async def test_a_store_that_does_not_answer_erases_nothing_and_says_so() -> None:
-    memory = MemoryStore()
-    memory.failures = [StoreUnavailableError("locked")]
-    (sent,) = await erase_response(erasure(an_id()), ports(memory, MemoryLog()))
-    assert isinstance(sent.record, Rejected)
-    assert sent.record.status == 503
 
 
 # -- how long a prompt would be ----------------------------------------------------------------------------------------

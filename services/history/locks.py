@@ -1,0 +1,131 @@
+"""A conversation's lock: one response at a time, from before its context is read until its end is stored.
+
+The lock stands in the store and names its response. The store gives it back with the response's terminal. Where the
+recorder is behind, or nothing of the response ever became public, whoever wants the lock finds that out in the public
+log: so a lock ends with its response, whoever died.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.history.errors import StoreRefusedError
+from services.history.ports import Ports
+from services.history.retry import looks
+from services.history.stores.port import RECORDABLE, Conversation, Holder, Recordable
+from shared.errors import LogError
+from shared.folds import EventFold
+from shared.ids import parse_response_id
+from shared.topics import EVENTS
+
+log = logging.getLogger(__name__)
+
+LOST_AFTER_MS = 60_000
+"""A response that the public log does not know so long after its deadline became nothing: its owner accepts what it
+finds too late, only to end it."""
+
+_LOOK_EVERY = 4
+"""Looks at the store per look at the log: the recorder is seldom behind, and all replays share one connection."""
+
+
+class Fate(Enum):
+    """What became of the response that holds a lock."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+def fate(holder: Holder, told: EventFold, now_ms: int) -> Fate:
+    """What the public log says of the holder, as far as it was read. Pure."""
+    if told.terminal is not None or told.deleted:
+        return Fate.ENDED
+    if told.accepted is None and now_ms > holder.deadline_ms + LOST_AFTER_MS:
+        return Fate.LOST
+    return Fate.RUNNING
+
+
+@dataclass(slots=True)
+class Freeing:
+    """Takes a conversation's lock from `holder` once that is over; every look at the log reads on from the last one."""
+
+    ports: Ports
+    tenant: str
+    conversation_id: str
+    holder: Holder
+    _told: EventFold = field(default_factory=EventFold)
+    _records: list[Recordable] = field(default_factory=list)
+    _next_offset: int | None = None
+
+    async def frees(self) -> bool:
+        """True once the lock was given back. A log that does not answer tells nothing. Raises StoreUnavailableError."""
+        try:
+            await self._read_on()
+        except LogError:
+            return False
+        found = fate(self.holder, self._told, self.ports.clock_ms())
+        if found is Fate.RUNNING:
+            return False
+        if found is Fate.ENDED:
+            await self._store_its_end()
+        else:
+            log.warning("%s became nothing: %s is given back", self.holder.response_id, self.conversation_id)
+        await self.ports.store.release(self.tenant, self.conversation_id, self.holder.response_id)
+        return True
+
+    async def _read_on(self) -> None:
+        response_id = parse_response_id(self.holder.response_id)
+        found = await self.ports.log.read(
+            EVENTS, response_id.partition, {response_id.text}, since_ms=response_id.created_ms, start=self._next_offset
+        )
+        self._next_offset = found.next_offset
+        for envelope in found.records:
+            self._told.apply(envelope.record)
+            if isinstance(envelope.record, RECORDABLE):
+                self._records.append(envelope.record)
+
+    async def _store_its_end(self) -> None:
+        """As the recorder will once more: nobody may go on from a conversation without its last turn."""
+        try:
+            await self.ports.store.record(self._records)
+        except StoreRefusedError as error:
+            log.error("%s cannot be stored, its conversation goes on without it: %s", self.holder.response_id, error)
+
+
+async def take(
+    ports: Ports, tenant: str, conversation_id: str, wanted: Holder, *, until_ms: int
+) -> Conversation | None:
+    """Take the lock, waiting for it until `until_ms` (unix ms): who holds it then stands in `holder`.
+
+    None if there is no such conversation. Raises StoreUnavailableError.
+    """
+    freeing: Freeing | None = None
+    found: Conversation | None = None
+    async for look in looks(ports.clock_ms, until_ms):
+        found = await ports.store.lock(tenant, conversation_id, wanted)
+        other = _another(found, wanted)
+        if other is not None and look % _LOOK_EVERY == 0:
+            if freeing is None or freeing.holder != other:
+                freeing = Freeing(ports, tenant, conversation_id, other)
+            if await freeing.frees():
+                found = await ports.store.lock(tenant, conversation_id, wanted)
+                other = _another(found, wanted)
+        if other is None:
+            break
+    return found
+
+
+def _another(conversation: Conversation | None, wanted: Holder) -> Holder | None:
+    holder = conversation.holder if conversation is not None else None
+    return None if holder is None or holder.response_id == wanted.response_id else holder
+
+
+async def freed(ports: Ports, tenant: str, conversation_id: str) -> bool:
+    """Whether nobody holds the conversation any more, after a look at what became of who did.
+
+    Raises StoreUnavailableError.
+    """
+    found = await ports.store.conversation(tenant, conversation_id)
+    if found is None or found.holder is None:
+        return found is not None
+    return await Freeing(ports, tenant, conversation_id, found.holder).frees()
