@@ -87,6 +87,11 @@ def response_id_text(text: str) -> str:
     return f"resp_{digits}" if text.startswith(_COMPLETION_PREFIX) and _HEX_ID.fullmatch(digits) else text
 
 
+def is_id(prefix: str, text: str) -> bool:
+    """Whether `text` has the form of our ids with this prefix: what has not names nothing here."""
+    return text.startswith(f"{prefix}_") and _HEX_ID.fullmatch(text, len(prefix) + 1) is not None
+
+
 def new_id(prefix: str, *, unix_ms: int | None = None) -> str:
     """Mint `<prefix>_<32 hex>` (UUIDv7 with random `rand_a`), for conversations, messages, claims, requests."""
     return f"{prefix}_{_uuid7_hex(now_ms() if unix_ms is None else unix_ms, secrets.randbits(12))}"

@@ -19,6 +19,7 @@ from services.gateway.api.realtime import connect
 from services.gateway.api.surface import http_routes
 from services.gateway.auth import ApiKeys, Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.conversations import Conversations
 from services.gateway.deletion import Deletion
 from services.gateway.drain import Drain
 from services.gateway.errors import SERVER_ERROR, ApiError
@@ -135,6 +136,7 @@ async def _connected(
         cancellation=cancellation,
         deletion=Deletion(lookup, cancellation, history, writer, settings.cancel_timeout_s),
         history=history,
+        conversations=Conversations(history, ledger),
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,

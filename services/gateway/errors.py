@@ -46,6 +46,22 @@ def not_found(response_id: str) -> ApiError:
     return ApiError(404, f"Response with id '{response_id[:80]}' not found.", param="response_id")
 
 
+def conversation_not_found(conversation_id: str, *, param: str = "conversation_id") -> ApiError:
+    """404, as for responses the same for whatever is not the caller's."""
+    message = f"Conversation with id '{conversation_id[:80]}' not found."
+    return ApiError(404, message, code="conversation_not_found", param=param)
+
+
+def item_not_found(item_id: str, *, param: str = "item_id") -> ApiError:
+    """404, the same for an unknown item and for one of a conversation that is not the caller's to see."""
+    return ApiError(404, f"Item with id '{item_id[:80]}' not found.", code="item_not_found", param=param)
+
+
+def cursor_not_found(after: str) -> ApiError:
+    """400: a page is to begin behind what is not in the list."""
+    return bad_request(f"Invalid 'after': no item with id '{after[:80]}' in this list.", param="after")
+
+
 def retry_after(ms: int) -> dict[str, str]:
     """When to come again: `retry-after` in whole seconds, rounded up, and `retry-after-ms`, which the SDKs prefer."""
     at_least_ms = max(1, ms)

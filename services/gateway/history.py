@@ -34,7 +34,7 @@ class History:
 
     async def response(self, tenant: str, response_id: ResponseId) -> ResponseFound | None:
         """How a response of the tenant's began and ended; None if there is none."""
-        answer = await self._ask(
+        answer = await self.ask(
             GetResponse(
                 correlation_id=new_id("query"),
                 reply_to=self.replies.address,
@@ -44,11 +44,11 @@ class History:
         )
         if isinstance(answer, Rejected) and answer.status == 404:
             return None
-        return _expected(ResponseFound, answer)
+        return expected(ResponseFound, answer)
 
     async def erase(self, tenant: str, response_id: ResponseId) -> None:
         """When this returns, the store has nothing of the response and takes nothing of it any more."""
-        answer = await self._ask(
+        answer = await self.ask(
             EraseResponse(
                 correlation_id=new_id("query"),
                 reply_to=self.replies.address,
@@ -56,11 +56,11 @@ class History:
                 response_id=response_id.text,
             )
         )
-        _expected(ResponseErased, answer)
+        expected(ResponseErased, answer)
 
     async def count_input(self, tenant: str, spec: ResponseSpec) -> int:
         """The tokens of the prompt that `spec` would have with its stored context. Raises what a request would."""
-        answer = await self._ask(
+        answer = await self.ask(
             CountInput(
                 correlation_id=new_id("query"),
                 reply_to=self.replies.address,
@@ -69,9 +69,10 @@ class History:
                 deadline_ms=now_ms() + int(self.timeout_s * 1000),
             )
         )
-        return _expected(InputCounted, answer).input_tokens
+        return expected(InputCounted, answer).input_tokens
 
-    async def _ask(self, query: Query) -> AnyReply:
+    async def ask(self, query: Query) -> AnyReply:
+        """The answer to `query`, which names where it is to go: `replies.address`."""
         with self.replies.expect(query.correlation_id) as reply:
             try:
                 async with asyncio.timeout(self.timeout_s):
@@ -84,7 +85,8 @@ class History:
 A = TypeVar("A", bound=AnyReply)
 
 
-def _expected(kind: type[A], answer: AnyReply) -> A:
+def expected(kind: type[A], answer: AnyReply) -> A:
+    """`answer`, if it is one of these. Raises ApiError: what history refused, 500 for what nobody asked for."""
     if isinstance(answer, kind):
         return answer
     raise refusal(answer)

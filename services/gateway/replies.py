@@ -14,13 +14,25 @@ from services.gateway.errors import ApiError, retry_after, server_error
 from shared.errors import RecordError
 from shared.log import Tail, decode
 from shared.log.writer import partition_of_key
-from shared.records import InputCounted, Rejected, Reply, ReplyAddress, ResponseErased, ResponseFound
+from shared.records import (
+    ConversationErased,
+    ConversationFound,
+    InputCounted,
+    ItemsFound,
+    Rejected,
+    Reply,
+    ReplyAddress,
+    ResponseErased,
+    ResponseFound,
+)
 from shared.settings import MeshSettings
 from shared.topics import REPLIES, Service
 
 log = logging.getLogger(__name__)
 
-AnyReply = Rejected | ResponseFound | ResponseErased | InputCounted
+AnyReply = (
+    Rejected | ResponseFound | ResponseErased | InputCounted | ConversationFound | ConversationErased | ItemsFound
+)
 
 
 class Replies:

@@ -11,6 +11,7 @@ from shared.records import Message, ResponseSpec, Sampling
 Identifier = Annotated[str, StringConstraints(max_length=256)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Stop = Annotated[
@@ -39,7 +40,7 @@ class Creation(Strict):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     stream: bool | None = None
     store: bool | None = None
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=16)
+    metadata: Metadata | None = None
     previous_response_id: Identifier | None = None
     parallel_tool_calls: bool | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None

@@ -128,28 +128,33 @@ def messages_of(given: str | InputItems | None) -> list[Message]:
         return []
     if isinstance(given, str):
         return [Message(role="user", parts=[given])]
-    for index, item in enumerate(given):
-        _check_role(index, item)
-    _check_ids(given)
+    check_items(given, "input")
     return [item.message() for item in given if isinstance(item, InputMessage)]
 
 
-def _check_role(index: int, item: InputMessage | ItemReference) -> None:
+def check_items(items: InputItems, name: str) -> None:
+    """What no single field of the items in the field `name` can tell. Raises ApiError 400."""
+    for index, item in enumerate(items):
+        _check_role(f"{name}[{index}]", item)
+    _check_ids(items, name)
+
+
+def _check_role(where: str, item: InputMessage | ItemReference) -> None:
     """What an assistant says is output; nobody else says it."""
     if isinstance(item, ItemReference) or item.role == "assistant" or isinstance(item.content, str):
         return
     for place, part in enumerate(item.content):
         if part.type in ("output_text", "refusal"):
-            param = f"input[{index}].content[{place}].type"
+            param = f"{where}.content[{place}].type"
             message = f"Invalid value for '{param}': '{part.type}' is for the role 'assistant', not '{item.role}'."
             raise bad_request(f"{message} Use 'input_text'.", param=param)
 
 
-def _check_ids(items: InputItems) -> None:
+def _check_ids(items: InputItems, name: str) -> None:
     """Lists of items are paged by their ids."""
     seen: set[str] = set()
     for index, item in enumerate(items):
         if item.id is not None and item.id in seen:
             message = f"Duplicate item found with id '{item.id[:80]}'. Remove duplicate items from your input."
-            raise bad_request(message, param=f"input[{index}].id")
+            raise bad_request(message, param=f"{name}[{index}].id")
         seen.add(item.id or "")

@@ -9,6 +9,7 @@ from starlette.types import Send
 from services.gateway.api import sse
 from services.gateway.api.body import parse_object, read_body
 from services.gateway.api.common_schema import Identifier
+from services.gateway.api.conversation_reference import ConversationReference, conversation_of
 from services.gateway.api.envelope import json_response
 from services.gateway.api.input_messages import Input, messages_of
 from services.gateway.api.item_references import resolve
@@ -33,6 +34,7 @@ class CountInputTokens(Strict):
     input: Input | None = None
     instructions: str | None = None
     previous_response_id: Identifier | None = None
+    conversation: ConversationReference | None = None
     truncation: Literal["auto", "disabled"] | None = None
     text: TextConfig | None = None
     tool_choice: Literal["auto", "none"] | None = None
@@ -46,8 +48,13 @@ class CountInputTokens(Strict):
             input=messages_of(self.input),
             instructions=self.instructions,
             previous_response_id=None if parent is None else response_id_text(parent),
+            conversation=self.named_conversation(),
             truncation=self.truncation or "disabled",
         )
+
+    def named_conversation(self) -> str | None:
+        """The conversation's id, if there is one. Raises ApiError 400, 404."""
+        return conversation_of(self.conversation, self.previous_response_id)
 
 
 async def count_input_tokens(request: Request, send: Send) -> None:
@@ -56,7 +63,7 @@ async def count_input_tokens(request: Request, send: Send) -> None:
     with server_span(request, "POST", "/v1/responses/input_tokens"):
         caller = parts.authenticator.caller(request)
         command = parse_count(parse_object(await read_body(request, parts.settings.body_limit_bytes)))
-        given = await resolve(parts.lookup, caller, command.input)
+        given = await resolve(parts, caller, command.input, command.named_conversation())
         command = command.model_copy(update={"input": given})
         spec = command.spec(command.model or parts.tokenizer.model_id)
         tokens = await _count(parts, caller, spec)
@@ -64,9 +71,10 @@ async def count_input_tokens(request: Request, send: Send) -> None:
 
 
 def parse_count(body: dict[str, Any]) -> CountInputTokens:
-    """The request in `body`. Raises ApiError 400 that names the first field that is wrong."""
+    """The request in `body`. Raises ApiError 400 that names the first field that is wrong, 404 as for a request."""
     command = parse(CountInputTokens, body, _NEUTRAL)
-    if command.input is None and command.instructions is None and command.previous_response_id is None:
+    stored = command.previous_response_id is not None or command.named_conversation() is not None
+    if command.input is None and command.instructions is None and not stored:
         message = "Missing required parameter: 'input'."
         raise bad_request(message, code="missing_required_parameter", param="input")
     return command
@@ -75,14 +83,13 @@ def parse_count(body: dict[str, Any]) -> CountInputTokens:
 async def _count(parts: Parts, caller: Caller, spec: ResponseSpec) -> int:
     """With stored context history counts, as it does for a request. Raises ApiError."""
     window = parts.ingress.window(spec.model)
-    if spec.previous_response_id is not None:
+    if spec.previous_response_id is not None or spec.conversation is not None:
         return await parts.history.count_input(caller.tenant, spec)
     limit = window if spec.truncation == "auto" else _ENDLESS
     return (await asyncio.to_thread(fit, parts.tokenizer, spec, limit)).tokens
 
 
 _NEUTRAL: Neutral = {
-    "conversation": is_nothing,
     "personality": is_nothing,
     "reasoning": all_null,
     "tools": is_nothing,

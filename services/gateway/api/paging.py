@@ -8,7 +8,7 @@ from starlette.datastructures import QueryParams
 
 from services.gateway.api.query import number
 from services.gateway.api.validation import Neutral, Strict, is_nothing, parse
-from services.gateway.errors import bad_request
+from services.gateway.errors import cursor_not_found
 
 MAX_ITEMS = 100
 DEFAULT_ITEMS = 20
@@ -24,21 +24,26 @@ class Page(Strict):
     def of(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """This page of `items`, which are the oldest first and have an `id` each. Raises ApiError 400."""
         ordered = list(items) if self.order == "asc" else list(reversed(items))
-        start = 0 if self.after is None else self._behind(ordered)
+        start = 0 if self.after is None else self._behind(ordered, self.after)
         data = ordered[start : start + self.limit]
-        return {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": start + len(data) < len(ordered),
-        }
+        return listing(data, has_more=start + len(data) < len(ordered))
 
-    def _behind(self, ordered: Sequence[dict[str, Any]]) -> int:
+    def _behind(self, ordered: Sequence[dict[str, Any]], after: str) -> int:
         for place, item in enumerate(ordered):
-            if item["id"] == self.after:
+            if item["id"] == after:
                 return place + 1
-        raise bad_request(f"Invalid 'after': no item with id '{(self.after or '')[:80]}' in this list.", param="after")
+        raise cursor_not_found(after)
+
+
+def listing(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """The list object of a page of items."""
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }
 
 
 def page_of(query: QueryParams) -> Page:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
 from services.gateway.cancellation import Cancellation
+from services.gateway.conversations import Conversations
 from services.gateway.deletion import Deletion
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
@@ -31,6 +32,7 @@ class Parts:
     cancellation: Cancellation
     deletion: Deletion
     history: History
+    conversations: Conversations
     fanout: Fanout
     cluster: Cluster
     tokenizer: ChatTokenizer

@@ -163,7 +163,7 @@ class Session:
     async def _spec(self, event: dict[str, Any]) -> ResponseSpec:
         """The request in the event, with the items that it refers to. Raises ApiError."""
         command = parse_request(event)
-        given = await resolve(self._parts.lookup, self._caller, command.input)
+        given = await resolve(self._parts, self._caller, command.input, command.named_conversation())
         return command.model_copy(update={"input": given}).spec()
 
     def _refuse_late(self) -> None:

@@ -3,7 +3,7 @@ projections write the replies, and tests hold them to these models."""
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 
 class Reply(BaseModel):
@@ -208,6 +208,43 @@ class InputItemList(Reply):
 
     object: Literal["list"]
     data: list[InputItem | SentBack]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Conversation(Reply):
+    """What is kept of a conversation beside its items."""
+
+    id: str = Field(pattern="^conv_[0-9a-f]{32}$")
+    object: Literal["conversation"]
+    created_at: int = Field(description="seconds since 1970")
+    metadata: dict[str, str]
+
+
+class DeletedConversation(Reply):
+    """The conversation is no more."""
+
+    id: str = Field(pattern="^conv_[0-9a-f]{32}$")
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
+
+
+class SaidByAssistant(OutputMessage):
+    """An answer in a conversation."""
+
+    status: Literal["completed", "incomplete"]
+
+
+class ConversationItem(RootModel[InputItem | SaidByAssistant]):
+    """A message of a conversation."""
+
+
+class ConversationItemList(Reply):
+    """Messages of a conversation; the ids are null where there are none."""
+
+    object: Literal["list"]
+    data: list[InputItem | SaidByAssistant]
     first_id: str | None
     last_id: str | None
     has_more: bool

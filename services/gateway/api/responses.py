@@ -53,7 +53,7 @@ async def _asked(request: Request, caller: Caller) -> tuple[ResponseSpec, bool, 
     body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
     command = parse_create(body)
     repeatable = repeatable_of(request, caller, body)
-    given = await resolve(parts.lookup, caller, command.input)
+    given = await resolve(parts, caller, command.input, command.named_conversation())
     return command.model_copy(update={"input": given}).spec(), command.stream is True, repeatable
 
 

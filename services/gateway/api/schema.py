@@ -6,6 +6,7 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from services.gateway.api.common_schema import Creation, StreamOptions
+from services.gateway.api.conversation_reference import ConversationReference, conversation_of
 from services.gateway.api.input_messages import Input, messages_of
 from services.gateway.api.validation import (
     NO_REASONING,
@@ -63,6 +64,7 @@ class CreateResponse(Creation):
 
     input: Input
     instructions: str | None = None
+    conversation: ConversationReference | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     include: list[Includable] | None = Field(None, max_length=16)
     background: bool | None = None
@@ -83,12 +85,17 @@ class CreateResponse(Creation):
         return msgspec.structs.replace(
             self._common_spec(messages_of(self.input), sampling, store=self.store is not False),
             instructions=self.instructions,
+            conversation=self.named_conversation(),
             background=self.background is True,
             truncation=self.truncation or "disabled",
             verbosity=self.text.verbosity if self.text is not None else None,
             tool_choice=self.tool_choice or "auto",
             max_tool_calls=self.max_tool_calls,
         )
+
+    def named_conversation(self) -> str | None:
+        """The conversation's id, if there is one. Raises ApiError 400, 404."""
+        return conversation_of(self.conversation, self.previous_response_id)
 
     @property
     def _wants_logprobs(self) -> bool:
@@ -112,7 +119,8 @@ class CreateOverSocket(CreateResponse):
 
 
 def parse_create(body: dict[str, Any]) -> CreateResponse:
-    """The request in the body of POST /v1/responses. Raises ApiError 400 that names the first field that is wrong."""
+    """The request in the body of POST /v1/responses. Raises ApiError 400 that names the first field that is wrong,
+    404 for a conversation that cannot be."""
     return _consistent(parse(CreateResponse, body, {**_NEUTRAL, "generate": one_of(None, True)}))
 
 
@@ -128,6 +136,7 @@ def _consistent(request: R) -> R:
     """What no single field can tell."""
     if request.speaks and not any(message.text.strip() for message in messages_of(request.input)):
         raise bad_request("Invalid 'input': it must hold some text.", code="empty_input", param="input")
+    request.named_conversation()
     if request.background and request.store is False:
         raise bad_request("'background' requires 'store' to be true: its result is fetched later.", param="background")
     return request
@@ -136,7 +145,6 @@ def _consistent(request: R) -> R:
 _NEUTRAL: Neutral = {
     "access_programs": all_null,
     "context_management": is_nothing,
-    "conversation": is_nothing,
     "image": all_null,
     "moderation": all_null,
     "prompt": is_nothing,

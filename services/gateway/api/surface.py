@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.gateway.api import chat, replies
+from services.gateway.api import chat, conversation_items, conversations, replies
 from services.gateway.api.chat_replies import ChatCompletion
 from services.gateway.api.chat_schema import CreateCompletion
+from services.gateway.api.conversation_schema import CreateConversation, CreateItems, UpdateConversation
 from services.gateway.api.health import healthz, readyz
 from services.gateway.api.input_items import list_input_items
 from services.gateway.api.input_tokens import CountInputTokens, count_input_tokens
@@ -40,6 +41,8 @@ _CHUNKS = (
     'choices; then `data: [DONE]`. If a choice fails, `data: {"error": …}` is the last event, without `[DONE]`.'
 )
 _RESPONSE_ID = Parameter("response_id", {"type": "string", "minLength": 1}, "`resp_…`, or a `chatcmpl-…`", "path")
+_CONVERSATION_ID = Parameter("conversation_id", {"type": "string", "minLength": 1}, "`conv_…`", "path")
+_ITEM_ID = Parameter("item_id", {"type": "string", "minLength": 1}, "`msg_…`", "path")
 _IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
@@ -53,6 +56,11 @@ _INCLUDE = Parameter(
     "include[]",
     {"type": "array", "items": {"const": LOGPROBS}},
     "`include` means the same; log probabilities are there wherever the response was asked for them",
+)
+_ITEMS_INCLUDE = Parameter(
+    "include[]",
+    {"type": "array", "items": {"const": LOGPROBS}},
+    "`include` means the same; items are kept without log probabilities",
 )
 _OBFUSCATION = Parameter(
     "include_obfuscation", {"type": "string", "enum": ["false", "0"]}, "with `stream`: events are never padded"
@@ -108,6 +116,45 @@ OPERATIONS = (
         "POST", "/v1/chat/completions", Endpoint(chat.create), "createChatCompletion",
         "Ask for a response as Chat Completions do.", ChatCompletion,
         body=CreateCompletion, streams=_CHUNKS, parameters=(_IDEMPOTENCY_KEY,), errors=(404, 409, 422, 429),
+    ),
+    Operation(
+        "POST", "/v1/conversations", Endpoint(conversations.create), "createConversation",
+        "Begin a conversation, empty or with items.", replies.Conversation,
+        body=CreateConversation, parameters=(_IDEMPOTENCY_KEY,), errors=(404, 422, 429),
+    ),
+    Operation(
+        "GET", "/v1/conversations/{conversation_id}", Endpoint(conversations.retrieve), "retrieveConversation",
+        "A conversation, without its items.", replies.Conversation, parameters=(_CONVERSATION_ID,), errors=(404,),
+    ),
+    Operation(
+        "POST", "/v1/conversations/{conversation_id}", Endpoint(conversations.update), "updateConversation",
+        "Replace a conversation's metadata.", replies.Conversation,
+        body=UpdateConversation, parameters=(_CONVERSATION_ID, _IDEMPOTENCY_KEY), errors=(404, 422, 429),
+    ),
+    Operation(
+        "DELETE", "/v1/conversations/{conversation_id}", Endpoint(conversations.delete), "deleteConversation",
+        "Forget a conversation, its items and the responses that ran in it.", replies.DeletedConversation,
+        parameters=(_CONVERSATION_ID,), errors=(404,),
+    ),
+    Operation(
+        "POST", "/v1/conversations/{conversation_id}/items", Endpoint(conversation_items.create),
+        "createConversationItems", "Add items at a conversation's end, all or none.", replies.ConversationItemList,
+        body=CreateItems, parameters=(_CONVERSATION_ID, _IDEMPOTENCY_KEY, _ITEMS_INCLUDE), errors=(404, 422, 429),
+    ),
+    Operation(
+        "GET", "/v1/conversations/{conversation_id}/items", Endpoint(conversation_items.list_items),
+        "listConversationItems", "What was said in a conversation.", replies.ConversationItemList,
+        parameters=(_CONVERSATION_ID, *_PAGE, _ITEMS_INCLUDE), errors=(400, 404),
+    ),
+    Operation(
+        "GET", "/v1/conversations/{conversation_id}/items/{item_id}", Endpoint(conversation_items.retrieve),
+        "retrieveConversationItem", "One item.", replies.ConversationItem,
+        parameters=(_CONVERSATION_ID, _ITEM_ID, _ITEMS_INCLUDE), errors=(400, 404),
+    ),
+    Operation(
+        "DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", Endpoint(conversation_items.delete),
+        "deleteConversationItem", "Forget an item, and the response that brought it.", replies.Conversation,
+        parameters=(_CONVERSATION_ID, _ITEM_ID), errors=(404,),
     ),
     Operation("GET", "/v1/models", list_models, "listModels", "What living workers serve.", replies.ModelList),
     Operation(

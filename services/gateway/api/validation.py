@@ -24,7 +24,6 @@ NO_REASONING = "its models do not reason apart from their answer"
 PLAIN_TEXT = "answers are plain text"
 WHY: Mapping[str, str] = {
     "audio": TEXT_ONLY,
-    "conversation": "continue a response by 'previous_response_id'",
     "function_call": NO_TOOLS,
     "functions": NO_TOOLS,
     "generate": "it is for WebSockets only",
@@ -51,6 +50,11 @@ class Strict(BaseModel):
 def shape(value: Any) -> str:
     """The tag of a union of a string and an array."""
     return "#text" if isinstance(value, str) else "#items"
+
+
+def reference_shape(value: Any) -> str:
+    """The tag of a union of an id and an object that holds one."""
+    return "#text" if isinstance(value, str) else "#object"
 
 
 def parse(model: type[M], body: dict[str, Any], neutral: Neutral) -> M:
@@ -105,7 +109,7 @@ def _translate(error: ValidationError) -> ApiError:
     issue: Any = error.errors(include_url=False)[0]
     kind, param, given = issue["type"], _param(issue["loc"]), issue["input"]
     if kind in _EXPECTED:
-        expected = "a string or an array" if issue["loc"][-1] == "#items" else _EXPECTED[kind]
+        expected = _EITHER.get(issue["loc"][-1], _EXPECTED[kind])
         message = f"Invalid type for '{param}': expected {expected}, but got {json_name(given)}."
         return bad_request(message, code="invalid_type", param=param)
     code, text = _COMPLAINTS.get(kind, ("invalid_value", "Invalid '{param}': {why}."))
@@ -114,6 +118,7 @@ def _translate(error: ValidationError) -> ApiError:
     return bad_request(text.format(**context, **issue.get("ctx", {})), code=code, param=param)
 
 
+_EITHER = {"#items": "a string or an array", "#object": "a string or an object"}
 _EXPECTED = {
     "string_type": "a string",
     "float_type": "a number",
@@ -134,6 +139,7 @@ _COMPLAINTS: dict[str, tuple[str, str]] = {
     "greater_than_equal": ("below_min_value", "Invalid '{param}': expected a value >= {ge:g}, but got {given}."),
     "less_than_equal": ("above_max_value", "Invalid '{param}': expected a value <= {le:g}, but got {given}."),
     "string_too_long": ("above_max_length", "Invalid '{param}': {size} characters, at most {max_length} are allowed."),
+    "too_short": ("below_min_length", "Invalid '{param}': {size} entries, expected at least {min_length}."),
     "too_long": ("above_max_length", "Invalid '{param}': {size} entries, at most {max_length} are allowed."),
 }
 

@@ -31,6 +31,7 @@ from services.gateway.ledger import (
     Receipt,
     Repeatable,
     Repeated,
+    key_reused,
     limited_error,
 )
 from services.gateway.projections import RESPONSES, Dialect
@@ -332,6 +333,5 @@ class _RepeatedError(Exception):
 def _told(decision: Repeated | Conflict) -> Exception:
     """What becomes of a request whose key is known."""
     if isinstance(decision, Conflict):
-        message = "This Idempotency-Key was used with another request. Use a new key for a new request."
-        return ApiError(422, message, code="idempotency_key_reused", param="Idempotency-Key")
+        return key_reused()
     return _RepeatedError(decision.holder)

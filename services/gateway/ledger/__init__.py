@@ -3,7 +3,7 @@
 from services.gateway.ledger.fold import Conflict, Granted, Holder, Limited, Repeated
 from services.gateway.ledger.ledger import Ask, Ledger, Receipt, Repeatable
 from services.gateway.ledger.limits import Limits, RateLimits, load_rate_limits
-from services.gateway.ledger.quota import limited_error, quota_headers
+from services.gateway.ledger.quota import key_reused, limited_error, quota_headers
 
 __all__ = [
     "Ask",
@@ -17,6 +17,7 @@ __all__ = [
     "Receipt",
     "Repeatable",
     "Repeated",
+    "key_reused",
     "limited_error",
     "load_rate_limits",
     "quota_headers",

@@ -35,6 +35,12 @@ def limited_error(shortage: Shortage, standing: Standing | None, tenant: str) ->
     return ApiError(429, message, code=RATE_LIMIT, error_type=shortage.kind, headers=headers)
 
 
+def key_reused() -> ApiError:
+    """422: the idempotency key stands for another request."""
+    message = "This Idempotency-Key was used with another request. Use a new key for a new request."
+    return ApiError(422, message, code="idempotency_key_reused", param="Idempotency-Key")
+
+
 def duration(ms: int) -> str:
     """As OpenAI writes durations, which is as Go does: `0s`, `12ms`, `1.5s`, `6m0s`, `1h0m0s`."""
     if 0 < ms < 1000:

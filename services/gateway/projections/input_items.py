@@ -7,17 +7,21 @@ They are what the request itself brought, in its order: neither its `instruction
 from typing import Any
 
 from services.gateway.projections.response_object import message_item, text_part
-from shared.records import Accepted, Message
+from shared.records import Accepted, Item
 from shared.turns import input_item_id
 
 
 def input_items(accepted: Accepted) -> list[dict[str, Any]]:
     """The items, oldest first, each with an id of its own: the client's, else one that follows from its place."""
-    return [_item(message, input_item_id(accepted, place)) for place, message in enumerate(accepted.spec.input)]
+    return [
+        item_object(Item(id=input_item_id(accepted, place), role=message.role, parts=message.parts))
+        for place, message in enumerate(accepted.spec.input)
+    ]
 
 
-def _item(message: Message, item_id: str) -> dict[str, Any]:
-    if message.role == "assistant":
-        return message_item(item_id, "completed", [text_part(text) for text in message.parts])
-    content = [{"type": "input_text", "text": text} for text in message.parts]
-    return {"id": item_id, "type": "message", "status": "completed", "role": message.role, "content": content}
+def item_object(item: Item) -> dict[str, Any]:
+    """An item of a request or a conversation, as what its role says: input, or output."""
+    if item.role == "assistant":
+        return message_item(item.id, item.status, [text_part(text) for text in item.parts])
+    content = [{"type": "input_text", "text": text} for text in item.parts]
+    return {"id": item.id, "type": "message", "status": item.status, "role": item.role, "content": content}

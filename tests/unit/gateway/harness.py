@@ -14,6 +14,7 @@ from services.gateway.api.parts import Parts
 from services.gateway.app import make_app
 from services.gateway.auth import ApiKeys, Authenticator, KeyEntry, LoopbackOnly
 from services.gateway.cancellation import Cancellation
+from services.gateway.conversations import Conversations
 from services.gateway.deletion import Deletion
 from services.gateway.drain import Drain
 from services.gateway.fanout import Fanout
@@ -193,6 +194,7 @@ async def gateway(
         cancellation=cancellation,
         deletion=Deletion(lookup, cancellation, history, writer, options.cancel_timeout_s),
         history=history,
+        conversations=Conversations(history, ledger),
         fanout=fanout,
         cluster=seen,
         tokenizer=tokenizer,

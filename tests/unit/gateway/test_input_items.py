@@ -22,6 +22,7 @@ SENT_BACK = {
     "role": "assistant",
     "content": [{"type": "output_text", "text": "Paris.", "annotations": [], "logprobs": []}],
 }
+CONVERSATION = "conv_01a1fdc4690670018e8a2c8c65ddcda7"
 INPUT: Any = [
     {"role": "developer", "content": "Be brief."},
     SENT_BACK,
@@ -171,6 +172,16 @@ async def test_history_counts_what_goes_on_from_a_response() -> None:
         assert mesh.requests == []
 
 
+@pytest.mark.parametrize("given", [CONVERSATION, {"id": CONVERSATION}])
+async def test_history_counts_what_goes_on_in_a_conversation(given: Any) -> None:
+    def on_query(query: CountInput) -> Any:
+        assert (query.spec.conversation, query.subject, query.spec.input) == (CONVERSATION, CONVERSATION, [])
+        return InputCounted(gateway="gateway-1", correlation_id=query.correlation_id, input_tokens=5)
+
+    async with gateway(Mesh(on_query=on_query)) as mesh, mesh.client() as client:
+        assert (await client.responses.input_tokens.count(conversation=given)).input_tokens == 5
+
+
 async def test_an_unknown_parent_is_named() -> None:
     def on_query(query: CountInput) -> Any:
         return Rejected(
@@ -205,14 +216,19 @@ async def test_what_would_be_too_long_even_shortened_is_refused_with_both_number
         ({}, "missing_required_parameter", "input"),
         ({"input": 5}, "invalid_type", "input"),
         ({"input": "Hi", "tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
-        ({"input": "Hi", "conversation": "conv_1"}, "unsupported_parameter", "conversation"),
+        ({"input": "Hi", "conversation": 5}, "invalid_type", "conversation"),
+        (
+            {"conversation": "conv_" + "0" * 32, "previous_response_id": "resp_1"},
+            "mutually_exclusive_parameters",
+            None,
+        ),
         ({"input": "Hi", "personality": "friendly"}, "unsupported_parameter", "personality"),
         ({"input": "Hi", "reasoning": {"effort": "low"}}, "unsupported_parameter", "reasoning"),
         ({"input": "Hi", "temperature": 1}, "unknown_parameter", "temperature"),
         ({"input": "Hi", "text": {"format": {"type": "json_object"}}}, "unsupported_value", "text.format.type"),
     ],
 )
-def test_what_is_not_counted_is_named(body: dict[str, Any], code: str, param: str) -> None:
+def test_what_is_not_counted_is_named(body: dict[str, Any], code: str, param: str | None) -> None:
     with pytest.raises(ApiError) as caught:
         parse_count(body).spec("m")
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, code, param)

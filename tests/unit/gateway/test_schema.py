@@ -11,6 +11,7 @@ from services.gateway.errors import ApiError
 from shared.records import Message, ResponseSpec, Sampling
 
 BASE = {"model": "m", "input": "Hi"}
+CONVERSATION = "conv_01a1fdc4690670018e8a2c8c65ddcda7"
 
 
 def user(**part: Any) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def answer(item_id: str) -> dict[str, Any]:
     }
 
 
-REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
+REFUSED: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"input": None}, "invalid_type", "input", "expected a string or an array, but got null"),
     ({"input": 5}, "invalid_type", "input", "got a number"),
     ({"input": []}, "empty_input", "input", "must hold some text"),
@@ -115,7 +116,18 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"tool_choice": "required"}, "invalid_value", "tool_choice", "'auto' or 'none'"),
     ({"tool_choice": {"type": "function", "name": "f"}}, "invalid_value", "tool_choice", "'auto' or 'none'"),
     ({"reasoning": {"effort": "high"}}, "unsupported_parameter", "reasoning", "do not reason"),
-    ({"conversation": "conv_1"}, "unsupported_parameter", "conversation", "'previous_response_id'"),
+    ({"conversation": 5}, "invalid_type", "conversation", "a string or an object"),
+    ({"conversation": []}, "invalid_type", "conversation", "a string or an object"),
+    ({"conversation": {}}, "missing_required_parameter", "conversation.id", "Missing"),
+    ({"conversation": {"id": 5}}, "invalid_type", "conversation.id", "a string"),
+    ({"conversation": {"id": CONVERSATION, "x": 1}}, "unknown_parameter", "conversation.x", "Unknown"),
+    ({"conversation": "conv_" + "1" * 300}, "above_max_length", "conversation", "305 characters"),
+    (
+        {"conversation": CONVERSATION, "previous_response_id": "resp_1"},
+        "mutually_exclusive_parameters",
+        None,
+        "'previous_response_id' and 'conversation'",
+    ),
     ({"moderation": {"model": "m"}}, "unsupported_parameter", "moderation", "the server's own policy"),
     ({"prompt": {"id": "pmpt_1"}}, "unsupported_parameter", "prompt", "as 'input'"),
     ({"image": {"context_compression": "auto"}}, "unsupported_parameter", "image", "text only"),
@@ -142,6 +154,17 @@ def test_refused(fields: dict[str, Any], code: str, param: str, words: str) -> N
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, code, param)
     assert words in caught.value.message
     assert set(caught.value.body()) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "conv_1", "resp_" + "0" * 32, "conv_" + "A" * 32, CONVERSATION + "0", "conv_\u0661"]
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_cannot_be_a_conversation_is_not_found(name: str, wrapped: bool) -> None:
+    with pytest.raises(ApiError) as caught:
+        parse_create({**BASE, "conversation": {"id": name} if wrapped else name})
+    assert (caught.value.status, caught.value.code) == (404, "conversation_not_found")
+    assert caught.value.param == "conversation"
 
 
 @pytest.mark.parametrize("name", ["model", "input"])
@@ -187,6 +210,8 @@ CARRIED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"background": True}, {"background": True}),
     ({"truncation": "auto"}, {"truncation": "auto"}),
     ({"previous_response_id": "resp_1"}, {"previous_response_id": "resp_1"}),
+    ({"conversation": CONVERSATION}, {"conversation": CONVERSATION}),
+    ({"conversation": {"id": CONVERSATION}, "previous_response_id": None}, {"conversation": CONVERSATION}),
     ({"service_tier": "flex"}, {"service_tier": "flex"}),
     ({"user": "u", "safety_identifier": "s"}, {"user": "u", "safety_identifier": "s"}),
     ({"prompt_cache_key": "k"}, {"prompt_cache_key": "k"}),
