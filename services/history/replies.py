@@ -25,9 +25,9 @@ LOCKED = Refusal(
 )
 
 
-def not_found(what: str, identity: str) -> Refusal:
+def not_found(what: str, identity: str, param: str | None = None) -> Refusal:
     """404 for a `what` ("Response", "Conversation", "Item") that is not there for this tenant."""
-    return Refusal(404, f"{what.lower()}_not_found", f"{what} with id '{identity}' not found.")
+    return Refusal(404, f"{what.lower()}_not_found", f"{what} with id '{identity}' not found.", param)
 
 
 def reply(to: ReplyAddress, record: Reply) -> Outgoing:

@@ -76,7 +76,7 @@ async def _in_conversation(request: Requested, conversation_id: str, ports: Port
     holder = Holder(request.response_id, request.deadline_ms)
     taken = await take(ports, request.tenant, conversation_id, holder, until_ms=_until_ms(request, ports))
     if taken is None:
-        return not_found("Conversation", conversation_id)
+        return not_found("Conversation", conversation_id, "conversation")
     if taken.holder is None or taken.holder.response_id != request.response_id:
         return LOCKED
     try:
@@ -143,7 +143,7 @@ async def _said_in(tenant: str, conversation_id: str, ports: Ports) -> _Past | R
         tenant, conversation_id, limit=window, order="desc", max_bytes=window * _BYTES_PER_TOKEN
     )
     if isinstance(page, NotThere):
-        return not_found("Conversation", conversation_id)
+        return not_found("Conversation", conversation_id, "conversation")
     return _Past(turns_of(page.items[::-1]))
 
 
