@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.stores import StoreServer
-from deploy.stores.select import server_for_tests
+from deploy.stores.select import server_for_tests, server_trouble
 from services.history.stores.mongo import MongoStore
 from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
@@ -20,6 +20,9 @@ Replica = Callable[[], Awaitable[Store]]
 
 @pytest.fixture(scope="session")
 def mongodb() -> Iterator[StoreServer]:
+    """A server that speaks MongoDB's protocol, for all tests: each has a database of its own."""
+    if (trouble := server_trouble()) is not None:
+        pytest.skip(f"no MongoDB here: {trouble}")
     with server_for_tests() as server:
         yield server
 
