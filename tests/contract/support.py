@@ -32,7 +32,7 @@ def holder(response_id: str | None = None) -> Holder:
     return Holder(response_id or an_id(), FAR_MS)
 
 
-async def said(store: Store, conversation_id: str, text: str = "q", answer: str = "a", **changes: Any) -> str:
+async def said(store: Store, conversation_id: str, text: str = "q", answer: str = "a", /, **changes: Any) -> str:
     """The id of a response that ran in the conversation from its lock to its end."""
     response_id = an_id()
     tenant = changes.get("tenant", TENANT)
