@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from services.history.ports import ResponseLog
-from services.history.stores.port import RECORDABLE, Recordable, Store
+from services.history.stores.port import RECORDABLE, Recordable, Recorded, Store
 from shared.errors import InvalidIdError, ReplayGoneError
 from shared.ids import parse_response_id
 from shared.records import TERMINALS, Accepted
@@ -30,31 +30,36 @@ class Orphans:
         # Responses that are not to be stored, so that their ends need no search: one too few costs one replay.
         self._unstored: OrderedDict[str, None] = OrderedDict()
 
-    async def adopt(self, records: Sequence[Recordable], ended: frozenset[str]) -> frozenset[str]:
-        """Store what `records`, of which the store ended `ended`, end without a beginning there.
+    async def adopt(self, records: Sequence[Recordable], recorded: Recorded) -> Recorded:
+        """Store what `records`, of which the store made `recorded`, end without a beginning there.
 
-        Returns the ids of the responses that this call ended. Raises StoreError, LogError.
+        Returns what became of these. Raises StoreError, LogError.
         """
         self._note_unstored(records)
-        adopted: set[str] = set()
+        known = {each.response_id for each in recorded.appended} | recorded.ended | recorded.forgotten
+        found: list[Recordable] = []
         for end in (record for record in records if isinstance(record, TERMINALS)):
-            known = end.response_id in ended or end.response_id in self._unstored
-            if not known and await self._store.get(end.tenant, end.response_id) is None:
-                adopted |= await self._record_from_log(end.response_id)
-        return frozenset(adopted)
+            if end.response_id in known or end.response_id in self._unstored:
+                continue
+            known.add(end.response_id)
+            if await self._store.get(end.tenant, end.response_id) is None:
+                found += await self._from_log(end.response_id)
+        return await self._adopted(found) if found else Recorded()
 
-    async def _record_from_log(self, response_id: str) -> frozenset[str]:
+    async def _from_log(self, response_id: str) -> list[Recordable]:
         try:
             replay = await self._events.replay(EVENTS, parse_response_id(response_id))
         except (ReplayGoneError, InvalidIdError) as error:
             log.warning("an end without its beginning cannot be stored: %s", error)
-            return frozenset()
-        records = [envelope.record for envelope in replay.records if isinstance(envelope.record, RECORDABLE)]
+            return []
+        return [envelope.record for envelope in replay.records if isinstance(envelope.record, RECORDABLE)]
+
+    async def _adopted(self, records: Sequence[Recordable]) -> Recorded:
         self._note_unstored(records)
-        ended = (await self._store.record(records)).ended
-        for adopted in ended:
-            log.info("%s is stored from the log: the recorder began behind its beginning", adopted)
-        return ended
+        adopted = await self._store.record(records)
+        for response_id in adopted.ended:
+            log.info("%s is stored from the log: the recorder began behind its beginning", response_id)
+        return adopted
 
     def _note_unstored(self, records: Iterable[Recordable]) -> None:
         for record in records:

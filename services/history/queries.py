@@ -4,7 +4,7 @@ from services.history.context import PromptTooLong
 from services.history.lookup import Missing, find
 from services.history.ports import Outgoing, Ports
 from services.history.replies import Refusal, not_found, refused, reply
-from services.history.telling import of_response
+from services.history.telling import of_responses
 from services.history.turns import assembled, too_long
 from shared.records import (
     CountInput,
@@ -43,7 +43,8 @@ async def erase_response(query: EraseResponse, ports: Ports) -> list[Outgoing]:
     """
     recorded = await ports.store.record([Deleted(response_id=query.response_id, tenant=query.tenant)])
     answer = ResponseErased(gateway=query.reply_to.gateway, correlation_id=query.correlation_id)
-    return [*of_response(recorded, query.response_id, query.tenant), reply(query.reply_to, answer)]
+    told = [outgoing for _, outgoing in of_responses(recorded, {query.response_id: query.tenant})]
+    return [*told, reply(query.reply_to, answer)]
 
 
 async def count_input(query: CountInput, ports: Ports) -> list[Outgoing]:

@@ -5,8 +5,12 @@ epoch and what has already counted, must outlive this process. The recorder only
 if need be, and commits behind the store's acknowledgement.
 
 Only deltas are left out: the terminal repeats their text, and by the rules of the fold they raise no epoch.
+
+What became of conversations is told between the store's acknowledgement and the commit: so it is told, and after a
+fault twice rather than not at all.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -17,12 +21,13 @@ from opentelemetry.trace import SpanKind
 
 from services.history.errors import StoreRefusedError
 from services.history.orphans import Orphans
-from services.history.ports import Outbox, ResponseLog
+from services.history.ports import Outbox, Outgoing, ResponseLog
 from services.history.retry import Patience
-from services.history.stores.port import RECORDABLE, Recordable, Store
+from services.history.stores.port import RECORDABLE, Recordable, Recorded, Store
+from services.history.telling import of_responses
 from shared.errors import RecordError
 from shared.log import RawRecord, decode
-from shared.records import TERMINALS, Delta
+from shared.records import TERMINALS, Deleted, Delta
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
 from shared.topics import EVENTS
@@ -51,6 +56,7 @@ class Recorder:
         self._orphans = Orphans(store, events)
         self._outbox = outbox
         self._storing = Patience("recorder")
+        self._telling = Patience("recorder's news")
         self._burying = Patience("recorder's dead-letter queue")
         self._committing = Patience("recorder's commit")
         self.recorded = 0
@@ -94,13 +100,25 @@ class Recorder:
         started_ns = time.time_ns()
         records = [envelope.record for envelope in envelopes]
         recorded = await self._storing.until_available(lambda: self._kept_in.record(records))
-        ended = recorded.ended
-        ended |= await self._storing.until_available(lambda: self._orphans.adopt(records, ended))
-        self.recorded += len(ended)
-        # The last terminal of an ended response is the one that counted: a lower epoch's comes before it.
+        adopted = await self._storing.until_available(lambda: self._orphans.adopt(records, recorded))
+        # The last end of a response is the one that counted: a lower epoch's comes before it.
         last = {e.record.response_id: e for e in envelopes if isinstance(e.record, TERMINALS)}
-        for response_id in ended:
+        for response_id in recorded.ended | adopted.ended:
             _span(last[response_id], started_ns)
+        self.recorded += len(recorded.ended | adopted.ended)
+        await self._tell(recorded, envelopes)
+        await self._tell(adopted, envelopes)
+
+    async def _tell(self, recorded: Recorded, envelopes: Sequence[Envelope[Recordable]]) -> None:
+        """Tell others, side by side, each in the trace of what it follows from."""
+        causes = {e.record.response_id: e for e in envelopes if isinstance(e.record, (*TERMINALS, Deleted))}
+        tenants = {e.record.response_id: e.record.tenant for e in envelopes if isinstance(e.record, TERMINALS)}
+        news = of_responses(recorded, tenants)
+        await asyncio.gather(*(self._send(outgoing, causes[about]) for about, outgoing in news))
+
+    async def _send(self, outgoing: Outgoing, cause: Envelope[Recordable]) -> None:
+        with trace.use_span(trace.get_current_span(extract(cause.trace))):
+            await self._telling.until_available(lambda: self._outbox.send(outgoing))
 
     async def _commit(self, offsets: Offsets, partition: int, next_offset: int) -> None:
         await self._committing.until_available(lambda: offsets.commit(partition, next_offset))

@@ -1,6 +1,6 @@
 """What others are told of changes in the store: on `conversations.events`, and through the journal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from services.history.ports import Outgoing
@@ -33,11 +33,16 @@ def response_deleted(tenant: str, response_id: str) -> Outgoing:
     return Outgoing(JOURNAL, Delete(response_id=response_id, tenant=tenant))
 
 
-def of_response(recorded: Recorded, response_id: str, tenant: str) -> list[Outgoing]:
-    """What others are to know of what became of one response in the store."""
-    added = [_by_response("items_added", each) for each in recorded.appended if each.response_id == response_id]
-    gone = [_by_response("item_deleted", each) for each in recorded.withdrawn if each.response_id == response_id]
-    return [*added, *gone, *([response_deleted(tenant, response_id)] if response_id in recorded.forgotten else [])]
+def of_responses(recorded: Recorded, tenants: Mapping[str, str]) -> list[tuple[str, Outgoing]]:
+    """What others are to know of responses that were recorded, each with the response's id.
+
+    `tenants`: response id → its tenant, for all that may have been forgotten.
+    """
+    return [
+        *((each.response_id, _by_response("items_added", each)) for each in recorded.appended),
+        *((each.response_id, _by_response("item_deleted", each)) for each in recorded.withdrawn),
+        *((each, response_deleted(tenants[each], each)) for each in recorded.forgotten),
+    ]
 
 
 def _by_response(change: Literal["items_added", "item_deleted"], what: Appended) -> Outgoing:
