@@ -99,10 +99,14 @@ class Appended:
 class Recorded:
     """What became of a batch of events.
 
-    `ended`: the ids of the responses that this very call ended. `appended` and `forgotten` tell of every end in the
-    batch that counts, also of those that an earlier call applied: who tells others of it tells it again after a crash.
-    `withdrawn` tells in the same way of every `deleted` that took items from a conversation.
-    `forgotten`: responses that ended in a conversation that is deleted, so that nothing of them is kept.
+    `ended`: the ids of the responses that are kept and that this very call ended. The others tell again what an earlier
+    call applied, so that who tells others of it can do so after a crash:
+
+    * `appended`: for every terminal in the batch whose response has ended by then and is not deleted, what that brought
+      into its conversation, if anything;
+    * `withdrawn`: for every `deleted` in the batch, what items of its response a `deleted` took from their conversation;
+    * `forgotten`: for every terminal in the batch, its response if that has ended in a conversation that is deleted, so
+      that nothing of it is kept, and if no `deleted` has told that yet.
     """
 
     ended: frozenset[str] = frozenset()
@@ -131,11 +135,14 @@ class Conversations(Protocol):
 
     Whatever is asked may be asked again, by any replica at any time, after any crash in the midst of it: it comes to
     the same. A foreign conversation and a deleted one are not there. What is deleted leaves a tombstone without
-    content, so that nothing that comes late brings it back. Errors as for `Store`.
+    content (ids, and when it expires), so that nothing that comes late brings it back. Errors as for `Store`.
     """
 
     async def create_conversation(self, conversation: Conversation, items: Sequence[Item]) -> Conversation | None:
-        """Begin it with `items`, unless it is there; None if the id is deleted or somebody else's."""
+        """Begin it with `items` and no holder, unless it is there: then nothing changes.
+
+        Returns it as it stands; None if the id is deleted or somebody else's.
+        """
 
     async def conversation(self, tenant: str, conversation_id: str) -> Conversation | None:
         """As it stands."""
@@ -144,7 +151,10 @@ class Conversations(Protocol):
         """Replace the metadata; returns it as it stands then."""
 
     async def lock(self, tenant: str, conversation_id: str, holder: Holder) -> Conversation | None:
-        """Take the lock if nobody else holds it. Who holds it now stands in the returned `holder`."""
+        """Take the lock if nobody holds it. Who holds it now stands in the returned `holder`, as it first took it.
+
+        A response that has ended is not told from others: who takes the lock sees to that, or records the end again.
+        """
 
     async def release(self, tenant: str, conversation_id: str, response_id: str) -> None:
         """Give the lock back, if this response holds it."""
@@ -152,7 +162,8 @@ class Conversations(Protocol):
     async def add_items(self, tenant: str, conversation_id: str, items: Sequence[Item]) -> Addition:
         """Append items, all or none, in this order, behind all others; only while nobody holds the lock.
 
-        Readers see all of them or none. Ids that the conversation has, or had, are not added a second time.
+        Readers see all of them or none. Ids that the conversation has, or had, are not added a second time; if it knows
+        them all, that is DONE whoever holds the lock.
         """
 
     async def items(
@@ -165,9 +176,10 @@ class Conversations(Protocol):
         after: str | None = None,
         max_bytes: int | None = None,
     ) -> ItemPage | NotThere:
-        """Up to `limit` items behind the item `after`, at most `max_bytes` of text in all, but at least one.
+        """Up to `limit` (1 or more) items behind the item `after`, at most `max_bytes` (`item_bytes`) in all, but one.
 
-        Costs the same wherever in the conversation the page lies. An item that was deleted is no place to go on from.
+        Costs the same wherever in the conversation the page lies, and whatever was deleted there. An item that was
+        deleted is no place to go on from.
         """
 
     async def item(self, tenant: str, conversation_id: str, item_id: str) -> Item | NotThere:
@@ -176,25 +188,28 @@ class Conversations(Protocol):
     async def erase_item(self, tenant: str, conversation_id: str, item_id: str) -> str | NotThere | None:
         """Forget the item, and what else is kept of the response that brought it: its id, if one did.
 
-        The other items of that response stay. An item that this erased before is erased again, with the same answer.
+        The other items of that response stay, also when its `deleted` is recorded then: that finds the response's
+        tombstone, which stands even where the response itself has expired. An item that this erased before is erased
+        again, with the same answer.
         """
 
     async def erase_conversation(self, tenant: str, conversation_id: str) -> list[str] | None:
-        """Forget it, its items, and the responses that ran in it: their ids, the same when it is asked again.
+        """Forget it, its items, and what was said in the responses that ran in it or still do.
 
-        None if there is none. A response that holds its lock is forgotten as it ends (`Recorded.forgotten`).
+        Returns the ids of those that have ended; asked again, the same, and what ended since. None if there never was
+        such a conversation. Responses that still run are forgotten as they end (`Recorded.forgotten`).
         """
 
     async def forget_expired(self, now_ms: int, limit: int) -> int:
-        """Forget up to `limit` responses, and tombstones, whose `expires_at` has passed; returns how many.
+        """Forget up to `limit` responses, and tombstones, whose `expires_at` (`Retention`) has come; returns how many.
 
-        A response expires a set time after its end; conversations never do, and a tombstone only once nothing can come
-        late for it any more.
+        A response expires a set time after its end (one that never ended, after its deadline); conversations and their
+        items never do, and a tombstone only once nothing can come late for it any more.
         """
 
 
 class Store(Conversations, Protocol):
-    """Keeps ended responses until they expire.
+    """Keeps ended responses until they expire, and conversations.
 
     All methods raise StoreUnavailableError when the same call may succeed later, StoreError when it never will.
     Offsets are Kafka's business: a caller commits its own after `record` returned.
@@ -211,12 +226,15 @@ class Store(Conversations, Protocol):
 
         The rules are those of `EventFold` (DESIGN 6): each kind counts once, epochs lower than the highest seen
         for the response are ignored, after the terminal only its tenant's `deleted` counts, which leaves an empty
-        tombstone: whatever comes for it later is not kept.
+        tombstone: whatever comes for it later is not kept. An end whose beginning is not there counts for nothing.
         The state of the fold lives in the store, so records may be applied again, from any earlier offset on and
-        by several writers. Responses with `store` false are not kept once they ended.
+        by several writers. Responses with `store` false are not kept once they ended; of those in a conversation the
+        id stays until it expires, so that their end can be told again.
 
         The end of a response that names a conversation of its tenant appends `turn_items` to that (nothing if it
-        failed) and releases its lock, all of it seen at once by readers. A `deleted` erases those items too.
+        failed) and releases its lock, all of it seen at once by readers. A terminal that comes again, or after the
+        response was deleted, releases what its response holds by then. The first `deleted` erases those items too; it
+        releases nothing, as the end is still to come.
         """
 
     async def get(self, tenant: str, response_id: str) -> StoredResponse | None:
