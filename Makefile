@@ -9,11 +9,12 @@ PYTHON ?= python3
 TORCH ?= $(if $(wildcard .venv/.installed-cpu),cpu,default)
 # Options for pytest: make unit ARGS="-k ids -x"
 ARGS ?=
+# Suites that `make test` runs at a time; each keeps about one core busy.
+LANES ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),1,2)
 
 BIN := .venv/bin
 ENVIRONMENT := .venv/.installed-$(TORCH)
 PYTEST = $(BIN)/python -m pytest
-TIMED = $(BIN)/python -m deploy.timed
 
 ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
@@ -24,16 +25,13 @@ endif
 help: ## this list
 	@echo "make <target>:"
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
-	@echo "Variables: PORT=8080, TORCH=cpu, PYTHON=python3.12, KAFKA_BOOTSTRAP_SERVERS=host:port, CHATMESH_MODEL=..., ARGS=..."
+	@echo "Variables: PORT=8080, TORCH=cpu, LANES=1, PYTHON=python3.12, KAFKA_BOOTSTRAP_SERVERS=host:port, CHATMESH_MODEL=..., ARGS=..."
 
 run: $(ENVIRONMENT) ## start everything on this machine and print the address; Ctrl-C ends it
 	@exec $(BIN)/python -m deploy.local
 
-test: $(ENVIRONMENT) ## every suite: unit, then integration on the embedded broker and on Apache Kafka
-	@$(TIMED) --title "unit" -- $(PYTEST) tests/unit -q $(ARGS)
-	@$(TIMED) --title "integration, embedded broker" -- $(PYTEST) tests --ignore=tests/unit --broker=embedded $(ARGS)
-	@$(TIMED) --title "integration, Apache Kafka" -- $(PYTEST) tests --ignore=tests/unit --broker=kafka --only-broker-tests $(ARGS)
-	@$(TIMED) --report
+test: $(ENVIRONMENT) ## every suite, two side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
+	@$(BIN)/python -m deploy.suites --lanes $(LANES) $(ARGS)
 
 unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, under a minute
 	@$(PYTEST) tests/unit -q -m "not weights" $(ARGS)

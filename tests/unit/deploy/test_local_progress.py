@@ -1,4 +1,4 @@
-"""The runner's pure parts: rows, the two screens, error lines, the suite table."""
+"""The runner's pure parts: rows, the two screens, error lines."""
 
 import io
 
@@ -7,7 +7,6 @@ import pytest
 from deploy.local.logs import ErrorFollower, is_error
 from deploy.local.progress import NO_SIGN_AFTER_S, Row, Sign, State, gateway_row, service_row
 from deploy.local.screen import PlainScreen, TerminalScreen
-from deploy.timed import report
 
 
 def test_a_service_without_a_sign_of_life_points_to_its_log_only_after_a_while() -> None:
@@ -91,7 +90,3 @@ def test_the_follower_reads_whole_lines_once_and_ignores_what_was_there_before(t
         out.write("OR three\n")
     assert follower.new_errors() == ["ERROR three"]
     assert follower.new_errors() == []
-
-
-def test_the_table_of_minutes_has_a_sum() -> None:
-    assert report({"unit": 60.0, "kafka": 90.0}).splitlines()[-1].split() == ["together", "2.5"]
