@@ -104,7 +104,7 @@ class Recorded:
 
     * `appended`: for every terminal in the batch whose response has ended by then and is not deleted, what that brought
       into its conversation, if anything;
-    * `withdrawn`: for every `deleted` in the batch, what items of its response a `deleted` took from their conversation;
+    * `withdrawn`: for every `deleted` in the batch, what items of its response a `deleted` took from a conversation;
     * `forgotten`: for every terminal in the batch, its response if that has ended in a conversation that is deleted, so
       that nothing of it is kept, and if no `deleted` has told that yet.
     """
@@ -215,6 +215,10 @@ class Store(Conversations, Protocol):
     Offsets are Kafka's business: a caller commits its own after `record` returned.
     """
 
+    @property
+    def name(self) -> str:
+        """What logs and errors call it; no secret is in it."""
+
     async def open(self) -> None:
         """Connect, create or migrate the schema."""
 
@@ -234,7 +238,7 @@ class Store(Conversations, Protocol):
         The end of a response that names a conversation of its tenant appends `turn_items` to that (nothing if it
         failed) and releases its lock, all of it seen at once by readers. A terminal that comes again, or after the
         response was deleted, releases what its response holds by then. The first `deleted` erases those items too; it
-        releases nothing, as the end is still to come.
+        releases nothing: that is for the end to do, before it or after.
         """
 
     async def get(self, tenant: str, response_id: str) -> StoredResponse | None:
