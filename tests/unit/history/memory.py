@@ -95,6 +95,8 @@ class _Talk:
 class MemoryStore:
     """One `EventFold` per response, one list per conversation. `failures` are raised first, one per call."""
 
+    name = "memory"
+
     def __init__(self, retention: Retention | None = None, clock_ms: Callable[[], int] = now_ms) -> None:
         self.failures: list[Exception] = []
         self._retention = retention or Retention()

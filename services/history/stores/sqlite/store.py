@@ -39,6 +39,7 @@ class SqliteStore:
         retention: Retention | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
+        self.name = str(path)
         self._path = path
         self._retention = retention or Retention()
         self._clock_ms = clock_ms
