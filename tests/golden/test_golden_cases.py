@@ -56,7 +56,10 @@ OUTCOMES = {"completed", "incomplete", "failed", "cancelled"}
 REFUSALS = {
     "bad_request",
     "body_too_large",
+    "conversation_and_parent",
+    "conversation_impossible",
     "conversation_locked",
+    "conversation_not_found",
     "input_refused",
     "not_served",
     "parent_unknown",

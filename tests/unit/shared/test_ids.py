@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidIdError
-from shared.ids import MAX_PARTITIONS, new_id, new_response_id, parse_response_id, response_id_text
+from shared.ids import MAX_PARTITIONS, is_id, new_id, new_response_id, parse_response_id, response_id_text
 
 
 @given(st.integers(0, MAX_PARTITIONS - 1), st.integers(0, (1 << 48) - 1))
@@ -52,3 +52,12 @@ def test_a_completion_id_leads_back_to_its_response() -> None:
 )
 def test_what_is_no_completion_id_stays_as_it_is(text: str) -> None:
     assert response_id_text(text) == text
+
+
+def test_what_has_the_form_of_an_id_is_one() -> None:
+    for prefix in ("conv", "msg"):
+        assert is_id(prefix, new_id(prefix))
+    digits = new_id("conv").removeprefix("conv_")
+    for text in ("", "conv_", f"msg_{digits}", f"conv-{digits}", f"conv_{digits}0", f"conv_{digits[1:]}", f"Conv_{digits}",
+                 f"conv_{digits}\n", f"conv_{digits[1:]}G", f"xconv_{digits}"):  # fmt: skip
+        assert not is_id("conv", text), text
