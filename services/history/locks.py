@@ -46,50 +46,62 @@ def fate(holder: Holder, told: EventFold, now_ms: int) -> Fate:
 
 
 @dataclass(slots=True)
-class Freeing:
-    """Takes a conversation's lock from `holder` once that is over; every look at the log reads on from the last one."""
+class Told:
+    """What the public log tells of one response; every look reads on from where the last one ended."""
 
     ports: Ports
-    tenant: str
-    conversation_id: str
-    holder: Holder
-    _told: EventFold = field(default_factory=EventFold)
-    _records: list[Recordable] = field(default_factory=list)
+    response_id: str
+    fold: EventFold = field(default_factory=EventFold)
+    records: list[Recordable] = field(default_factory=list)
     _next_offset: int | None = None
 
-    async def frees(self) -> bool:
-        """True once the lock was given back. A log that does not answer tells nothing. Raises StoreUnavailableError."""
-        try:
-            await self._read_on()
-        except LogError:
-            return False
-        found = fate(self.holder, self._told, self.ports.clock_ms())
-        if found is Fate.RUNNING:
-            return False
-        if found is Fate.ENDED:
-            await self._store_its_end()
-        else:
-            log.warning("%s became nothing: %s is given back", self.holder.response_id, self.conversation_id)
-        await self.ports.store.release(self.tenant, self.conversation_id, self.holder.response_id)
-        return True
-
-    async def _read_on(self) -> None:
-        response_id = parse_response_id(self.holder.response_id)
+    async def read_on(self) -> None:
+        """Raises LogError."""
+        response_id = parse_response_id(self.response_id)
         found = await self.ports.log.read(
             EVENTS, response_id.partition, {response_id.text}, since_ms=response_id.created_ms, start=self._next_offset
         )
         self._next_offset = found.next_offset
         for envelope in found.records:
-            self._told.apply(envelope.record)
+            self.fold.apply(envelope.record)
             if isinstance(envelope.record, RECORDABLE):
-                self._records.append(envelope.record)
+                self.records.append(envelope.record)
 
-    async def _store_its_end(self) -> None:
-        """As the recorder will once more: nobody may go on from a conversation without its last turn."""
+
+async def finish(ports: Ports, tenant: str, conversation_id: str, ended: Told) -> None:
+    """Store the end of a response that ran in a conversation, as the recorder will once more, and give its lock back.
+
+    In this order: nobody may go on from a conversation without its last turn. Raises StoreUnavailableError.
+    """
+    try:
+        await ports.store.record(ended.records)
+    except StoreRefusedError as error:
+        log.error("%s cannot be stored, its conversation goes on without it: %s", ended.response_id, error)
+    await ports.store.release(tenant, conversation_id, ended.response_id)
+
+
+class Freeing:
+    """Takes a conversation's lock from `holder` once that is over."""
+
+    def __init__(self, ports: Ports, tenant: str, conversation_id: str, holder: Holder) -> None:
+        self.holder = holder
+        self._ports = ports
+        self._where = (tenant, conversation_id)
+        self._told = Told(ports, holder.response_id)
+
+    async def frees(self) -> bool:
+        """True once the lock was given back. A log that does not answer tells nothing. Raises StoreUnavailableError."""
         try:
-            await self.ports.store.record(self._records)
-        except StoreRefusedError as error:
-            log.error("%s cannot be stored, its conversation goes on without it: %s", self.holder.response_id, error)
+            await self._told.read_on()
+        except LogError:
+            return False
+        found = fate(self.holder, self._told.fold, self._ports.clock_ms())
+        if found is Fate.ENDED:
+            await finish(self._ports, *self._where, self._told)
+        elif found is Fate.LOST:
+            log.warning("%s became nothing: %s is given back", self.holder.response_id, self._where[1])
+            await self._ports.store.release(*self._where, self.holder.response_id)
+        return found is not Fate.RUNNING
 
 
 async def take(

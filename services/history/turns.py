@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import msgspec
 
 from services.history.context import PromptTooLong, Turn, turns_of, with_context
-from services.history.locks import take
+from services.history.locks import Told, finish, take
 from services.history.lookup import Missing, find_chain
 from services.history.ports import Outgoing, Ports
 from services.history.replies import LOCKED, Refusal, not_found, refused
 from services.history.retry import TRANSIENT
 from services.history.stores.port import Holder, NotThere, StoredResponse
 from shared.chat import ChatTemplateError
-from shared.ids import parse_response_id
-from shared.records import TERMINALS, Accepted, ContextRequested, Failed, Requested
-from shared.topics import EVENTS, JOURNAL
+from shared.records import ContextRequested, Failed, Requested
+from shared.topics import JOURNAL
 from shared.turns import turn_messages
 
 log = logging.getLogger(__name__)
@@ -54,12 +53,11 @@ async def _came_through_before(request: Requested, ports: Ports) -> bool:
 
     Looked for behind the lock: of a response that had ended by then, nobody else would give it back.
     """
-    partition = parse_response_id(request.response_id).partition
-    found = await ports.log.read(EVENTS, partition, {request.response_id}, since_ms=request.created_ms)
-    kinds = {type(envelope.record) for envelope in found.records}
-    if request.spec.conversation is not None and kinds.intersection(TERMINALS):
-        await ports.store.release(request.tenant, request.spec.conversation, request.response_id)
-    return Accepted in kinds
+    told = Told(ports, request.response_id)
+    await told.read_on()
+    if request.spec.conversation is not None and told.fold.terminal is not None:
+        await finish(ports, request.tenant, request.spec.conversation, told)
+    return told.fold.accepted is not None
 
 
 async def _outcome(asked: ContextRequested, ports: Ports) -> Requested | Refusal:
