@@ -58,6 +58,8 @@ def test_what_has_the_form_of_an_id_is_one() -> None:
     for prefix in ("conv", "msg"):
         assert is_id(prefix, new_id(prefix))
     digits = new_id("conv").removeprefix("conv_")
-    for text in ("", "conv_", f"msg_{digits}", f"conv-{digits}", f"conv_{digits}0", f"conv_{digits[1:]}", f"Conv_{digits}",
-                 f"conv_{digits}\n", f"conv_{digits[1:]}G", f"xconv_{digits}"):  # fmt: skip
+    cut, far = digits[1:], f"{digits}0"
+    for text in ("", "conv_", f"msg_{digits}", f"conv-{digits}", f"conv_{far}", f"conv_{cut}", f"Conv_{digits}"):
+        assert not is_id("conv", text), text
+    for text in (f"conv_{digits}\n", f"conv_{cut}G", f"conv_{cut}\u0661", f"xconv_{digits}"):
         assert not is_id("conv", text), text
