@@ -3,6 +3,7 @@
 compare   latency and throughput against its own engine and against `transformers serve`
 cpu       CPU time per token of worker, owner and gateway at full rate, each beside a bare aiokafka loop
 idle      memory of open streams in which nothing happens
+history   contexts, recording and pages by store, and what others feel of a store that is stopped
 """
 
 import argparse
@@ -18,8 +19,11 @@ from typing import Any
 from deploy.brokers import Broker
 from deploy.brokers.port import BrokerError
 from deploy.brokers.select import KAFKA, SUITES, broker_for_suite
+from deploy.stores.select import SUITES as STORES
 from shared.errors import ChatmeshError
 from tests.bench.compare import compare
+from tests.bench.history.places import default_places
+from tests.bench.history.stage import history
 from tests.bench.idle import idle_streams, idle_table
 from tests.bench.load import BenchError
 from tests.bench.systems import ROOT
@@ -58,6 +62,13 @@ def _arguments() -> argparse.Namespace:
     group = parser.add_argument_group("idle")
     group.add_argument("--idle-streams", type=int, default=10_000)
     group.add_argument("--protocols", nargs="+", choices=("sse", "websocket"), default=["sse", "websocket"])
+    group = parser.add_argument_group("history")
+    group.add_argument("--stores", nargs="+", choices=STORES, default=default_places(), help="MONGODB_URL adds its own")
+    group.add_argument("--dialogues", type=int, default=20, help="chats whose next context is timed")
+    group.add_argument("--turns", type=int, default=50, help="turns of each")
+    group.add_argument("--responses", type=int, default=2000, help="responses that are recorded")
+    group.add_argument("--items", type=int, default=100_000, help="items of the conversation that is paged through")
+    group.add_argument("--requests", type=int, default=120, help="answers with the store, and as many without it")
     return parser.parse_args()
 
 
@@ -84,7 +95,7 @@ def idle(arguments: argparse.Namespace, broker: Broker) -> tuple[str, dict[str, 
     return idle_table(found), {"broker": broker.name, "idle": [asdict(each) for each in found]}
 
 
-STAGES: dict[str, Stage] = {"compare": compare, "cpu": cpu, "idle": idle}
+STAGES: dict[str, Stage] = {"compare": compare, "cpu": cpu, "idle": idle, "history": history}
 
 
 def main() -> int:
