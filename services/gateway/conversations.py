@@ -97,7 +97,12 @@ class Conversations:
         return await self._attempted(attempt, ConversationFound, query)
 
     async def erase(self, caller: Caller, conversation_id: str) -> None:
-        """Forget it, its items and the responses that ran in it."""
+        """Forget it, its items and the responses that ran in it.
+
+        Looked for first: history answers the same however often it is asked to forget, and a client is to be told that
+        it has been there before.
+        """
+        await self.get(caller, conversation_id)
         await self._asked(ConversationErased, self._query(EraseConversation, caller, conversation_id))
 
     async def add_items(
@@ -126,7 +131,8 @@ class Conversations:
         return found
 
     async def erase_item(self, caller: Caller, conversation_id: str, item_id: str) -> ConversationFound:
-        """Forget one item, and the response that brought it."""
+        """Forget one item, and the response that brought it; looked for first, as in `erase`."""
+        await self.item(caller, conversation_id, item_id)
         query = self._query(EraseItem, caller, conversation_id, item_id=_parsed(item_id))
         return await self._asked(ConversationFound, query)
 

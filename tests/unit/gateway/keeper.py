@@ -1,4 +1,7 @@
-"""What history does with conversations, in a dictionary: `Mesh(on_query=Keeper())`."""
+"""What history does with conversations, in a dictionary: `Mesh(on_query=Keeper())`.
+
+Like history it forgets again what it forgot before, with the same answer.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +33,7 @@ class Kept:
     created_ms: int
     metadata: dict[str, str]
     items: dict[str, Item]
+    erased: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Keeper:
     """Answers at once. `silent`: so many questions are heeded and not answered. `locked`: a response runs in all."""
 
     kept: dict[str, Kept] = field(default_factory=dict)
+    erased: dict[str, str] = field(default_factory=dict)
     silent: int = 0
     locked: bool = False
 
@@ -54,6 +59,8 @@ class Keeper:
         return self._found(query)
 
     def _heed(self, query: ConversationQuery) -> Any:
+        if isinstance(query, EraseConversation) and self.erased.get(query.conversation_id) == query.tenant:
+            return ConversationErased(gateway="gateway-1", correlation_id=query.correlation_id)
         kept = self.kept.get(query.conversation_id)
         if kept is None or kept.tenant != query.tenant:
             return _rejected(query, 404, "conversation_not_found")
@@ -64,7 +71,7 @@ class Keeper:
                 kept.metadata = query.metadata
                 return self._found(query)
             case EraseConversation():
-                del self.kept[query.conversation_id]
+                self.erased[query.conversation_id] = self.kept.pop(query.conversation_id).tenant
                 return ConversationErased(gateway="gateway-1", correlation_id=query.correlation_id)
             case AddItems() if self.locked:
                 return _rejected(query, 400, "conversation_locked", "conversation")
@@ -73,12 +80,15 @@ class Keeper:
                 return _items(query, query.items)
             case ListItems():
                 return self._page(query, kept)
+            case EraseItem() if query.item_id in kept.erased:
+                return self._found(query)
             case GetItem() | EraseItem() if query.item_id not in kept.items:
                 return _rejected(query, 404, "item_not_found")
             case GetItem():
                 return _items(query, [kept.items[query.item_id]])
             case EraseItem():
                 del kept.items[query.item_id]
+                kept.erased.add(query.item_id)
                 return self._found(query)
         raise AssertionError(query)
 

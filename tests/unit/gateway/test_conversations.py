@@ -64,8 +64,9 @@ async def test_a_conversation_from_its_begin_to_its_end(client: AsyncOpenAI) -> 
     assert (await client.conversations.update(created.id, metadata=None)).metadata == {}
     deleted = await client.conversations.delete(created.id)
     assert deleted.to_dict() == {"id": created.id, "object": "conversation.deleted", "deleted": True}
-    with pytest.raises(openai.NotFoundError):
-        await client.conversations.retrieve(created.id)
+    for gone in (client.conversations.retrieve(created.id), client.conversations.delete(created.id)):
+        with pytest.raises(openai.NotFoundError):
+            await gone
 
 
 async def test_it_begins_with_items_under_names_of_their_own(client: AsyncOpenAI) -> None:
@@ -94,9 +95,10 @@ async def test_items_are_added_read_and_deleted(client: AsyncOpenAI) -> None:
     left = await client.conversations.items.delete(added.data[0].id or "", conversation_id=conversation.id)
     assert left == conversation
     assert await all_items(client, conversation.id) == added.data[:0:-1]
-    with pytest.raises(openai.NotFoundError) as caught:
-        await client.conversations.items.retrieve(added.data[0].id or "", conversation_id=conversation.id)
-    assert (caught.value.code, caught.value.param) == ("item_not_found", "item_id")
+    for use in (client.conversations.items.retrieve, client.conversations.items.delete):
+        with pytest.raises(openai.NotFoundError) as caught:
+            await use(added.data[0].id or "", conversation_id=conversation.id)
+        assert (caught.value.code, caught.value.param) == ("item_not_found", "item_id")
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
