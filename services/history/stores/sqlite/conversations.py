@@ -64,19 +64,19 @@ _BEFORE_ALL = {"asc": -1, "desc": (1 << 63) - 1}
 _ITEM = "SELECT item FROM items WHERE conversation = :conversation AND id = :id"
 _OF_RESPONSE = """
     FROM items WHERE response = :response
-    AND conversation IN (SELECT id FROM conversations WHERE tenant = :tenant)
+    AND EXISTS (SELECT 1 FROM conversations WHERE id = items.conversation AND tenant = :tenant)
 """
-_BURY = "INSERT INTO erased_items (conversation, id, response, withdrawn, expires_at)"
+_TOMBSTONE = "erased_items (conversation, id, response, withdrawn, expires_at)"
 _WITHDRAW = (
-    f"{_BURY} SELECT conversation, id, response, 1, :expires_at {_OF_RESPONSE} ORDER BY place",
+    f"INSERT INTO {_TOMBSTONE} SELECT conversation, id, response, 1, :expires_at {_OF_RESPONSE} ORDER BY place",
     f"DELETE {_OF_RESPONSE}",
 )
 _WITHDRAWN = """
     SELECT conversation, id FROM erased_items WHERE response = :response AND withdrawn
-    AND conversation IN (SELECT id FROM conversations WHERE tenant = :tenant) ORDER BY rowid
+    AND EXISTS (SELECT 1 FROM conversations WHERE id = erased_items.conversation AND tenant = :tenant) ORDER BY rowid
 """
 _ERASE_ITEM = (
-    f"{_BURY} SELECT conversation, id, response, 0, :expires_at FROM items"
+    f"INSERT INTO {_TOMBSTONE} SELECT conversation, id, response, 0, :expires_at FROM items"
     " WHERE conversation = :conversation AND id = :id",
     "DELETE FROM items WHERE conversation = :conversation AND id = :id",
 )
