@@ -1,7 +1,8 @@
 """Questions about conversations: `history.queries` in, `gateway.replies` out, and what changed on the way.
 
 Whatever a question changes is told on `conversations.events` once the store has it, and before its answer. A question
-that is delivered twice does and tells the same again.
+that is delivered twice does and tells the same again. Who asks for items finds those of every response whose end is
+public: where the recorder is behind, it is stored first.
 """
 
 from services.history.locks import freed
@@ -101,6 +102,7 @@ async def add_items(query: AddItems, ports: Ports) -> list[Outgoing]:
 
 async def list_items(query: ListItems, ports: Ports) -> list[Outgoing]:
     """Answer with a page of its items: fewer than were asked for, if more would not fit into a record."""
+    await freed(ports, *_where(query))
     page = await ports.store.items(
         *_where(query),
         limit=query.limit,
@@ -115,12 +117,14 @@ async def list_items(query: ListItems, ports: Ports) -> list[Outgoing]:
 
 async def get_item(query: GetItem, ports: Ports) -> list[Outgoing]:
     """Answer with one item."""
+    await freed(ports, *_where(query))
     found = await ports.store.item(*_where(query), query.item_id)
     return _not_there(query, found, query.item_id) if isinstance(found, NotThere) else [_items(query, [found])]
 
 
 async def erase_item(query: EraseItem, ports: Ports) -> list[Outgoing]:
     """Forget one item, and the response that brought it; the answer is the conversation."""
+    await freed(ports, *_where(query))
     brought_by = await ports.store.erase_item(*_where(query), query.item_id)
     if isinstance(brought_by, NotThere):
         return _not_there(query, brought_by, query.item_id)
