@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from services.history.recorder import Recorder
+from services.history.stores.port import Conversation, Holder, ItemPage
 from shared.records import Screening
+from shared.turns import turn_items
 from tests.unit.history.fakes import (
     TENANT,
     MemoryLog,
@@ -69,3 +71,20 @@ async def test_a_beginning_that_the_log_forgot_is_said(caplog: pytest.LogCapture
         recorder = await record(memory, log, completed(response_id))
     assert "an end without its beginning cannot be stored" in caplog.text
     assert recorder.recorded == 0
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_an_end_in_a_conversation_is_brought_in_from_the_log_and_told(store: bool) -> None:
+    """Also of a response that is not to be stored: what it said belongs to the conversation."""
+    memory, log, outbox, response_id = MemoryStore(), MemoryLog(), MemoryOutbox(), an_id()
+    await memory.create_conversation(Conversation("conv_1", TENANT, 1), [])
+    await memory.lock(TENANT, "conv_1", Holder(response_id, 1))
+    first, last = turn(response_id, "q", "answer", conversation="conv_1", store=store)
+    log.records = {response_id: [first, delta(response_id), last]}
+    await Recorder(memory, log, outbox).take([raw(last, 7)], Offsets())
+    page = await memory.items(TENANT, "conv_1", limit=10, order="asc")
+    assert isinstance(page, ItemPage)
+    assert page.items == turn_items(first, last)
+    assert [sent.record.uid for sent in outbox.sent] == [f"conv_1/items_added/{response_id}"]
+    conversation = await memory.conversation(TENANT, "conv_1")
+    assert conversation is not None and conversation.holder is None

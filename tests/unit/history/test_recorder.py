@@ -1,8 +1,10 @@
 """The recorder: batches into the store, commits behind it, nothing skipped, nothing blocked."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -10,11 +12,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from services.history import recorder as module
 from services.history import retry
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from services.history.ports import Outgoing
 from services.history.recorder import Recorder
-from services.history.stores.port import Recordable
+from services.history.stores.port import Conversation, Recordable, Recorded
 from shared.errors import AppendError, LogError
+from shared.records import ConversationUpdated, Delete, Deleted
 from shared.records.codec import encode_headers
-from shared.telemetry import names
+from shared.telemetry import inject, names
+from shared.topics import CONVERSATIONS, JOURNAL
+from shared.turns import turn_items
 from tests.unit.history.fakes import (
     TENANT,
     MemoryLog,
@@ -84,7 +90,7 @@ async def test_an_absent_store_and_an_absent_broker_are_waited_for() -> None:
 
 async def test_a_record_that_the_store_refuses_goes_aside_and_takes_no_other_with_it() -> None:
     class Picky(MemoryStore):
-        async def record(self, records: Sequence[Recordable]) -> frozenset[str]:
+        async def record(self, records: Sequence[Recordable]) -> Recorded:
             if any(record.response_id == poison for record in records):
                 raise StoreRefusedError("too large")
             return await super().record(records)
@@ -112,8 +118,8 @@ async def test_one_span_per_stored_response_in_the_trace_of_its_terminal(monkeyp
     monkeypatch.setattr(module, "tracer", provider.get_tracer("test"))
     response_id, other = an_id(), an_id()
     first, last = turn(response_id, "q", "a")
-    recorder, trace = Recorder(MemoryStore(), MemoryLog(), MemoryOutbox()), {"traceparent": TRACEPARENT}
-    batch = [raw(first, 0, trace=trace), raw(last, 1, trace=trace), raw(completed(other), 2, trace=trace)]
+    recorder, headers = Recorder(MemoryStore(), MemoryLog(), MemoryOutbox()), {"traceparent": TRACEPARENT}
+    batch = [raw(first, 0, trace=headers), raw(last, 1, trace=headers), raw(completed(other), 2, trace=headers)]
     for _ in range(2):
         await recorder.take(batch, Offsets())
     (span,) = exporter.get_finished_spans()
@@ -123,3 +129,96 @@ async def test_one_span_per_stored_response_in_the_trace_of_its_terminal(monkeyp
     assert f"{span.parent.span_id:016x}" == TRACEPARENT.split("-")[2]
     assert span.attributes is not None
     assert span.attributes[names.RESPONSE_ID] == response_id
+
+
+# -- what others are told ----------------------------------------------------------------------------------------------
+
+CONVERSATION = "conv_1"
+
+
+async def conversing() -> MemoryStore:
+    memory = MemoryStore()
+    await memory.create_conversation(Conversation(CONVERSATION, TENANT, 1), [])
+    return memory
+
+
+def in_conversation(response_id: str, **changes: Any) -> list[Any]:
+    return turn(response_id, "q", "a", conversation=CONVERSATION, **changes)
+
+
+def records(outbox: MemoryOutbox) -> list[Any]:
+    return [sent.record for sent in outbox.sent]
+
+
+@pytest.mark.parametrize("store", [True, False])
+async def test_what_came_into_a_conversation_is_told_before_the_commit_and_again_after_a_fault(store: bool) -> None:
+    class Strict(Offsets):
+        async def commit(self, partition: int, next_offset: int) -> bool:
+            assert outbox.sent, "a crash now would leave it untold"
+            return await super().commit(partition, next_offset)
+
+    memory, response_id = await conversing(), an_id()
+    outbox = MemoryOutbox(failures=[AppendError("away")] * 3)
+    first, last = in_conversation(response_id, store=store)
+    batch = [raw(first, 0), raw(last, 1)]
+    item_ids = [item.id for item in turn_items(first, last)]
+    told = ConversationUpdated(
+        conversation_id=CONVERSATION,
+        tenant=TENANT,
+        change="items_added",
+        operation=response_id,
+        item_ids=item_ids,
+    )
+    for times in (1, 2):
+        offsets = Strict()
+        await Recorder(memory, MemoryLog(), outbox).take(batch, offsets)
+        assert records(outbox) == [told] * times
+        assert offsets.committed == {3: 2}
+    assert all(sent.topic is CONVERSATIONS for sent in outbox.sent)
+
+
+async def test_what_ends_in_no_conversation_is_told_to_nobody() -> None:
+    outbox = MemoryOutbox()
+    batch = [raw(record, n) for n, record in enumerate(turn(an_id(), "q", "a"))]
+    await Recorder(await conversing(), MemoryLog(), outbox).take(batch, Offsets())
+    assert outbox.sent == []
+
+
+async def test_items_that_go_with_a_deleted_response_are_told() -> None:
+    memory, outbox, response_id = await conversing(), MemoryOutbox(), an_id()
+    told = [*in_conversation(response_id), Deleted(response_id=response_id, tenant=TENANT)]
+    await Recorder(memory, MemoryLog(), outbox).take([raw(record, n) for n, record in enumerate(told)], Offsets())
+    gone = [record for record in records(outbox) if record.change == "item_deleted"]
+    assert [(each.operation, each.item_ids) for each in gone] == [
+        (response_id, [item.id for item in turn_items(told[0], told[1])])
+    ]
+
+
+async def test_a_response_that_ends_in_a_deleted_conversation_is_deleted_in_public() -> None:
+    memory, outbox, response_id = await conversing(), MemoryOutbox(), an_id()
+    first, last = in_conversation(response_id)
+    recorder = Recorder(memory, MemoryLog(), outbox)
+    await recorder.take([raw(first, 0)], Offsets())
+    await memory.erase_conversation(TENANT, CONVERSATION)
+    await recorder.take([raw(last, 1)], Offsets())
+    assert [(sent.topic, sent.record) for sent in outbox.sent] == [
+        (JOURNAL, Delete(response_id=response_id, tenant=TENANT))
+    ]
+    assert await memory.get(TENANT, response_id) is None
+
+
+async def test_what_is_told_belongs_to_the_trace_of_its_response() -> None:
+    seen: list[str] = []
+
+    class Traced(MemoryOutbox):
+        async def send(self, outgoing: Outgoing) -> None:
+            seen.append(inject().get("traceparent", ""))
+            await super().send(outgoing)
+
+    response_id = an_id()
+    batch = [
+        raw(record, n, trace={"traceparent": TRACEPARENT}) for n, record in enumerate(in_conversation(response_id))
+    ]
+    await Recorder(await conversing(), MemoryLog(), Traced()).take(batch, Offsets())
+    assert [each.split("-")[1] for each in seen] == [TRACEPARENT.split("-")[1]]
+    assert not trace.get_current_span().get_span_context().is_valid

@@ -76,6 +76,18 @@ async def test_what_only_the_gateway_knows_follows_what_history_tells(memory: Me
     assert refused.record.code == "previous_response_not_found"
 
 
+async def test_all_turns_of_a_chain_prefer_the_same_worker(memory: MemoryStore, log: MemoryLog) -> None:
+    """By the id of its first response, as far as anybody knows it."""
+    first, second, third = an_id(), an_id(), an_id()
+    await memory.record([*turn(first, "one", "1"), *turn(second, "two", "2", first)])
+    log.records = {third: turn(third, "three", "3", second)}
+    for parent in (first, second, third):
+        made = await ask(memory, log, parent)
+        assert (made.chain, made.affinity_key) == (first, first)
+    chosen = await ask(memory, log, second, prompt_cache_key="mine")
+    assert chosen.affinity_key == "mine"
+
+
 async def test_turns_that_the_recorder_has_not_stored_come_from_the_log(memory: MemoryStore, log: MemoryLog) -> None:
     first, second, third = an_id(), an_id(), an_id()
     log.records = {first: turn(first, "one", "1"), third: turn(third, "three", "3", second)}
