@@ -12,7 +12,7 @@ from openai.types.conversations import Conversation, ConversationItem
 from services.gateway.api import replies
 from services.gateway.ledger import Limits, RateLimits
 from shared.ids import now_ms
-from shared.records import AddItems, CreateConversation, Item, UpdateConversation
+from shared.records import AddItems, CreateConversation, UpdateConversation
 from tests.unit.gateway.harness import Mesh, gateway
 from tests.unit.gateway.keeper import Keeper
 
@@ -101,14 +101,14 @@ async def test_items_are_added_read_and_deleted(client: AsyncOpenAI) -> None:
         assert (caught.value.code, caught.value.param) == ("item_not_found", "item_id")
 
 
-@pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_the_sdk_turns_the_pages(client: AsyncOpenAI, order: Any) -> None:
+async def test_the_sdk_turns_the_pages(client: AsyncOpenAI) -> None:
     conversation = await client.conversations.create()
     for start in range(0, 45, 15):
         batch: Any = [{"role": "user", "content": str(number)} for number in range(start, start + 15)]
         await client.conversations.items.create(conversation.id, items=batch)
-    said = [item.content[0].text for item in await all_items(client, conversation.id, order=order, limit=7)]
-    assert said == [str(number) for number in range(45)][:: 1 if order == "asc" else -1]
+    for order, step in (("asc", 1), ("desc", -1)):
+        said = [item.content[0].text for item in await all_items(client, conversation.id, order=order, limit=7)]
+        assert said == [str(number) for number in range(45)][::step]
     first = await client.conversations.items.list(conversation.id)
     assert (len(first.data), first.has_more, first.data[0].content[0].text) == (20, True, "44")  # type: ignore[union-attr]
 
@@ -132,88 +132,46 @@ async def test_include_is_taken_where_it_is_harmless(client: AsyncOpenAI) -> Non
 
 # -- what is wrong ---------------------------------------------------------------------------------------------------
 
-MANY: Any = [{"role": "user", "content": "x"}] * 21
-WRONG: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"items": MANY}, "above_max_length", "items", "21 entries, at most 20"),
-    ({"items": "Hi"}, "invalid_type", "items", "expected an array"),
-    ({"items": ["Hi"]}, "invalid_type", "items[0]", "expected an object"),
-    ({"items": [{"role": "user", "content": 5}]}, "invalid_type", "items[0].content", "a string or an array"),
-    ({"items": [{"role": "tool", "content": "x"}]}, "invalid_value", "items[0].role", "'tool'"),
-    ({"items": [{"type": "function_call"}]}, "unsupported_value", "items[0].type", "call no tools"),
-    ({"items": [{"type": "reasoning"}]}, "unsupported_value", "items[0].type", "do not reason"),
-    (
-        {"items": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}]},
-        "unsupported_value",
-        "items[0].content[0].type",
-        "text only",
-    ),
-    (
-        {"items": [{"role": "user", "content": [{"type": "output_text", "text": "x"}]}]},
-        "invalid_value",
-        "items[0].content[0].type",
-        "for the role 'assistant'",
-    ),
-    ({"items": [SENT_BACK, SENT_BACK]}, "invalid_value", "items[1].id", "Duplicate"),
-    ({"items": [{"role": "user", "content": "x", "mood": "good"}]}, "unknown_parameter", "items[0].mood", "Unknown"),
-]
-METADATA: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"metadata": {str(n): "" for n in range(17)}}, "above_max_length", "metadata", "17 entries, at most 16"),
-    ({"metadata": {"k" * 65: ""}}, "above_max_length", "metadata.", "65 characters, at most 64"),
-    ({"metadata": {"k": "v" * 513}}, "above_max_length", "metadata.k", "513 characters, at most 512"),
-    ({"metadata": {"k": 1}}, "invalid_type", "metadata.k", "expected a string"),
-    ({"metadata": []}, "invalid_type", "metadata", "expected an object"),
-    ({"metadata": {}, "nonsense": 1}, "unknown_parameter", "nonsense", "Unknown"),
-]
-CASES = [
-    *((path, *wrong) for path in ("/conversations", "/conversations/{}/items") for wrong in WRONG),
-    *((path, *wrong) for path in ("/conversations", "/conversations/{}") for wrong in METADATA),
-    ("/conversations/{}", {}, "missing_required_parameter", "metadata", "Missing"),
-    ("/conversations/{}/items", {}, "missing_required_parameter", "items", "Missing"),
-    ("/conversations/{}/items", {"items": []}, "below_min_length", "items", "0 entries, expected at least 1"),
-    ("/conversations/{}/items", {"items": None}, "invalid_type", "items", "expected an array"),
-]
 
-
-@pytest.mark.parametrize(("path", "body", "code", "param", "words"), CASES, ids=lambda value: str(value)[:40])
-async def test_what_is_wrong_is_named(
-    mesh: Mesh, client: AsyncOpenAI, path: str, body: Any, code: str, param: str, words: str
-) -> None:
+async def test_nothing_that_is_wrong_is_asked_of_anybody(mesh: Mesh, client: AsyncOpenAI) -> None:
     conversation = await client.conversations.create()
     asked = len(mesh.writer.appended)
-    with pytest.raises(openai.BadRequestError) as caught:
-        await client.post(path.format(conversation.id), body=body, cast_to=object)
-    assert (caught.value.code, str(caught.value.param).startswith(param)) == (code, True)
-    assert words in caught.value.message
-    assert len(mesh.writer.appended) == asked, "nothing that is wrong is asked of anybody"
+    for path, body, param in (
+        ("/conversations", {"items": ITEMS * 7}, "items"),
+        (f"/conversations/{conversation.id}", {"metadata": {"k": 1}}, "metadata.k"),
+        (f"/conversations/{conversation.id}/items", {"items": []}, "items"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.post(path, body=body, cast_to=object)
+        assert caught.value.param == param
+    assert len(mesh.writer.appended) == asked
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "after=msg_1", f"after={NO_ITEM}"])
-async def test_what_is_no_page_is_named(client: AsyncOpenAI, query: str) -> None:
+async def test_what_is_no_page_is_named(client: AsyncOpenAI) -> None:
     conversation = await client.conversations.create()
-    with pytest.raises(openai.BadRequestError) as caught:
-        await client.get(f"/conversations/{conversation.id}/items?{query}", cast_to=object)
-    assert caught.value.param == query.partition("=")[0]
+    for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=msg_1", f"after={NO_ITEM}", "after=%00"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.get(f"/conversations/{conversation.id}/items?{query}", cast_to=object)
+        assert caught.value.param == query.partition("=")[0]
 
 
-@pytest.mark.parametrize(
-    ("raw", "status"),
-    [
-        (b"[" * 100_000, 400),
-        (b'{"items":' + b'[{"role":' * 5000, 400),
-        (b'{"metadata":{"k":"\xff\xfe"}}', 400),
-        (b'{"metadata":{"k":"\\ud800"}}', 400),
-        (b'{"metadata":{"k":"\\u0000"}}', 400),
-        (b"", 400),
-        (b'{"items":[{"role":"user","content":"' + b"x" * 3000 + b'"}]}', 413),
-    ],
-)
-async def test_bodies_that_are_none_are_refused(raw: bytes, status: int) -> None:
+async def test_bodies_that_are_none_are_refused() -> None:
+    raws = (
+        b"[" * 1900,
+        b'{"items":' + b'[{"role":' * 200,
+        b'{"metadata":{"k":"\xff\xfe"}}',
+        b'{"metadata":{"k":"\\ud800"}}',
+        b'{"metadata":{"k":"\\u0000"}}',
+        b"",
+        b'{"items":[{"role":"user","content":"' + b"x" * 3000 + b'"}]}',
+    )
     async with gateway(Mesh(on_query=Keeper()), keys=True, body_limit_bytes=2000) as mesh, httpx.AsyncClient() as http:
         for path in ("", f"/{UNKNOWN}", f"/{UNKNOWN}/items"):
-            headers = {"authorization": "Bearer sk-a"}
-            answer = await http.post(f"{mesh.url}/conversations{path}", content=raw, headers=headers)
-            assert answer.status_code == (413 if len(raw) > 2000 else status), answer.text
-            assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+            for raw in raws:
+                headers = {"authorization": "Bearer sk-a"}
+                answer = await http.post(f"{mesh.url}/conversations{path}", content=raw, headers=headers)
+                assert answer.status_code == (413 if len(raw) > 2000 else 400), answer.text
+                assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
 
 
 # -- whose it is -----------------------------------------------------------------------------------------------------
@@ -230,22 +188,22 @@ EVERY_CALL: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body"), EVERY_CALL)
-async def test_foreign_deleted_and_impossible_ids_are_alike(mesh: Mesh, method: str, path: str, body: Any) -> None:
+async def test_foreign_deleted_and_impossible_ids_are_alike(mesh: Mesh) -> None:
     async with mesh.client() as mine, mesh.client("sk-b") as theirs:
         foreign = (await theirs.conversations.create(metadata={"owner": "beta"})).id
         deleted = (await mine.conversations.create()).id
         await mine.conversations.delete(deleted)
         for name in (foreign, deleted, UNKNOWN, "conv_1", "conv_%00", "resp_1", "conv_" + "a" * 400):
-            with pytest.raises(openai.NotFoundError) as caught:
-                await mine.request(object, _options(method, f"/conversations/{name}{path}", body))
-            shown = name.replace("%00", "\0")[:80]
-            assert caught.value.body == {
-                "message": f"Conversation with id '{shown}' not found.",
-                "type": "invalid_request_error",
-                "param": "conversation_id",
-                "code": "conversation_not_found",
-            }
+            for method, path, body in EVERY_CALL:
+                with pytest.raises(openai.NotFoundError) as caught:
+                    await mine.request(object, _options(method, f"/conversations/{name}{path}", body))
+                shown = name.replace("%00", "\0")[:80]
+                assert caught.value.body == {
+                    "message": f"Conversation with id '{shown}' not found.",
+                    "type": "invalid_request_error",
+                    "param": "conversation_id",
+                    "code": "conversation_not_found",
+                }
         assert (await theirs.conversations.retrieve(foreign)).metadata == {"owner": "beta"}
         assert await all_items(theirs, foreign) == []
 
@@ -363,13 +321,3 @@ async def test_what_writes_counts_as_a_request_and_says_so() -> None:
             await client.conversations.items.create(conversation.id, items=ITEMS)
         assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
         assert await all_items(client, conversation.id) == []
-
-
-def test_records_hold_what_a_client_sent() -> None:
-    from services.gateway.api.conversation_schema import items_of, parse_items
-
-    first, second = items_of(
-        parse_items({"items": [*ITEMS[1:2], {"role": "user", "content": "x", "status": "in_progress"}]}).items
-    )
-    assert first == Item(id=first.id, role="user", parts=["Why", "?"])
-    assert (second.parts, second.status) == (["x"], "completed")
