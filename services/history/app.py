@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from services.history.control import ControlPlane
+from services.history.expiry import Sweep
 from services.history.outbox import LogOutbox
 from services.history.ports import Ports
 from services.history.recorder import GROUP, Recorder
@@ -27,7 +28,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
     """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
     share_arenas()
     service_id = settings.service_id or new_id("history")
-    store = store or SqliteStore(settings.sqlite_file)
+    store = store or store_of(settings)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(Service.HISTORY, service_id))
         await wait_for_broker(settings, settings.start_timeout_s)
@@ -53,7 +54,17 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         recorder = Recorder(store, replayer, outbox)
         life.spawn("recorder", events.each(lambda batch: recorder.take(batch, events)))
         life.spawn("control plane", control.watch())
+        life.spawn("expiry", Sweep(store, now_ms).run())
         heart.update(state="ready", detail="", model=counter.model_id, revision=counter.revision)
-        log.info("ready: answers from %s", settings.sqlite_file)
+        log.info("ready: answers from %s", store.name)
         await life.until_end()
         heart.update(state="draining")
+
+
+def store_of(settings: HistorySettings) -> Store:
+    """The store that the settings name, not open."""
+    if not settings.mongodb_url.get_secret_value():
+        return SqliteStore(settings.sqlite_file, retention=settings.retention)
+    from services.history.stores.mongo import MongoStore  # its drivers take a while to import
+
+    return MongoStore(settings.mongodb_url.get_secret_value(), settings.retention)

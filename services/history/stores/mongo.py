@@ -148,11 +148,15 @@ class MongoStore:
         self._connect = connect
         self._client: Client | None = None
 
+    def connect(self) -> None:
+        """Make the client, unless there is one; it connects as it is used."""
+        if self._client is None:
+            self._client = self._connect(self._url)
+
     @_translated
     async def open(self) -> None:
         """Connect; create or migrate the schema. Raises StoreError for a wrong URL, wrong rights, a later schema."""
-        if self._client is None:
-            self._client = self._connect(self._url)
+        self.connect()
         found = await self._collection("schema_migrations").find({}).sort("_id", -1).limit(1).to_list(1)
         version = found[0]["_id"] if found else 0
         if version > len(MIGRATIONS):
