@@ -225,11 +225,13 @@ async def test_a_lock_that_was_taken_after_the_end_is_given_back_when_the_end_co
 
 async def test_an_end_gives_back_no_lock_of_others(store: Store) -> None:
     conversation_id, other_id = await begin(store), await begin(store)
-    await store.lock(TENANT, other_id, holder("resp_other"))
-    await store.lock(TENANT, conversation_id, holder("resp_another"))
+    one, two = an_id(), an_id()
+    await store.lock(TENANT, other_id, holder(one))
+    await store.lock(TENANT, conversation_id, holder(two))
     await tell_all(store, an_id(), conversation_id)
-    assert await holder_of(store, other_id) == "resp_other"
-    assert await holder_of(store, conversation_id) == "resp_another"
+    await tell_all(store, one, conversation_id, tenant=OTHER)
+    assert await holder_of(store, other_id) == one
+    assert await holder_of(store, conversation_id) == two
 
 
 # Deleting a response
@@ -273,6 +275,15 @@ async def test_a_deletion_before_the_end_leaves_the_lock_to_the_end(store: Store
     assert await store.record([accepted(response_id, conversation=conversation_id), deleted(response_id)]) == NOTHING
     assert await holder_of(store, conversation_id) == response_id
     assert await store.record([completed(response_id)]) == NOTHING
+    assert await holder_of(store, conversation_id) is None
+    assert await items_of(store, conversation_id) == []
+
+
+async def test_the_end_of_a_response_that_was_deleted_before_it_began_gives_the_lock_back(store: Store) -> None:
+    conversation_id, response_id = await begin(store), an_id()
+    await store.lock(TENANT, conversation_id, holder(response_id))
+    await store.record([deleted(response_id)])
+    assert await tell_all(store, response_id, conversation_id) == NOTHING
     assert await holder_of(store, conversation_id) is None
     assert await items_of(store, conversation_id) == []
 
@@ -327,6 +338,16 @@ async def test_a_deleted_conversation_takes_its_responses_with_it(store: Store) 
     assert [await store.get(TENANT, response_id) for response_id in ids] == [None, None]
     assert await store.chain(TENANT, ids[0], 5) == []
     assert await store.get(TENANT, alone) is not None
+
+
+async def test_a_conversation_takes_no_response_of_somebody_else_with_it(store: Store) -> None:
+    conversation_id, foreign = await begin(store), [an_id(), an_id()]
+    for response_id in foreign:
+        await tell_all(store, response_id, conversation_id, tenant=OTHER)
+    assert await store.erase_conversation(TENANT, conversation_id) == []
+    again = await tell_all(store, foreign[0], conversation_id, tenant=OTHER)
+    assert again == NOTHING
+    assert [await store.get(OTHER, response_id) is not None for response_id in foreign] == [True, True]
 
 
 async def test_what_was_deleted_before_its_conversation_is_named_once_more(store: Store) -> None:

@@ -7,14 +7,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from services.history.stores.port import Conversation, ItemPage
 from services.history.stores.sqlite import MIGRATIONS, SqliteStore, switch_to_wal
-from tests.unit.history.fakes import TENANT, accepted, an_id, completed, turn
+from shared.records import Deleted, Item
+from tests.unit.history.fakes import NOW_MS, TENANT, accepted, an_id, completed, turn
 
 _WRITER = """
 import asyncio, pathlib, sys
@@ -32,19 +35,39 @@ async def main():
 asyncio.run(main())
 """
 
+_SPEAKER = """
+import asyncio, pathlib, sys
+from services.history.stores.port import Conversation, Holder
+from services.history.stores.sqlite import SqliteStore
+from tests.unit.history.fakes import FAR_MS, NOW_MS, TENANT, an_id, turn
 
-def _write_until_killed(file: Path) -> list[list[str]]:
-    """The ids of the batches that the writer saw acknowledged."""
-    with subprocess.Popen([sys.executable, "-c", _WRITER, str(file)], stdout=subprocess.PIPE, text=True) as writer:
+async def main():
+    store = SqliteStore(pathlib.Path(sys.argv[1]))
+    await store.open()
+    await store.create_conversation(Conversation("conv_a", TENANT, NOW_MS), [])
+    while True:
+        response_id = an_id()
+        await store.lock(TENANT, "conv_a", Holder(response_id, FAR_MS))
+        print("locked", response_id, flush=True)
+        await store.record(turn(response_id, "q " + response_id, "a" * 2000, conversation="conv_a"))
+        print("ended", response_id, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def _write_until_killed(program: str, file: Path) -> list[list[str]]:
+    """What the program said that it did, word by word."""
+    with subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        pairs = [writer.stdout.readline().split() for _ in range(20)]
+        said = [writer.stdout.readline().split() for _ in range(20)]
         os.kill(writer.pid, signal.SIGKILL)
-        return pairs + [line.split() for line in writer.stdout if len(line.split()) == 2]
+        return said + [line.split() for line in writer.stdout if len(line.split()) == 2]
 
 
 async def test_a_batch_is_there_whole_or_not_at_all_after_kill_9(tmp_path: Path) -> None:
     file = tmp_path / "h.sqlite3"
-    pairs = await asyncio.to_thread(_write_until_killed, file)
+    pairs = await asyncio.to_thread(_write_until_killed, _WRITER, file)
     store = SqliteStore(file)
     await store.open()
     for response_id in (response_id for pair in pairs for response_id in pair):
@@ -55,6 +78,24 @@ async def test_a_batch_is_there_whole_or_not_at_all_after_kill_9(tmp_path: Path)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert count % 2 == 0
     assert count >= 2 * len(pairs)
+
+
+async def test_turns_and_the_lock_agree_after_kill_9(tmp_path: Path) -> None:
+    file = tmp_path / "h.sqlite3"
+    said = await asyncio.to_thread(_write_until_killed, _SPEAKER, file)
+    ended = [response_id for what, response_id in said if what == "ended"]
+    store = SqliteStore(file)
+    await store.open()
+    page = await store.items(TENANT, "conv_a", limit=10_000, order="asc")
+    found = await store.conversation(TENANT, "conv_a")
+    assert isinstance(page, ItemPage) and found is not None
+    there = [item.response_id for item in page.items]
+    assert there[0::2] == there[1::2], "half a turn"
+    assert there[: 2 * len(ended) : 2] == ended, "acknowledged, then lost, or out of order"
+    assert len(there) // 2 - len(ended) in (0, 1)
+    # The last one either ended, and holds nothing, or it holds the lock, and nothing of it is there.
+    assert found.holder is None or found.holder.response_id not in there
+    await store.close()
 
 
 async def test_replicas_that_open_a_new_file_in_the_same_moment_all_get_it(tmp_path: Path) -> None:
@@ -224,4 +265,105 @@ async def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) ->
     store = SqliteStore(tmp_path / "file" / "h.sqlite3")
     with pytest.raises(StoreError, match="CHATMESH_DATA_DIR"):
         await store.open()
+    await store.close()
+
+
+def _bytes_of(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
+
+
+def _secret(number: int, size: int) -> str:
+    return f"<secret {number:06d}>" + "x" * size
+
+
+async def _with_secrets(store: SqliteStore, sizes: Sequence[int]) -> tuple[str, list[str]]:
+    """A conversation with an item and a turn per size, all of which is secret, and the responses' ids."""
+    conversation = Conversation("conv_a", TENANT, NOW_MS, {"about": _secret(999_999, 0)})
+    await store.create_conversation(conversation, [])
+    ids = [an_id() for _ in sizes]
+    for number, (response_id, size) in enumerate(zip(ids, sizes, strict=True)):
+        text = _secret(number, size)
+        await store.add_items(TENANT, "conv_a", [Item(id=f"msg_{number}", role="user", parts=[text])])
+        # The beginning first, so that the row grows under what surrounds it.
+        begun, ended = turn(response_id, text, text, conversation="conv_a")
+        await store.record([begun])
+        await store.record([ended])
+    return conversation.id, ids
+
+
+# Around what fits a page of the file, and far more.
+_SIZES = [0, 20, 300, 900, 2_000, 4_000, 5_000, 30_000] * 6
+
+
+async def test_what_was_erased_stands_in_no_byte_of_any_file(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3")
+    await store.open()
+    conversation_id, ids = await _with_secrets(store, _SIZES)
+    gone = range(0, len(ids), 3)
+    for number in gone:
+        await store.erase_item(TENANT, conversation_id, f"msg_{number}")
+        await store.record([Deleted(response_id=ids[number], tenant=TENANT)])
+    held = _bytes_of(tmp_path)
+    assert [number for number in gone if _secret(number, 0).encode() in held] == []
+    kept = [number for number in range(len(ids)) if number not in gone]
+    assert [number for number in kept if _secret(number, 0).encode() not in held] == [], "the test sees what is there"
+    await store.erase_conversation(TENANT, conversation_id)
+    assert b"<secret" not in _bytes_of(tmp_path)
+    await store.close()
+
+
+async def test_what_expired_stands_in_no_byte_of_any_file(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3")
+    await store.open()
+    await store.record([record for number in range(50) for record in turn(an_id(), _secret(number, 500), "a")])
+    assert b"<secret" in _bytes_of(tmp_path)
+    assert [await store.forget_expired(1 << 60, 20) for _ in range(3)] == [20, 20, 10]
+    assert b"<secret" not in _bytes_of(tmp_path)
+    await store.close()
+
+
+async def test_what_was_erased_as_the_process_was_killed_is_gone_once_the_file_is_opened(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3")
+    await store.open()
+    conversation_id, _ = await _with_secrets(store, [10])
+    await store._writer.run(lambda c: c.execute("DELETE FROM items").fetchall())
+    await store._writer.run(lambda c: c.execute("DELETE FROM responses").fetchall())
+    await store._writer.run(lambda c: c.execute("UPDATE conversations SET metadata = '{}'").fetchall())
+    left = tmp_path / "left by kill -9"
+    left.mkdir()
+    for name in ("h.sqlite3", "h.sqlite3-wal"):
+        (left / name).write_bytes((tmp_path / name).read_bytes())
+    await store.close()
+    assert b"<secret" in _bytes_of(left), "committed, but the write-ahead log still has it"
+    store = SqliteStore(left / "h.sqlite3")
+    await store.open()
+    assert b"<secret" not in _bytes_of(left)
+    assert await store.conversation(TENANT, conversation_id) is not None
+    await store.close()
+
+
+async def test_a_reader_that_is_in_the_way_delays_the_erasure_of_bytes_only(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3", busy_timeout_s=0.05)
+    await store.open()
+    conversation_id, _ = await _with_secrets(store, [10])
+    with sqlite3.connect(tmp_path / "h.sqlite3", isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM items").fetchall()
+        assert await store.erase_conversation(TENANT, conversation_id) is not None
+        assert await store.conversation(TENANT, conversation_id) is None
+        assert b"<secret" in _bytes_of(tmp_path)
+        reader.execute("COMMIT")
+        await store.forget_expired(0, 1)
+        assert b"<secret" not in _bytes_of(tmp_path)
+    reader.close()
+    await store.close()
+
+
+async def test_a_file_that_lacks_a_table_is_unusable_not_unavailable(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3")
+    await store.open()
+    await store._writer.run(lambda connection: connection.execute("DROP TABLE items").fetchall())
+    with pytest.raises(StoreError, match="no such table") as caught:
+        await store.item(TENANT, (await _with_secrets(store, []))[0], "msg_0")
+    assert not isinstance(caught.value, StoreUnavailableError)
     await store.close()
