@@ -13,10 +13,20 @@ from deploy.brokers import Broker
 from services.history.recorder import GROUP
 from shared.folds import JournalFold
 from shared.folds.journal import Effect
+from shared.ids import new_id, now_ms
 from shared.log.writer import partition_of_key
-from shared.records import ContextRequested, Rejected, Requested, ResponseFound, Screening
+from shared.records import (
+    ContextRequested,
+    ConversationFound,
+    CreateConversation,
+    Rejected,
+    Requested,
+    ResponseFound,
+    Screening,
+    UpdateConversation,
+)
 from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, Service, Topic
-from tests.support.history import Answer, HistoryProbe, a_query, locked
+from tests.support.history import Answer, HistoryProbe, a_query, about, locked
 from tests.support.mesh import Mesh, Replica
 from tests.unit.history.fakes import TENANT, accepted, an_id, asked, completed, delta, turn
 
@@ -252,6 +262,32 @@ async def test_a_store_that_cannot_be_written_for_a_while_loses_nothing(
         assert await probe.stored(TENANT, told) == {}
     await probe.until_stored(TENANT, told, 30)
     assert all(replica.process.running for replica in mesh.of(Service.HISTORY))
+
+
+@pytest.mark.any_broker
+async def test_while_the_store_does_not_answer_who_needs_it_hears_so_and_the_others_go_on(
+    mesh: Mesh, probe: HistoryProbe
+) -> None:
+    parent, conversation = an_id(), new_id("conv")
+    await probe.tell(*turn(parent, "q", "a"))
+    await probe.until_stored(TENANT, [parent])
+    create = about(CreateConversation, conversation, created_ms=now_ms())
+    await probe.ask(create)
+    assert isinstance(await probe.answer(create), ConversationFound)
+    update = about(UpdateConversation, conversation, metadata={"k": "v"})
+    needs_it = asked(None, conversation=conversation, created_ms=now_ms(), deadline_ms=now_ms() + 2_000)
+    does_not = asked(parent)
+    async with locked(probe.sqlite_file):
+        await probe.ask(update, needs_it, does_not)
+        assert isinstance(await probe.answer(does_not), Requested)
+        for each in (update, needs_it):
+            answer = await probe.answer(each)
+            assert isinstance(answer, Rejected)
+            assert answer.status == 503
+            assert "The store of past responses and conversations" in answer.message
+    again = asked(None, conversation=conversation)
+    await probe.ask(again)
+    assert isinstance(await probe.answer(again), Requested)
 
 
 async def until_all_said(mesh: Mesh, words: str) -> None:

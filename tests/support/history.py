@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
@@ -21,16 +21,14 @@ from shared.log.clients import make_consumer, make_producer, topic_name
 from shared.log.tail import raw
 from shared.records import (
     ContextRequested,
+    ConversationQuery,
     DeadLetter,
     GetResponse,
-    InputCounted,
     Query,
     Record,
-    Rejected,
+    Reply,
     ReplyAddress,
     Requested,
-    ResponseErased,
-    ResponseFound,
 )
 from shared.settings import MeshSettings
 from shared.topics import CONTEXT, DEAD_LETTERS, EVENTS, HISTORY_QUERIES, JOURNAL, REPLIES, Service, Topic
@@ -38,7 +36,7 @@ from shared.topics import CONTEXT, DEAD_LETTERS, EVENTS, HISTORY_QUERIES, JOURNA
 _POLL_S = 0.02
 
 Asked = ContextRequested | Query
-Answer = Requested | Rejected | ResponseFound | ResponseErased | InputCounted
+Answer = Requested | Reply
 
 
 @dataclass
@@ -85,7 +83,7 @@ class HistoryProbe:
     def _keep(self, record: Record) -> None:
         if isinstance(record, Requested):
             self.answers[record.response_id].append(record)
-        elif isinstance(record, Rejected | ResponseFound | ResponseErased | InputCounted):
+        elif isinstance(record, Reply):
             self.answers[record.correlation_id].append(record)
 
     async def tell(self, *records: Any) -> None:
@@ -170,6 +168,16 @@ def a_query(response_id: str, tenant: str = "acme") -> GetResponse:
     """A gateway's question for a response."""
     address = ReplyAddress(gateway="gateway_1", partition=1)
     return GetResponse(correlation_id=new_id("query"), reply_to=address, tenant=tenant, response_id=response_id)
+
+
+Q = TypeVar("Q", bound=ConversationQuery)
+
+
+def about(kind: type[Q], conversation_id: str, **fields: Any) -> Q:
+    """A gateway's question about a conversation."""
+    address = ReplyAddress(gateway="gateway_1", partition=1)
+    base = {"correlation_id": new_id("query"), "reply_to": address, "tenant": "acme"}
+    return kind(**base, conversation_id=conversation_id, **fields)
 
 
 def _topic_of(asked: Asked) -> Topic:
