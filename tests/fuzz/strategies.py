@@ -105,6 +105,7 @@ _SHARED: Mapping[bytes, tuple[bytes, ...]] = {
     b'"verbosity"': (b'"low"',),
     b'"reasoning_effort"': (b'"low"', b'"none"'),
 }
+_NOWHERE = b'"conv_01a1fdc4690670018e8a2c8c65ddcda7"'
 _RESPONSES: Mapping[bytes, tuple[bytes, ...]] = {
     **_SHARED,
     b'"instructions"': (b'"be brief"', b'""'),
@@ -113,7 +114,7 @@ _RESPONSES: Mapping[bytes, tuple[bytes, ...]] = {
     b'"truncation"': (b'"auto"', b'"disabled"'),
     b'"text"': (b'{"format":{"type":"text"}}', b'{"verbosity":"high"}', b'{"format":{"type":"json_schema"}}', b"{}"),
     b'"max_tool_calls"': (b"1",),
-    b'"conversation"': (b'"conv_1"', b'{"id":"conv_1"}'),
+    b'"conversation"': (b'"conv_1"', b'{"id":"conv_1"}', _NOWHERE, b'{"id":%s}' % _NOWHERE, b'{"id":"conv_1","x":1}'),
     b'"reasoning"': (b'{"effort":"low"}', b'{"effort":null}'),
     b'"prompt"': (b'{"id":"p"}',),
     b'"generate"': (b"true", b"false"),
@@ -131,6 +132,19 @@ _CHAT: Mapping[bytes, tuple[bytes, ...]] = {
     b'"audio"': (b"null", b'{"voice":"alloy"}'),
     b'"prediction"': (b'{"type":"content","content":"x"}',),
     b'"web_search_options"': (b"{}",),
+}
+
+
+_CONVERSATIONS: Mapping[bytes, tuple[bytes, ...]] = {
+    b'"metadata"': _SHARED[b'"metadata"'],
+    b'"items"': (
+        b"null",
+        b"[" + b",".join([b'{"role":"user","content":"hi"}'] * 21) + b"]",
+        b'[{"type":"item_reference","id":"msg_1"}]',
+        b'[{"type":"item_reference","id":"msg_01a1fdc4690670018e8a2c8c65ddcda7"}]',
+    ),
+    b'"object"': (b'"conversation"',),
+    b'"include"': (b"[]",),
 }
 
 
@@ -190,7 +204,15 @@ def chat_base(key: str) -> Pairs:
     return [(b'"model"', _q(MODEL)), (b'"max_completion_tokens"', b"1"), (b'"messages"', turns)]
 
 
+def conversations_base(key: str) -> Pairs:
+    """A good conversation, or items for one."""
+    return [(b'"items"', b'[{"role":"user","content":' + _text(key) + b"}]")]
+
+
 KEY = st.sampled_from([ALPHA, BETA, BETA])
+_INTO = st.sampled_from(
+    ["", "", "/conv_01a1fdc4690670018e8a2c8c65ddcda7", "/conv_01a1fdc4690670018e8a2c8c65ddcda7/items"]
+)
 
 
 @st.composite
@@ -207,9 +229,12 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 def bodies(draw: st.DrawFn) -> Call:
     """POSTs with a body that is almost right."""
     key = draw(KEY)
-    chat = draw(st.integers(0, 2)) == 0
-    if chat:
+    dialect = draw(st.integers(0, 5))
+    if dialect in (0, 1):
         path, pairs = "/v1/chat/completions", draw(members(chat_base(key), _CHAT, b'"messages"'))
+    elif dialect == 2:
+        path = "/v1/conversations" + draw(_INTO)
+        pairs = draw(members(conversations_base(key), _CONVERSATIONS, b'"items"'))
     else:
         path = draw(st.sampled_from(["/v1/responses", "/v1/responses", "/v1/responses", "/v1/responses/input_tokens"]))
         pairs = draw(members(responses_base(key), _RESPONSES, b'"input"'))
@@ -227,6 +252,7 @@ _SEGMENTS = st.sampled_from(
         "resp_1", "resp_", "%00", "%ff", "%c0%ae", "..", "%2e%2e%2f", "%2F", "a" * 300, "a" * 5000, "%F0%9F%98%80",
         "%", "%zz", "*", "resp_00000000000070008000000000000000", "resp_ffffffffffffffffffffffffffffffff", "RESP_1",
         "'\"<>", ";", "@", ":", "chatcmpl-1", "chatcmpl-00000000000070008000000000000000", "null", "-1", "conv_1",
+        "conv_01a1fdc4690670018e8a2c8c65ddcda7", "msg_01a1fdc4690670018e8a2c8c65ddcda7", "conv_" + "f" * 33,
         "%0d%0ax:y", "resp_1?x=y", "#", "~",
     ]
 )  # fmt: skip
@@ -243,7 +269,9 @@ _QUERY_NAMES = st.sampled_from(
 _TEMPLATES = st.sampled_from(
     ["/v1/responses/{}", "/v1/responses/{}", "/v1/responses/{}/cancel", "/v1/responses/{}/input_items", "/v1/models/{}",
      "/v1/chat/completions/{}", "/v1/chat/completions", "/v1/{}", "/{}", "/v1/responses", "/v1/models", "/healthz",
-     "/readyz", "/openapi.json", "/v1/responses/{}/", "//{}", "/v1/conversations/{}", "/v1/responses/input_tokens"]
+     "/readyz", "/openapi.json", "/v1/responses/{}/", "//{}", "/v1/conversations/{}", "/v1/responses/input_tokens",
+     "/v1/conversations", "/v1/conversations/{}", "/v1/conversations/{}/items", "/v1/conversations/{}/items",
+     "/v1/conversations/{}/items/{}", "/v1/conversations/{}/items/{}"]
 )  # fmt: skip
 _METHODS = st.sampled_from(
     ["GET", "GET", "GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "BREW", "get", "M" * 40]
@@ -254,7 +282,7 @@ _METHODS = st.sampled_from(
 def requests(draw: st.DrawFn, planted: tuple[str, ...] = ()) -> Call:
     """Paths, ids, cursors, queries and methods; ids of ALPHA's too, asked for by others."""
     segments = st.one_of(_SEGMENTS, st.sampled_from(planted)) if planted else _SEGMENTS
-    path = draw(_TEMPLATES).format(draw(segments))
+    path = draw(_TEMPLATES).format(draw(segments), draw(segments))
     query = draw(st.lists(st.tuples(_QUERY_NAMES, _VALUES), max_size=3))
     if query:
         path += "?" + "&".join(f"{name}={value}" for name, value in query)

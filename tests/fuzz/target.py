@@ -20,9 +20,10 @@ SECRET = "kestrel-4f9d1c"
 KEYS = f"{ALPHA}: {{tenant: alpha}}\n{BETA}: {{tenant: beta}}\n"
 REPLY_S = 20.0
 """How long an answer may take while the mesh is under attack on a busy machine."""
+_CONVERSATIONS = 3
 ENVELOPE = {"message", "type", "param", "code"}
 _METHODS = frozenset({"GET", "POST", "DELETE"})
-_ID = re.compile(rb"(?:resp_|chatcmpl-|msg_)[0-9a-f]{32}")
+_ID = re.compile(rb"(?:resp_|chatcmpl-|msg_|conv_)[0-9a-f]{32}")
 _TROUBLE = re.compile(r"\b(ERROR|CRITICAL)\b|^Traceback ", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ class Target:
         return f"{self.inputs.total():,} inputs: {dict(self.inputs)}\nreplies: {dict(self.statuses.most_common())}"
 
     async def plant(self, count: int) -> None:
-        """Give ALPHA responses, full of its secret, for others to look for."""
+        """Give ALPHA responses and conversations, full of its secret, for others to look for."""
         for n in range(count):
             whole = {
                 "model": MODEL,
@@ -66,6 +67,21 @@ class Target:
             reply = await self.ask("POST", "/v1/responses", whole, key=ALPHA)
             assert reply.status == 200, reply
             self.planted.append(json.loads(reply.body)["id"])
+        for _ in range(_CONVERSATIONS):
+            await self._plant_conversation()
+
+    async def _plant_conversation(self) -> None:
+        """A conversation with items that ALPHA added and such that a response brought."""
+        said = {"role": "user", "content": f"{SECRET} in an item"}
+        reply = await self.ask("POST", "/v1/conversations", {"metadata": {SECRET: SECRET}, "items": [said]}, key=ALPHA)
+        assert reply.status == 200, reply
+        conversation = json.loads(reply.body)["id"]
+        turn = {"model": MODEL, "input": f"{SECRET} in a turn", "conversation": conversation, "max_output_tokens": 16}
+        reply = await self.ask("POST", "/v1/responses", turn, key=ALPHA)
+        assert reply.status == 200, reply
+        listed = await self.ask("GET", f"/v1/conversations/{conversation}/items", key=ALPHA)
+        self.planted += [conversation, *(item["id"] for item in json.loads(listed.body)["data"])]
+        assert len(self.planted) >= 4, listed
 
     async def ask(self, method: str, path: str, body: Any = None, *, key: str = BETA) -> Reply:
         """A decent request and its reply, which is judged."""
