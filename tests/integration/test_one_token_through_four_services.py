@@ -14,6 +14,7 @@ from tests.integration.conftest import MODEL
 from tests.support.logs import events_of, journal_of
 from tests.support.mesh import Mesh
 
+PAGE_TOKENS = 16  # of the engine's cache (TransformersSettings); torch is not loaded to learn it
 QUESTION = "What is the capital of France?"
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 64}
 ORDER = [
@@ -88,15 +89,23 @@ async def rendered(tokenizer: Any, mesh: Mesh, response_id: str) -> list[int]:
     return ids
 
 
-async def test_an_immediate_next_turn_does_not_race_with_the_recorder(client: AsyncOpenAI) -> None:
-    parent = None
+@pytest.mark.parametrize("kept_in", ["chain", "conversation"])
+async def test_an_immediate_next_turn_has_all_turns_before_it_and_finds_them_in_the_prefix_cache(
+    client: AsyncOpenAI, kept_in: str
+) -> None:
+    """Whole pages of the prefix, that is: all that was read for the turn before, but for the last page."""
+    past: dict[str, Any] = {"conversation": (await client.conversations.create()).id} if kept_in != "chain" else {}
+    before = 0
     for turn in range(3):
         response = await client.responses.create(
-            input=f"Say the number {turn}.", previous_response_id=parent, **GREEDY | {"max_output_tokens": 16}
+            input=f"In a {kept_in}, say the number {turn}.", **GREEDY | past | {"max_output_tokens": 16}
         )
-        parent = response.id
-    assert response.usage is not None
-    assert response.usage.input_tokens > 60
+        assert response.usage is not None
+        assert response.usage.input_tokens_details.cached_tokens > before - PAGE_TOKENS
+        assert response.usage.input_tokens > before
+        before = response.usage.input_tokens
+        past = past if kept_in == "conversation" else {"previous_response_id": response.id}
+    assert before > 60
 
 
 async def test_the_token_limit_ends_as_incomplete_with_exact_usage(client: AsyncOpenAI) -> None:
