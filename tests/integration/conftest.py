@@ -7,6 +7,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from deploy.brokers import Broker
+from tests.support.llama import write_llama
 from tests.support.mesh import Mesh
 from tests.support.policies import CUT_PHRASE, TEST_POLICY
 
@@ -36,6 +37,12 @@ async def scripted_mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory
     }
     async with Mesh(broker, folder, env=env) as mesh:
         yield mesh
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model that can be cut into ranks."""
+    return write_llama(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def own_broker(broker: Broker) -> Iterator[Broker]:
 
 @pytest.fixture(scope="module")
 async def mesh(own_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
-    env = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SCRIPT_TOKENS_PER_S": "20"}
+    env = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SCRIPT_TOKENS_PER_S": "40"}
     async with Mesh(own_broker, tmp_path_factory.mktemp("log"), env=env) as running:
         yield running
 

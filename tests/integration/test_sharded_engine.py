@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from services.inference.settings import InferenceSettings
-from tests.support.llama import write_llama
 from tests.support.mesh import ROOT
 from tests.support.sharded import CANCELLED_AFTER, SETTINGS, play
 
@@ -21,11 +20,6 @@ DRIVER = ("-m", "tests.support.sharded")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
 GONE_S = 5
 TIMEOUT_S = 280  # nearly all of it is imports, when two cores have more to do
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")

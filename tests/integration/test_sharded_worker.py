@@ -15,7 +15,6 @@ from openai import AsyncOpenAI
 from deploy.brokers.embedded import EmbeddedBroker
 from shared.records import Claimed, Released
 from shared.topics import Service
-from tests.support.llama import write_llama
 from tests.support.logs import journal_of
 from tests.support.mesh import Mesh, Replica
 from tests.support.policies import TEST_POLICY
@@ -30,9 +29,8 @@ SHARDED = {"CHATMESH_ENGINE": "deepspeed", "CHATMESH_TENSOR_PARALLEL": "2", "CHA
 
 
 @pytest.fixture(scope="module")
-async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+async def mesh(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     folder: Path = tmp_path_factory.mktemp("sharded")
-    llama = write_llama(folder / "llama")
     (folder / "policy.yaml").write_text(TEST_POLICY)
     env = {**SETTINGS, **PLAIN, "CHATMESH_MODEL": str(llama), "CHATMESH_POLICY": str(folder / "policy.yaml")}
     with EmbeddedBroker() as broker:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
 from openai import AsyncOpenAI
@@ -46,11 +47,11 @@ async def ends(replicas: list[Replica]) -> dict[str, tuple[int | None, float]]:
 async def test_all_at_once(broker: Broker, tmp_path_factory: pytest.TempPathFactory, broker_dies: bool) -> None:
     """In the middle of a stream."""
     folder = tmp_path_factory.mktemp("shutdown")
-    with type(broker)() as own:
-        async with Mesh(own, folder, env=ENV) as mesh, AsyncOpenAI(base_url=mesh.url, api_key="local") as client:
+    with type(broker)() if broker_dies else nullcontext(broker) as serving:
+        async with Mesh(serving, folder, env=ENV) as mesh, AsyncOpenAI(base_url=mesh.url, api_key="local") as client:
             await first_words(client)
             if broker_dies:
-                await asyncio.to_thread(own.kill)
+                await asyncio.to_thread(serving.kill)
             for replica in mesh.replicas:
                 replica.process.signal(signal.SIGTERM)
             ended = await ends(mesh.replicas)

@@ -5,7 +5,7 @@ worker starts then, and must go on by the rules of DESIGN 5.
 """
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -16,12 +16,12 @@ from openai import AsyncOpenAI
 from deploy.brokers import Broker
 from shared.chat import load_chat_tokenizer
 from shared.heartbeats import Heart
-from shared.log import LogWriter, Tail, decode, ensure_topics
+from shared.log import LogWriter, Tail, decode
 from shared.records import Claimed, Job, Released, Tokens
 from shared.topics import JOBS, JOURNAL, Service
 from tests.integration.conftest import MODEL
 from tests.support.logs import journal_of
-from tests.support.mesh import Mesh
+from tests.support.mesh import STOP_S, Mesh
 
 TOKENIZER = load_chat_tokenizer("")
 EOS = min(TOKENIZER.eos_ids)
@@ -112,39 +112,45 @@ async def listen(client: AsyncOpenAI, words: str, limit: int) -> Told:
     return told
 
 
-def mesh_of(broker: Broker, factory: pytest.TempPathFactory, **workers: int) -> Mesh:
-    counts = {Service.GATEWAY: 1, Service.MODERATION: 1, Service.HISTORY: 1}
+@pytest.fixture(scope="module")
+async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    """One of each, and never more than one real worker."""
     env = {**SCRIPTED, "CHATMESH_SCRIPT_POISON": "hemlock"}
-    return Mesh(broker, factory.mktemp("rules"), env=env, counts=counts | {Service(k): n for k, n in workers.items()})
+    async with Mesh(broker, tmp_path_factory.mktemp("rules"), env=env) as running:
+        yield running
 
 
-def client_of(mesh: Mesh) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=mesh.url, api_key="local", max_retries=0, timeout=60)
+@pytest.fixture
+async def client(mesh: Mesh) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=mesh.url, api_key="local", max_retries=0, timeout=60) as made:
+        yield made
 
 
-async def test_what_a_dead_worker_left_unsaid_is_said_once(
-    broker: Broker, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture
+async def without_worker(mesh: Mesh) -> None:
+    """The real worker has left; the test starts the next one."""
+    (worker,) = mesh.of(Service.INFERENCE)
+    await asyncio.to_thread(worker.process.stop, STOP_S)
+    mesh.retire(worker)
+
+
+@pytest.mark.usefixtures("without_worker")
+async def test_what_a_dead_worker_left_unsaid_is_said_once(mesh: Mesh, client: AsyncOpenAI) -> None:
     """It had said everything but the finish; it stopped inside a character; it left a gap."""
     limits = {"ended": 50, "at the limit": len(IDS), "torn": 40, "with a gap": 40}
-    mesh = mesh_of(broker, tmp_path_factory)
-    await ensure_topics(mesh.settings)
-    async with AsyncExitStack() as stack:
-        ghost = Ghost(mesh, slots=len(limits))
-        async with ghost:
-            await stack.enter_async_context(mesh)
-            client = await stack.enter_async_context(client_of(mesh))
-            listening = {words: asyncio.create_task(listen(client, words, limit)) for words, limit in limits.items()}
-            jobs = await ghost.jobs()
-            await ghost.say(jobs["ended"], [*IDS, EOS])
-            await ghost.say(jobs["at the limit"], IDS)
-            await ghost.say(jobs["torn"], IDS[:INSIDE_THE_PARROT])
-            await ghost.say(jobs["with a gap"], IDS[:3])
-            await ghost.say(jobs["with a gap"], IDS[5:], position=5)
-        mesh.add(Service.INFERENCE)
-        told = {words: await task for words, task in listening.items()}
-        successors = {words: await said_by_successor(mesh, job) for words, job in jobs.items()}
-        moderation_log = mesh.of(Service.MODERATION)[0].process.log_text()
+    async with Ghost(mesh, slots=len(limits)) as ghost:
+        await mesh.wait_ready()
+        listening = {words: asyncio.create_task(listen(client, words, limit)) for words, limit in limits.items()}
+        jobs = await ghost.jobs()
+        await ghost.say(jobs["ended"], [*IDS, EOS])
+        await ghost.say(jobs["at the limit"], IDS)
+        await ghost.say(jobs["torn"], IDS[:INSIDE_THE_PARROT])
+        await ghost.say(jobs["with a gap"], IDS[:3])
+        await ghost.say(jobs["with a gap"], IDS[5:], position=5)
+    mesh.add(Service.INFERENCE)
+    told = {words: await task for words, task in listening.items()}
+    successors = {words: await said_by_successor(mesh, job) for words, job in jobs.items()}
+    moderation_log = mesh.of(Service.MODERATION)[0].process.log_text()
 
     for words, seen in told.items():
         assert seen.numbers == list(range(len(seen.numbers))), words
@@ -168,18 +174,15 @@ async def said_by_successor(mesh: Mesh, job: Job) -> list[tuple[int, list[int]]]
     return [(r.position, r.ids) for r in journal if isinstance(r, Tokens) and r.claim == owner.claim]
 
 
-async def test_an_engine_that_dies_is_restarted_and_its_responses_go_on(
-    broker: Broker, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_an_engine_that_dies_is_restarted_and_its_responses_go_on(mesh: Mesh, client: AsyncOpenAI) -> None:
     """The only worker: what it released it takes over itself. The prompt that kills it ends as failed."""
-    async with mesh_of(broker, tmp_path_factory, inference=1) as mesh, client_of(mesh) as client:
-        calm = await listen(client, "Go on.", 120)
-        innocent = asyncio.create_task(listen(client, "Go on.", 120))
-        poisoned = await listen(client, "Drink the hemlock.", 120)
-        told = await innocent
-        journal = await journal_of(mesh, told.last.response.id)
-        (worker,) = mesh.of(Service.INFERENCE)
-        assert worker.process.running
+    calm = await listen(client, "Go on.", 120)
+    innocent = asyncio.create_task(listen(client, "Go on.", 120))
+    poisoned = await listen(client, "Drink the hemlock.", 120)
+    told = await innocent
+    journal = await journal_of(mesh, told.last.response.id)
+    (worker,) = mesh.of(Service.INFERENCE)
+    assert worker.process.running
 
     assert poisoned.last.type == "response.failed"
     assert told.text == calm.text == told.last.response.output_text
