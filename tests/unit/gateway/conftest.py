@@ -3,7 +3,10 @@ from collections.abc import Callable
 import pytest
 
 from shared.ids import new_response_id
+from tests.support.quick_end import uvicorn_ends_quickly
 from tests.unit.gateway.logs import Log
+
+__all__ = ["uvicorn_ends_quickly"]
 
 
 @pytest.fixture
