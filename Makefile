@@ -20,7 +20,7 @@ ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
-.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka lock openapi clean
+.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
 
 help: ## this list
 	@echo "make <target>:"
@@ -58,6 +58,9 @@ fuzz: $(ENVIRONMENT) ## hostile HTTP, bodies and WebSocket frames, 100,000 of th
 
 kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints its address; KAFKA_PORT=9092
 	@exec $(BIN)/python -m deploy.brokers kafka $(KAFKA_PORT)
+
+mongo: $(ENVIRONMENT) ## a server that speaks MongoDB's protocol (FerretDB; Go): prints its address; MONGODB_PORT=27017
+	@exec $(BIN)/python -m deploy.stores ferretdb $(MONGODB_PORT)
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)

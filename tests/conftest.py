@@ -3,6 +3,7 @@
 --broker=embedded|kafka|all   which brokers (all)
 --only-broker-tests           leave out the tests that use none, and those marked `any_broker`
 CHATMESH_REQUIRE_BROKERS      comma-separated suites that must run; without it: all that this machine can run
+CHATMESH_REQUIRE_STORES       the same for stores (tests with "mongodb" among their parameters or fixtures)
 CHATMESH_REQUIRE_NODE=1       the suite on Node.js (tests that take `node`) must run; without it: where npm is
 """
 
@@ -14,9 +15,12 @@ from hypothesis import settings
 
 from deploy.brokers import Broker
 from deploy.brokers.select import SUITES, broker_for_suite, suite_trouble
+from deploy.stores import StoreServer
+from deploy.stores import select as stores
 from tests.clients import nodejs
 
 _REQUIRE = "CHATMESH_REQUIRE_BROKERS"
+_REQUIRE_STORES = "CHATMESH_REQUIRE_STORES"
 _NODE = "node"
 _COLLECTED = pytest.StashKey[set[str]]()
 _EXECUTED = pytest.StashKey[set[str]]()
@@ -31,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    unknown = _required_brokers() - set(SUITES)
-    if unknown:
-        raise pytest.UsageError(f"{_REQUIRE} names {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    for variable, suites in ((_REQUIRE, SUITES), (_REQUIRE_STORES, stores.SUITES)):
+        if unknown := _named_in(variable) - set(suites):
+            raise pytest.UsageError(f"{variable} names {', '.join(sorted(unknown))}; there are {', '.join(suites)}")
     config.stash[_COLLECTED] = set()
     config.stash[_EXECUTED] = set()
 
@@ -61,10 +65,22 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     suite = str(request.param)
     trouble = suite_trouble(suite)
     if trouble is not None:
-        if suite in _required_brokers():
+        if suite in _named_in(_REQUIRE):
             pytest.fail(f"{_REQUIRE} asks for the suite on {suite}, and it cannot run here: {trouble}")
         pytest.skip(f"no {suite} broker here: {trouble}")
     with broker_for_suite(suite) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mongodb() -> Iterator[StoreServer]:
+    """A running server that speaks MongoDB's protocol, one for all tests: each takes a database of its own."""
+    trouble = stores.server_trouble()
+    if trouble is not None:
+        if stores.MONGODB in _named_in(_REQUIRE_STORES):
+            pytest.fail(f"{_REQUIRE_STORES} asks for the suite on MongoDB, and it cannot run here: {trouble}")
+        pytest.skip(f"no MongoDB here: {trouble}")
+    with stores.server_for_tests() as running:
         yield running
 
 
@@ -86,7 +102,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for suite in sorted(_not_run(config)):
-        what = "on Node.js" if suite == _NODE else f"on the {suite} broker"
+        what = {_NODE: "on Node.js", **{store: f"on {store}" for store in stores.SUITES}}.get(
+            suite, f"on the {suite} broker"
+        )
         terminalreporter.write_line(f"ERROR: every test {what} was skipped, and it must run", red=True)
 
 
@@ -99,14 +117,16 @@ def _not_run(config: pytest.Config) -> set[str]:
 
 
 def _required_by_name() -> set[str]:
-    return _required_brokers() | ({_NODE} if nodejs.required() else set())
+    return _named_in(_REQUIRE) | _named_in(_REQUIRE_STORES) | ({_NODE} if nodejs.required() else set())
 
 
-def _required_brokers() -> set[str]:
-    return {name for part in os.environ.get(_REQUIRE, "").split(",") if (name := part.strip())}
+def _named_in(variable: str) -> set[str]:
+    return {name for part in os.environ.get(variable, "").split(",") if (name := part.strip())}
 
 
 def _trouble(suite: str) -> str | None:
+    if suite in stores.SUITES:
+        return stores.suite_trouble(suite)
     return nodejs.trouble() if suite == _NODE else suite_trouble(suite)
 
 
@@ -116,10 +136,13 @@ def _selected(config: pytest.Config) -> list[str]:
 
 
 def _suites_of(item: pytest.Item) -> set[str]:
-    """Its broker's suite, and Node.js'."""
+    """Its broker's suite, its stores', and Node.js'."""
     broker_suite = _suite_of(item)
-    on_node = _NODE in getattr(item, "fixturenames", ())
-    return {*([broker_suite] if broker_suite else ()), *([_NODE] if on_node else ())}
+    fixtures = set(getattr(item, "fixturenames", ()))
+    callspec = getattr(item, "callspec", None)
+    parameters = {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
+    on_stores = set(stores.SUITES) & (fixtures | parameters)
+    return {*([broker_suite] if broker_suite else ()), *({_NODE} & fixtures), *on_stores}
 
 
 def _suite_of(item: pytest.Item) -> str | None:

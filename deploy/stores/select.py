@@ -29,6 +29,11 @@ def server_for_tests(environment: Mapping[str, str] = os.environ) -> StoreServer
     return FerretServer()
 
 
+def suite_trouble(suite: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Why this machine cannot run the suite of a store; None: it can."""
+    return server_trouble(environment) if suite == MONGODB else None
+
+
 def server_trouble(environment: Mapping[str, str] = os.environ) -> str | None:
     """Why this machine cannot run one; None: it can."""
     try:

@@ -1,13 +1,11 @@
 """The stores that every contract test runs on."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from deploy.stores import StoreServer
-from deploy.stores.select import server_for_tests, server_trouble
 from services.history.stores.mongo import MongoStore
 from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
@@ -16,15 +14,6 @@ from tests.unit.history.fakes import NOW_MS, MemoryStore
 
 STORES = ("memory", "sqlite", "mongodb")
 Replica = Callable[[], Awaitable[Store]]
-
-
-@pytest.fixture(scope="session")
-def mongodb() -> Iterator[StoreServer]:
-    """A server that speaks MongoDB's protocol, for all tests: each has a database of its own."""
-    if (trouble := server_trouble()) is not None:
-        pytest.skip(f"no MongoDB here: {trouble}")
-    with server_for_tests() as server:
-        yield server
 
 
 @pytest.fixture(params=STORES)
