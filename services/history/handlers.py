@@ -49,13 +49,15 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Any, Ports], Awaitable[list[Outgoing]]]
 
 _BROKEN = "The server had an error while processing your request."
+_WAITED = 0.99
+"""Of the time until a request's deadline: the rest is for one last try, so that its client still hears the reason."""
 
 
 def patience_s(record: Record, now_ms: int) -> float:
     """How long a store or a log that is away is waited for: a request that needs context waits until its deadline,
     who asked a question waits for seconds only, and hears at once that there is no answer; the rest is never late."""
     if isinstance(record, ContextRequested):
-        return max(0.0, (record.request.deadline_ms - now_ms) / 1000)
+        return max(0.0, (record.request.deadline_ms - now_ms) / 1000 * _WAITED)
     return 0.0 if isinstance(record, Query) else math.inf
 
 
