@@ -1,8 +1,9 @@
 """`python -m deploy.suites [ARGUMENTS FOR PYTEST...]`: every suite of tests, as many at a time as there are lanes.
 
 A suite keeps about one core busy: its services start, wait for each other and for deadlines. Two side by side fill two
-cores. What each prints comes to the terminal whole and in the order of the table, as if one had run after the other;
-it lies in build/suites too. After a failure no further suite begins.
+cores. Each ends with its meshes, for an idle one takes a third of a core. What each prints comes to the terminal whole
+and in the order of the table, as if one had run after the other; it lies in build/suites too. After a failure no further
+suite begins.
 """
 
 import argparse
@@ -33,6 +34,7 @@ MODELS = ("tests/unit/inference", "tests/unit/chat")
 SHARDED = ("tests/integration/test_sharded_engine.py", "tests/integration/test_sharded_worker.py")
 SERVICES = ("tests/integration", "tests/deploy")
 CLIENTS = ("tests/clients",)
+FUZZ = ("tests/fuzz",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ SUITES = (
     Suite("unit, models", MODELS, ("-q",)),
     Suite("embedded, services", SERVICES, EMBEDDED, but=SHARDED),
     Suite("Kafka, services", ("tests",), KAFKA, but=("tests/unit", "tests/chaos")),
-    Suite("embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *CLIENTS)),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
+    Suite("embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *CLIENTS, *FUZZ)),
+    Suite("embedded, fuzz", FUZZ, EMBEDDED),
     Suite("Kafka, chaos", ("tests/chaos",), KAFKA, alone=True),
 )
 """The long ones first, so that all lanes end together. Chaos has the times of faults and of recovery under test, so it

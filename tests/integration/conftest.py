@@ -14,6 +14,14 @@ from tests.support.policies import CUT_PHRASE, TEST_POLICY
 MODEL = "SmolLM2-135M-Instruct"
 SCRIPT = f"The weather is fine today and the birds sing. {CUT_PHRASE} Nobody may ever read this part."
 
+SESSION_MESHES = {"real_mesh", "scripted_mesh"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest groups by broker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a mesh over files come last: an idle mesh takes a third of a core from all that come behind."""
+    items.sort(key=lambda item: not SESSION_MESHES.isdisjoint(getattr(item, "fixturenames", ())))
+
 
 @pytest.fixture(scope="session")
 async def real_mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
