@@ -22,8 +22,9 @@ from shared.turns import turn_messages
 log = logging.getLogger(__name__)
 
 _PARENT = "previous_response_id"
-_PROMPT_MS = 1_000
-"""A request this young is no second delivery: no replica is given up for dead, and no group rebalanced, in less."""
+_PROMPT_MS = 100
+"""No response has ended so soon after its request, so that a second delivery harms nobody: its owner still knows it,
+and its end gives its conversation's lock back."""
 
 _BYTES_PER_TOKEN = 512
 """No message takes more in a record: of what is longer than a window of them, the rest cannot fit either."""
