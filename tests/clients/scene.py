@@ -43,6 +43,7 @@ def environment(folder: Path) -> dict[str, str]:
         "CHATMESH_SCRIPT_ECHO": "true",
         "CHATMESH_SCRIPT_TOKENS_PER_S": str(TOKENS_PER_S),
         "CHATMESH_FOREGROUND_GRACE_S": "1",
+        "CHATMESH_PARENT_WAIT_S": "2",
         "CHATMESH_SLOTS": "64",
         **named,
     }
