@@ -2,8 +2,8 @@
 
 A suite keeps about one core busy: its services start, wait for each other and for deadlines. Two side by side fill two
 cores. Each ends with its meshes, for an idle one takes a third of a core. What each prints comes to the terminal whole
-and in the order of the table, as if one had run after the other; it lies in build/suites too. After a failure no further
-suite begins.
+and in the order of the table, as if one had run after the other; it lies in build/suites too. After a failure nothing
+further begins.
 """
 
 import argparse
