@@ -49,8 +49,8 @@ async def scripted_mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model that can be cut into ranks."""
-    return write_llama(tmp_path_factory.mktemp("llama"))
+    """A small model that can be cut into ranks, which clients call "llama"."""
+    return write_llama(tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture
