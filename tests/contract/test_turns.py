@@ -130,6 +130,15 @@ async def test_what_is_not_to_be_stored_is_appended_all_the_same(store: Store) -
     assert await items_of(store, conversation_id) == items
 
 
+async def test_what_stands_in_a_conversation_of_somebody_else_is_not_told(store: Store) -> None:
+    response_id = an_id()
+    conversation_id = await begin(store, [an_item(response_id=response_id)], tenant=OTHER)
+    told = await tell_all(store, response_id, conversation_id)
+    assert told == Recorded(ended=frozenset({response_id}))
+    assert await store.record([deleted(response_id)]) == NOTHING
+    assert len(await items_of(store, conversation_id, OTHER)) == 1
+
+
 # Again, and late
 
 

@@ -54,7 +54,10 @@ _HAD = """
     SELECT 1 FROM items WHERE conversation = :conversation AND id = :id
     UNION ALL SELECT 1 FROM erased_items WHERE conversation = :conversation AND id = :id
 """
-_BROUGHT = "SELECT id FROM items WHERE response = :response AND conversation = :conversation ORDER BY place"
+_BROUGHT = """
+    SELECT id FROM items WHERE response = :response AND conversation = :conversation
+    AND EXISTS (SELECT 1 FROM conversations WHERE id = :conversation AND tenant = :tenant) ORDER BY place
+"""
 _PLACE = "SELECT place FROM items WHERE conversation = :conversation AND id = :id"
 PAGE = {
     "asc": "SELECT item FROM items WHERE conversation = :conversation AND place > :after ORDER BY place",
@@ -165,9 +168,10 @@ def append(connection: sqlite3.Connection, tenant: str, conversation_id: str, it
         _append(connection, conversation_id, items)
 
 
-def brought(connection: sqlite3.Connection, conversation_id: str, response_id: str) -> tuple[str, ...]:
+def brought(connection: sqlite3.Connection, tenant: str, conversation_id: str, response_id: str) -> tuple[str, ...]:
     """The ids of what stands in the conversation of this response, in order."""
-    rows = connection.execute(_BROUGHT, {"conversation": conversation_id, "response": response_id})
+    values = {"tenant": tenant, "conversation": conversation_id, "response": response_id}
+    rows = connection.execute(_BROUGHT, values)
     return tuple(item_id for (item_id,) in rows)
 
 

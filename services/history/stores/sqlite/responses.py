@@ -154,7 +154,7 @@ class Recording:
             return
         if conversations.is_deleted(self.connection, row.tenant, row.conversation):
             self.forgotten.add(response_id)
-        elif item_ids := conversations.brought(self.connection, row.conversation, response_id):
+        elif item_ids := conversations.brought(self.connection, row.tenant, row.conversation, response_id):
             self.appended[response_id] = Appended(row.conversation, row.tenant, response_id, item_ids)
 
     def _deleted(self, record: Deleted) -> None:
