@@ -21,7 +21,7 @@ from tests.bench.load import BenchError
 
 _DELTAS = 10  # of each response that is recorded
 _CONVERSATIONS = 100
-_ADDED_AT_ONCE = 1_000
+_ADDED_AT_ONCE = 500
 _PLACES = 10
 
 
@@ -44,7 +44,8 @@ async def context(store: Store, tokenizer: ChatTokenizer, *, dialogues: int, tur
     chains = [Dialogue(seed) for seed in range(dialogues)]
     conversations = [Dialogue(seed + dialogues, conversation=await begun(store)) for seed in range(dialogues)]
     for dialogue in (*chains, *conversations):
-        await store.record([record for _ in range(turns - 1) for record in dialogue.turn()])
+        for _ in range(turns - 1):
+            await store.record(dialogue.turn())
     unseen = [await _asked(dialogue, ports) for dialogue in chains]
     for dialogue in conversations:
         await _asked(dialogue, ports)
