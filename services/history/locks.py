@@ -6,17 +6,15 @@ log: so a lock ends with its response, whoever died.
 """
 
 import logging
-from dataclasses import dataclass, field
 from enum import Enum
 
 from services.history.errors import StoreRefusedError
 from services.history.ports import Ports
 from services.history.retry import looks
-from services.history.stores.port import RECORDABLE, Conversation, Holder, Recordable
+from services.history.stores.port import Conversation, Holder
+from services.history.told import Told
 from shared.errors import LogError
 from shared.folds import EventFold
-from shared.ids import parse_response_id
-from shared.topics import EVENTS
 
 log = logging.getLogger(__name__)
 
@@ -45,29 +43,6 @@ def fate(holder: Holder, told: EventFold, now_ms: int) -> Fate:
     return Fate.RUNNING
 
 
-@dataclass(slots=True)
-class Told:
-    """What the public log tells of one response; every look reads on from where the last one ended."""
-
-    ports: Ports
-    response_id: str
-    fold: EventFold = field(default_factory=EventFold)
-    records: list[Recordable] = field(default_factory=list)
-    _next_offset: int | None = None
-
-    async def read_on(self) -> None:
-        """Raises LogError."""
-        response_id = parse_response_id(self.response_id)
-        found = await self.ports.log.read(
-            EVENTS, response_id.partition, {response_id.text}, since_ms=response_id.created_ms, start=self._next_offset
-        )
-        self._next_offset = found.next_offset
-        for envelope in found.records:
-            self.fold.apply(envelope.record)
-            if isinstance(envelope.record, RECORDABLE):
-                self.records.append(envelope.record)
-
-
 async def finish(ports: Ports, tenant: str, conversation_id: str, ended: Told) -> None:
     """Store the end of a response that ran in a conversation, as the recorder will once more, and give its lock back.
 
@@ -80,28 +55,22 @@ async def finish(ports: Ports, tenant: str, conversation_id: str, ended: Told) -
     await ports.store.release(tenant, conversation_id, ended.response_id)
 
 
-class Freeing:
-    """Takes a conversation's lock from `holder` once that is over."""
+async def gives_back(ports: Ports, tenant: str, conversation_id: str, holder: Holder) -> bool:
+    """Give the lock of `holder` back if that is over: True if it was.
 
-    def __init__(self, ports: Ports, tenant: str, conversation_id: str, holder: Holder) -> None:
-        self.holder = holder
-        self._ports = ports
-        self._where = (tenant, conversation_id)
-        self._told = Told(ports, holder.response_id)
-
-    async def frees(self) -> bool:
-        """True once the lock was given back. A log that does not answer tells nothing. Raises StoreUnavailableError."""
-        try:
-            await self._told.read_on()
-        except LogError:
-            return False
-        found = fate(self.holder, self._told.fold, self._ports.clock_ms())
-        if found is Fate.ENDED:
-            await finish(self._ports, *self._where, self._told)
-        elif found is Fate.LOST:
-            log.warning("%s became nothing: %s is given back", self.holder.response_id, self._where[1])
-            await self._ports.store.release(*self._where, self.holder.response_id)
-        return found is not Fate.RUNNING
+    A log that does not answer tells nothing. Raises StoreUnavailableError.
+    """
+    try:
+        told = await ports.told_of(holder.response_id)
+    except LogError:
+        return False
+    found = fate(holder, told.fold, ports.clock_ms())
+    if found is Fate.ENDED:
+        await finish(ports, tenant, conversation_id, told)
+    elif found is Fate.LOST:
+        log.warning("%s became nothing: %s is given back", holder.response_id, conversation_id)
+        await ports.store.release(tenant, conversation_id, holder.response_id)
+    return found is not Fate.RUNNING
 
 
 async def take(
@@ -111,17 +80,13 @@ async def take(
 
     None if there is no such conversation. Raises StoreUnavailableError.
     """
-    freeing: Freeing | None = None
     found: Conversation | None = None
     async for look in looks(ports.clock_ms, until_ms):
         found = await ports.store.lock(tenant, conversation_id, wanted)
         other = _another(found, wanted)
-        if other is not None and look % _LOOK_EVERY == 0:
-            if freeing is None or freeing.holder != other:
-                freeing = Freeing(ports, tenant, conversation_id, other)
-            if await freeing.frees():
-                found = await ports.store.lock(tenant, conversation_id, wanted)
-                other = _another(found, wanted)
+        if other is not None and look % _LOOK_EVERY == 0 and await gives_back(ports, tenant, conversation_id, other):
+            found = await ports.store.lock(tenant, conversation_id, wanted)
+            other = _another(found, wanted)
         if other is None:
             break
     return found
@@ -140,4 +105,4 @@ async def freed(ports: Ports, tenant: str, conversation_id: str) -> bool:
     found = await ports.store.conversation(tenant, conversation_id)
     if found is None or found.holder is None:
         return found is not None
-    return await Freeing(ports, tenant, conversation_id, found.holder).frees()
+    return await gives_back(ports, tenant, conversation_id, found.holder)

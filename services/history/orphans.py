@@ -9,8 +9,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from services.history.ports import ResponseLog
 from services.history.stores.port import RECORDABLE, Recordable, Recorded, Store
+from services.history.told import ResponseLog
 from shared.errors import InvalidIdError, ReplayGoneError
 from shared.ids import parse_response_id
 from shared.records import TERMINALS, Accepted

@@ -1,26 +1,14 @@
 """What history's handlers need from the outside."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.history.stores.port import Store
-from shared.ids import ResponseId
-from shared.log import RawRecord, Replay
+from services.history.told import ResponseLog, Tidings, Told
+from shared.log import RawRecord
 from shared.records import Record
 from shared.topics import Topic
-
-
-class ResponseLog(Protocol):
-    """Reads responses' sub-logs; `shared.log.Replayer` is the real one."""
-
-    async def replay(self, topic: Topic, response_id: ResponseId, *, start: int | None = None) -> Replay:
-        """Its records up to the log's end. Raises ReplayGoneError past the retention."""
-
-    async def read(
-        self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int, start: int | None = None
-    ) -> Replay:
-        """The records of the responses `keys` from offset `start` on; None: since `since_ms`, less the skew margin."""
 
 
 class PromptCounter(Protocol):
@@ -44,6 +32,11 @@ class Ports:
     clock_ms: Callable[[], int]
     partitions: int
     parent_wait_s: float
+    tidings: Tidings = field(default_factory=Tidings)
+
+    async def told_of(self, response_id: str) -> Told:
+        """What the public log tells of a response by now. Raises LogError."""
+        return await self.tidings.of(response_id, self.log)
 
 
 @dataclass(frozen=True, slots=True)

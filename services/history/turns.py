@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from services.history.context import PromptTooLong, Turn, turns_of, with_context
-from services.history.locks import Told, finish, take
+from services.history.locks import finish, take
 from services.history.lookup import Missing, find_chain
 from services.history.ports import Outgoing, Ports
 from services.history.replies import LOCKED, Refusal, not_found, refused
@@ -54,8 +54,7 @@ async def _came_through_before(request: Requested, ports: Ports) -> bool:
 
     Looked for behind the lock: of a response that had ended by then, nobody else would give it back.
     """
-    told = Told(ports, request.response_id)
-    await told.read_on()
+    told = await ports.told_of(request.response_id)
     if request.spec.conversation is not None and told.fold.terminal is not None:
         await finish(ports, request.tenant, request.spec.conversation, told)
     return told.fold.accepted is not None
