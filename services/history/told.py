@@ -12,7 +12,8 @@ from shared.ids import ResponseId, parse_response_id
 from shared.log import Replay
 from shared.topics import EVENTS, Topic
 
-REMEMBERED = 1_000
+REMEMBERED = 256
+"""Each may hold a whole request, 1 MiB at the longest."""
 
 
 class ResponseLog(Protocol):
@@ -51,7 +52,7 @@ class Told:
 
 
 class Tidings:
-    """What was told of the responses that were asked about most recently: many may wait for the same one."""
+    """What was told of the running responses that were asked about most recently: many may wait for the same one."""
 
     def __init__(self) -> None:
         self._told: OrderedDict[str, Told] = OrderedDict()
@@ -63,4 +64,6 @@ class Tidings:
         if len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
         await told.read_on(log)
+        if told.fold.terminal is not None:
+            self._told.pop(response_id, None)
         return told

@@ -43,6 +43,7 @@ async def test_all_who_ask_read_on_from_where_the_last_one_ended() -> None:
     assert again.fold.terminal == records[-1]
     assert again.records == [records[0], *records[2:]]
     assert log.starts == [None, 2, 2]
+    assert await tidings.of(response_id, log) is not first, "what has ended is not kept"
 
 
 async def test_what_could_not_be_read_is_read_the_next_time() -> None:
