@@ -33,8 +33,8 @@ run: $(ENVIRONMENT) ## start everything on this machine and print the address; C
 test: $(ENVIRONMENT) ## every suite, two side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
 	@$(BIN)/python -m deploy.suites --lanes $(LANES) $(ARGS)
 
-unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, under a minute
-	@$(PYTEST) tests/unit -q -m "not weights" $(ARGS)
+unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about a minute
+	@$(BIN)/python -m deploy.suites --lanes $(LANES) --only unit -m "not weights" $(ARGS)
 
 integration: $(ENVIRONMENT) ## the tests with a broker: make integration ARGS="--broker=kafka"
 	@$(PYTEST) tests --ignore=tests/unit $(ARGS)

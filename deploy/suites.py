@@ -4,6 +4,9 @@ A suite keeps about one core busy: its services start, wait for each other and f
 cores. Each ends with its meshes, for an idle one takes a third of a core. What each prints comes to the terminal whole
 and in the order of the table, as if one had run after the other; it lies in build/suites too. After a failure nothing
 further begins.
+
+`--only unit` takes the suites whose titles begin so. Where arguments for pytest choose tests (-k ids), a suite may have
+none of them.
 """
 
 import argparse
@@ -26,6 +29,7 @@ _LOOK_EVERY_S = 0.1
 _TEARDOWN_S = 60.0
 """For the fixtures of a suite that Ctrl-C ended."""
 _PYTEST_NO_TESTS = 5
+_CHOOSE = ("-k", "-m")  # options of pytest's
 _INTERRUPTED = 130  # as shells have it
 
 KAFKA = ("--broker=kafka", "--only-broker-tests")
@@ -54,8 +58,8 @@ class Suite:
 
 
 SUITES = (
-    Suite("unit", ("tests/unit",), ("-q",), but=MODELS),
     Suite("unit, models", MODELS, ("-q",)),
+    Suite("unit, the rest", ("tests/unit",), ("-q",), but=MODELS),
     Suite("embedded, services", SERVICES, EMBEDDED, but=SHARDED),
     Suite("Kafka, services", ("tests",), KAFKA, but=("tests/unit", "tests/chaos")),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
@@ -78,8 +82,13 @@ class Run:
     code: int | None = None
     took_s: float = 0.0
 
+    @property
+    def empty(self) -> bool:
+        """Whether no test ran."""
+        return self.code == _PYTEST_NO_TESTS
+
     def look(self, now_s: float) -> None:
-        """Notice its end. A suite in which no test ran has failed, as pytest says."""
+        """Notice its end."""
         if self.code is None and (code := self.process.exit_code) is not None:
             self.code, self.took_s = code, now_s - self.begun_s
 
@@ -93,18 +102,23 @@ def may_begin(suite: Suite, running: Sequence[Suite], lanes: int) -> bool:
 
 @dataclass
 class Lanes:
-    """Runs `suites` in their order, at most `lanes` at a time; `start` begins one."""
+    """Runs `suites` in their order, at most `lanes` at a time; `start` begins one.
+
+    `chosen`: only some tests are to run, so one suite may have none, but not all of them.
+    """
 
     suites: Sequence[Suite]
     lanes: int
     start: Callable[[Suite], ChildProcess]
+    chosen: bool = False
     clock: Callable[[], float] = time.monotonic
     runs: list[Run] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
-        """Whether a suite has ended badly."""
-        return any(run.code not in (None, 0) for run in self.runs)
+        """Whether a suite has ended badly. One in which no test ran has, unless tests were chosen."""
+        bad = any(run.code not in (None, 0) and not (run.empty and self.chosen) for run in self.runs)
+        return bad or (len(self.runs) == len(self.suites) and all(run.empty for run in self.runs))
 
     @property
     def over(self) -> bool:
@@ -178,8 +192,9 @@ def outcome(run: Run) -> str:
     """One line for people."""
     if run.code == 0:
         return minutes(run.took_s)
-    why = "no test ran" if run.code == _PYTEST_NO_TESTS else f"exit status {run.code}"
-    return f"FAILED ({why}) after {minutes(run.took_s)}"
+    if run.empty:
+        return "no test ran"
+    return f"FAILED (exit status {run.code}) after {minutes(run.took_s)}"
 
 
 def minutes(seconds: float) -> str:
@@ -189,7 +204,8 @@ def minutes(seconds: float) -> str:
 
 def report(suites: Sequence[Suite], runs: Sequence[Run], took_s: float, busy_s: float) -> str:
     """A table of minutes per suite. `busy_s`: processor time of all together."""
-    rows = [f"  {run.suite.title:<32} {run.took_s / 60:6.1f}{'' if run.code == 0 else '  FAILED'}" for run in runs]
+    verdicts = {0: "", _PYTEST_NO_TESTS: "  no test ran"}
+    rows = [f"  {run.suite.title:<32} {run.took_s / 60:6.1f}{verdicts.get(run.code or 0, '  FAILED')}" for run in runs]
     rows += [f"  {suite.title:<32}      -  not run" for suite in suites[len(runs) :]]
     together = f"  {'together':<32} {took_s / 60:6.1f}  ({busy_s / took_s:.1f} cores busy on average)"
     return "\n".join(["", "minutes per suite", *rows, together])
@@ -213,8 +229,14 @@ def main(argv: Sequence[str]) -> int:
     """0 if every suite passed, 130 after Ctrl-C, else 1."""
     parser = argparse.ArgumentParser(prog="deploy.suites", description=__doc__)
     parser.add_argument("--lanes", type=int, default=LANES, help=f"suites at a time ({LANES})")
+    parser.add_argument("--only", default="", help="suites whose titles begin so")
     options, arguments = parser.parse_known_args(argv)
-    lanes, screen = Lanes(SUITES, options.lanes, starter(arguments, sys.stdout.isatty())), Screen(sys.stdout)
+    suites = [suite for suite in SUITES if suite.title.startswith(options.only)]
+    if not suites:
+        parser.error(f"no suite's title begins with {options.only!r}: {', '.join(suite.title for suite in SUITES)}")
+    start = starter(arguments, sys.stdout.isatty())
+    chosen = any(argument.startswith(_CHOOSE) for argument in arguments)
+    lanes, screen = Lanes(suites, options.lanes, start, chosen=chosen), Screen(sys.stdout)
     begun_s, interrupted = time.monotonic(), False
     try:
         while not lanes.over:
@@ -227,7 +249,7 @@ def main(argv: Sequence[str]) -> int:
         lanes.interrupt()
     screen.show(lanes.runs)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(report(SUITES, lanes.runs, time.monotonic() - begun_s, children.ru_utime + children.ru_stime))
+    print(report(suites, lanes.runs, time.monotonic() - begun_s, children.ru_utime + children.ru_stime))
     return _INTERRUPTED if interrupted else int(lanes.failed)
 
 

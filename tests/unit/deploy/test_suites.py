@@ -19,7 +19,7 @@ Play = Callable[..., Lanes]
 def play(tmp_path: Path) -> Iterator[Play]:
     made: list[Lanes] = []
 
-    def lanes(programs: dict[str, str], *, at_a_time: int = 2, alone: str = "") -> Lanes:
+    def lanes(programs: dict[str, str], *, at_a_time: int = 2, alone: str = "", chosen: bool = False) -> Lanes:
         def start(suite: Suite) -> ChildProcess:
             argv = [sys.executable, "-c", programs[suite.title]]
             process = ChildProcess(argv, log_path=tmp_path / f"{suite.title}.log", env={})
@@ -27,7 +27,7 @@ def play(tmp_path: Path) -> Iterator[Play]:
             return process
 
         suites = [Suite(title, (title,), alone=title == alone) for title in programs]
-        made.append(Lanes(suites, at_a_time, start))
+        made.append(Lanes(suites, at_a_time, start, chosen))
         return made[-1]
 
     yield lanes
@@ -112,14 +112,26 @@ def test_each_is_shown_whole_and_in_order_and_the_first_one_live(play: Play) -> 
     ]
 
 
-def test_no_test_at_all_is_a_failure(play: Play) -> None:
-    lanes = play({"a": "raise SystemExit(5)"})
+NO_TEST_RAN = "raise SystemExit(5)"
+
+
+@pytest.mark.parametrize(
+    ("programs", "chosen", "failed"),
+    [
+        ({"a": NO_TEST_RAN, "b": ""}, False, True),
+        ({"a": NO_TEST_RAN, "b": ""}, True, False),
+        ({"a": NO_TEST_RAN, "b": NO_TEST_RAN}, True, True),
+    ],
+    ids=["a suite without a test", "none of the chosen ones", "none of them at all"],
+)
+def test_where_no_test_ran(play: Play, programs: dict[str, str], chosen: bool, failed: bool) -> None:
+    lanes = play(programs, chosen=chosen)
     lanes.turn()
-    finish(lanes, "a")
+    finish(lanes, "a", "b")
     screen = Screen(out := io.StringIO())
     screen.show(lanes.runs)
-    assert lanes.failed
-    assert "FAILED (no test ran)" in out.getvalue()
+    assert (lanes.failed, lanes.over) == (failed, True)
+    assert "--- a: no test ran" in out.getvalue()
 
 
 def test_an_interrupt_ends_them_as_ctrl_c_does(play: Play) -> None:
