@@ -1,7 +1,8 @@
 """What the model is reminded of: the turns before this one. Pure.
 
 Instructions of earlier turns are not carried over, as OpenAI documents it. A turn renders to the same messages for
-ever, so the prompt of a turn begins with the prompt of the turn before: workers' prefix caches stay warm.
+ever, so the prompt of a turn begins with the prompt of the turn before: workers' prefix caches stay warm. Only where
+`truncation` begins to leave turns out, each turn leaves out more than the one before, and its prompt is read anew.
 """
 
 from collections.abc import Mapping, Sequence
