@@ -45,6 +45,15 @@ class Harm(Enum):
     DIFFERENT = "followers saw different bytes"
     LATE = "resumed too late"
     ALARM = "an error in a service's log"
+    ODD = "an answer that nothing explains"
+    LOCKED = "still locked"
+    INTERLEAVED = "turns interleaved"
+    DISORDERED = "stands in another order"
+    TWICE = "stored twice"
+    MISSING = "not stored"
+    MADE_UP = "stored, and never told"
+    REMEMBERED = "erased and remembered"
+    UNTOLD = "others were not told"
 
 
 @dataclass(frozen=True, slots=True)
