@@ -61,7 +61,7 @@ SUITES = (
     Suite("unit, models", MODELS, ("-q",)),
     Suite("unit, the rest", ("tests/unit",), ("-q",), but=MODELS),
     Suite("embedded, services", SERVICES, EMBEDDED, but=SHARDED),
-    Suite("Kafka, services", ("tests",), KAFKA, but=("tests/unit", "tests/chaos")),
+    Suite("Kafka, services", SERVICES, KAFKA, but=SHARDED),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
     Suite("embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *CLIENTS, *FUZZ)),

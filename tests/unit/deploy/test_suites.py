@@ -1,6 +1,7 @@
 """Suites side by side: who may run beside whom, what a person sees of them, what becomes of a failure."""
 
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.process import ChildProcess
-from deploy.suites import EMBEDDED, KAFKA, SUITES, Lanes, Run, Screen, Suite, report
+from deploy.suites import KAFKA, SUITES, Lanes, Run, Screen, Suite, report
 from tests.support.mesh import ROOT
 
 Play = Callable[..., Lanes]
@@ -145,16 +146,27 @@ def test_an_interrupt_ends_them_as_ctrl_c_does(play: Play) -> None:
     assert run.code not in (None, 0)
 
 
-def test_every_test_file_is_in_one_suite_of_each_kind() -> None:
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+def files(pattern: str) -> set[str]:
+    return {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob(pattern)}
 
-    def within(suite: Suite) -> set[str]:
-        def below(paths: tuple[str, ...]) -> set[str]:
-            return {file for file in files for path in paths if f"{file}/".startswith(f"{path}/")}
 
-        return below(suite.paths) - below(suite.but)
+def within(suite: Suite, found: set[str]) -> set[str]:
+    def below(paths: tuple[str, ...]) -> set[str]:
+        return {file for file in found for path in paths if f"{file}/".startswith(f"{path}/")}
 
-    units = [within(suite) for suite in SUITES if not suite.options[0].startswith("--broker")]
-    for options in (EMBEDDED, KAFKA):
-        parts = [*units, *(within(suite) for suite in SUITES if suite.options == options)]
-        assert sorted(file for part in parts for file in part) == sorted(files)
+    return below(suite.paths) - below(suite.but)
+
+
+def test_every_test_file_is_in_exactly_one_suite_without_kafka() -> None:
+    parts = [within(suite, files("test_*.py")) for suite in SUITES if suite.options != KAFKA]
+    assert sorted(file for part in parts for file in part) == sorted(files("test_*.py"))
+
+
+def test_whatever_takes_a_broker_is_in_exactly_one_suite_on_kafka() -> None:
+    takers = {
+        file for file in files("*.py") if re.search(r"def \w+\([^)]*\bbroker: Broker\b", (ROOT / file).read_text())
+    }
+    takers = {file for file in takers if Path(file).name.startswith(("test_", "conftest"))}
+    assert takers
+    parts = [within(suite, takers) for suite in SUITES if suite.options == KAFKA]
+    assert sorted(file for part in parts for file in part) == sorted(takers)
