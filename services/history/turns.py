@@ -15,16 +15,18 @@ from services.history.replies import LOCKED, Refusal, not_found, refused
 from services.history.retry import TRANSIENT
 from services.history.stores.port import Holder, NotThere, StoredResponse
 from shared.chat import ChatTemplateError
-from shared.records import ContextRequested, Failed, Requested
+from shared.ids import parse_response_id
+from shared.records import ContextRequested, Failed, Item, Requested
 from shared.topics import JOURNAL
 from shared.turns import turn_messages
 
 log = logging.getLogger(__name__)
 
 _PARENT = "previous_response_id"
-_PROMPT_MS = 100
-"""No response has ended so soon after its request, so that a second delivery harms nobody: its owner still knows it,
-and its end gives its conversation's lock back."""
+_PROMPT_MS = 1_000
+"""A younger request is not looked for in the log: a look reads all that its partition was told since, so that requests
+which are late for want of time would only get later. A second delivery may be as young where no replica died, and does
+no harm: its owner still knows the response, and the store its answer."""
 
 _BYTES_PER_TOKEN = 512
 """No message takes more in a record: of what is longer than a window of them, the rest cannot fit either."""
@@ -38,7 +40,7 @@ async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Ou
     """
     request = asked.request
     outcome = await _outcome(asked, ports)
-    if ports.clock_ms() - request.created_ms > _PROMPT_MS and await _came_through_before(request, ports):
+    if outcome is None or await _came_through_before(request, ports):
         log.info("%s was accepted before: its request was delivered twice", request.response_id)
         return []
     if isinstance(outcome, Requested):
@@ -54,13 +56,15 @@ async def _came_through_before(request: Requested, ports: Ports) -> bool:
 
     Looked for behind the lock: of a response that had ended by then, nobody else would give it back.
     """
+    if ports.clock_ms() - request.created_ms <= _PROMPT_MS:
+        return False
     told = await ports.told_of(request.response_id)
     if request.spec.conversation is not None and told.fold.terminal is not None:
         await finish(ports, request.tenant, request.spec.conversation, told)
     return told.fold.accepted is not None
 
 
-async def _outcome(asked: ContextRequested, ports: Ports) -> Requested | Refusal:
+async def _outcome(asked: ContextRequested, ports: Ports) -> Requested | Refusal | None:
     request = asked.request
     if request.deadline_ms <= ports.clock_ms():
         return Refusal(500, "server_error", "The request's deadline passed before its context could be assembled.")
@@ -69,24 +73,34 @@ async def _outcome(asked: ContextRequested, ports: Ports) -> Requested | Refusal
     return await _in_conversation(request, request.spec.conversation, ports)
 
 
-async def _in_conversation(request: Requested, conversation_id: str, ports: Ports) -> Requested | Refusal:
-    """The request behind all that was said in its conversation, whose lock it then holds; no lock if refused."""
+async def _in_conversation(request: Requested, conversation_id: str, ports: Ports) -> Requested | Refusal | None:
+    """The request behind all that was said in its conversation, whose lock it then holds; no lock if refused.
+
+    None if its answer stands there already: a rebalance delivers a second time what it finds uncommitted, at once.
+    """
     holder = Holder(request.response_id, request.deadline_ms)
     taken = await take(ports, request.tenant, conversation_id, holder, until_ms=_until_ms(request, ports))
     if taken is None:
         return not_found("Conversation", conversation_id, "conversation")
     if taken.holder is None or taken.holder.response_id != request.response_id:
         return LOCKED
+    outcome: Requested | Refusal | None = None
     try:
-        outcome = _fitting(await assembled(request, ports))
+        if not await _is_answered(request, conversation_id, ports):
+            outcome = _fitting(await assembled(request, ports))
     except TRANSIENT:
         raise  # it is asked again, and holds the lock until then
     except Exception:
         await ports.store.release(request.tenant, conversation_id, request.response_id)
         raise
-    if isinstance(outcome, Refusal):
+    if not isinstance(outcome, Requested):
         await ports.store.release(request.tenant, conversation_id, request.response_id)
     return outcome
+
+
+async def _is_answered(request: Requested, conversation_id: str, ports: Ports) -> bool:
+    answer_id = parse_response_id(request.response_id).message_id
+    return isinstance(await ports.store.item(request.tenant, conversation_id, answer_id), Item)
 
 
 def _fitting(outcome: Requested | PromptTooLong | Refusal) -> Requested | Refusal:

@@ -261,6 +261,18 @@ async def test_a_late_second_delivery_leaves_no_lock_behind(stored: bool, store:
     assert await said(store) == ["one", "1", "and then?", "2"]
 
 
+@BOTH
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_prompt_second_delivery_leaves_no_lock_behind_either(kept: bool, store: Store, log: MemoryLog) -> None:
+    """A rebalance may follow the first delivery at once; the store knows the end then, and the log is not asked."""
+    request = a_request(store=kept)
+    await outcome(request, ports(store, log))
+    await store.record(ended(request, "2"))
+    assert await request_with_context(request, ports(store, log)) == []
+    assert await holder(store) is None
+    assert log.reads == 0
+
+
 async def test_a_late_second_delivery_of_what_still_runs_changes_nothing(store: Store, log: MemoryLog) -> None:
     request = a_request(created_ms=NOW_MS - 5_000)
     response_id = request.request.response_id
