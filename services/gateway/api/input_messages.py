@@ -132,6 +132,12 @@ def messages_of(given: str | InputItems | None) -> list[Message]:
     return [item.message() for item in given if isinstance(item, InputMessage)]
 
 
+def holds_text(given: str | InputItems) -> bool:
+    """Whether there is anything to answer to; of an item that is only named, its text is not known yet."""
+    named = not isinstance(given, str) and any(isinstance(item, ItemReference) for item in given)
+    return named or any(message.text.strip() for message in messages_of(given))
+
+
 def check_items(items: InputItems, name: str) -> None:
     """What no single field of the items in the field `name` can tell. Raises ApiError 400."""
     for index, item in enumerate(items):

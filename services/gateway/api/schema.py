@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from services.gateway.api.common_schema import Creation, StreamOptions
 from services.gateway.api.conversation_reference import ConversationReference, conversation_of
-from services.gateway.api.input_messages import Input, messages_of
+from services.gateway.api.input_messages import Input, holds_text, messages_of
 from services.gateway.api.validation import (
     NO_REASONING,
     NO_TOOLS,
@@ -134,7 +134,7 @@ R = TypeVar("R", bound=CreateResponse)
 
 def _consistent(request: R) -> R:
     """What no single field can tell."""
-    if request.speaks and not any(message.text.strip() for message in messages_of(request.input)):
+    if request.speaks and not holds_text(request.input):
         raise bad_request("Invalid 'input': it must hold some text.", code="empty_input", param="input")
     request.named_conversation()
     if request.background and request.store is False:

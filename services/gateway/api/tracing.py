@@ -52,6 +52,8 @@ def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
     )
     if spec.sampling.max_output_tokens is not None:
         span.set_attribute(names.REQUEST_MAX_TOKENS, spec.sampling.max_output_tokens)
+    if spec.conversation is not None:
+        span.set_attribute(names.CONVERSATION_ID, spec.conversation)
 
 
 def describe_outcome(span: Span, response_id: str, terminal: AnyTerminal | None) -> None:

@@ -16,6 +16,7 @@ from tests.unit.gateway.harness import MODEL, Mesh, gateway, say
 
 ASK = {"model": MODEL, "input": "Say hello"}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Say hello"}]}
+NO_CONVERSATION = "conv_01a1fdc4690670018e8a2c8c65ddcda7"
 NOWHERE = "resp_01a1fdc469067001b7e8a2c8c65ddcda"
 
 
@@ -72,6 +73,11 @@ TABLE = [
     Wrong(404, "not found", "GET", "/responses/nonsense", body=None),
     Wrong(404, "not found", "DELETE", f"/responses/{NOWHERE}", body=None),
     Wrong(404, "not found", path=f"/responses/{NOWHERE}/cancel", body=None),
+    Wrong(400, "at most 20", path="/conversations", body={"items": [{"role": "user", "content": "x"}] * 21}),
+    Wrong(401, "API key", path="/conversations", body={}, key=None, told=("www-authenticate",)),
+    Wrong(404, "not found", "GET", f"/conversations/{NO_CONVERSATION}", body=None),
+    Wrong(404, "not found", "DELETE", f"/conversations/{NO_CONVERSATION}/items/msg_1", body=None),
+    Wrong(405, "not served here", "PUT", f"/conversations/{NO_CONVERSATION}/items", told=("allow",)),
     Wrong(404, "does not exist", body={**ASK, "model": "gpt-9"}),
     Wrong(404, "does not exist", "GET", "/models/gpt-9", body=None),
     Wrong(405, "not served here", "PUT", "/responses", told=("allow",)),

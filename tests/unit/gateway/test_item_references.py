@@ -99,3 +99,10 @@ async def test_the_same_twice_is_refused() -> None:
         item_id = (await ask(client, NEXT)).output[0].id
         with pytest.raises(openai.BadRequestError, match="Duplicate item"):
             await ask(client, reference(item_id), reference(item_id), NEXT)
+
+
+async def test_an_input_may_be_nothing_but_references() -> None:
+    async with gateway(Mesh(say("Hello")), keys=True) as mesh, mesh.client() as client:
+        item_id = (await ask(client, NEXT)).output[0].id
+        await ask(client, reference(item_id))
+        assert [message.text for message in mesh.requests[-1].spec.input] == ["Hello"]

@@ -2,8 +2,9 @@
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
-from services.gateway.api.tracing import describe_outcome
-from shared.records import Completed, Usage
+from services.gateway.api.tracing import describe_outcome, describe_request
+from services.gateway.auth import Caller
+from shared.records import Completed, ResponseSpec, Usage
 
 
 def test_a_span_tells_what_a_response_cost_and_what_the_cache_saved() -> None:
@@ -19,3 +20,13 @@ def test_a_span_tells_what_a_response_cost_and_what_the_cache_saved() -> None:
         "gen_ai.usage.cache_read.input_tokens": 16,
         "gen_ai.usage.output_tokens": 3,
     }
+
+
+def test_a_span_names_the_conversation_where_there_is_one() -> None:
+    named = []
+    for conversation in ("conv_1", None):
+        span = TracerProvider().get_tracer("test").start_span("chat")
+        describe_request(span, Caller("acme"), ResponseSpec(model="m", input=[], conversation=conversation))
+        assert isinstance(span, ReadableSpan) and span.attributes is not None
+        named.append(span.attributes.get("gen_ai.conversation.id"))
+    assert named == ["conv_1", None]
