@@ -96,7 +96,11 @@ async def deaths_of_history(
         began_s = time.monotonic()
         load = Load(mesh.url, plan.responses, rng)
         enough = asyncio.Event()
-        killing = asyncio.create_task(_kill(mesh, plan, rng, enough, progress), name="deaths")
+
+        def tell(kills: int) -> None:
+            progress(f"{kills} deaths of history, {load.notes.ended} responses ended")
+
+        killing = asyncio.create_task(_kill(mesh, plan, rng, enough, tell), name="deaths")
         try:
             notes = await load.run()
         finally:
@@ -112,7 +116,7 @@ async def deaths_of_history(
 # -- dying -----------------------------------------------------------------------------------------------------------
 
 
-async def _kill(mesh: Mesh, plan: Plan, rng: random.Random, enough: asyncio.Event, progress: Progress) -> int:
+async def _kill(mesh: Mesh, plan: Plan, rng: random.Random, enough: asyncio.Event, tell: Callable[[int], None]) -> int:
     """Until it is `enough`; returns how many died."""
     kills = 0
     while not await _happens(enough, within_s=rng.uniform(*plan.calm_s)):
@@ -120,7 +124,7 @@ async def _kill(mesh: Mesh, plan: Plan, rng: random.Random, enough: asyncio.Even
         victims = replicas if rng.random() < plan.both else [rng.choice(replicas)]
         await asyncio.gather(*(_die(mesh, victim, rng.uniform(*plan.down_s)) for victim in victims))
         kills += len(victims)
-        progress(f"{kills} deaths of history")
+        tell(kills)
         await mesh.wait_ready(service=Service.HISTORY)
     return kills
 
