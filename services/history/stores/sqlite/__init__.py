@@ -5,6 +5,8 @@ power, not only of the process. One transaction, and so one fsync, per batch. Se
 share the file.
 
 What is erased leaves the file's bytes: `secure_delete` overwrites it, and the write-ahead log is emptied behind it.
+What was never to be stored (`store` false, in a conversation) stands there while the response runs; what the
+write-ahead log has of it goes with the next erasure or sweep.
 """
 
 from services.history.stores.sqlite.file import switch_to_wal
