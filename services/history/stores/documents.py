@@ -244,17 +244,18 @@ class Talk:
 
     @classmethod
     def of(cls, document: Document) -> "Talk":
-        holder = document["holder"]
+        """Numbers become plain ones: BSON's are of a class of their own, which records cannot carry."""
+        holder, deleted_until = document["holder"], document["expires_at"]
         return cls(
             id=document["_id"],
             tenant=document["tenant"],
-            created_ms=document["created_ms"],
+            created_ms=int(document["created_ms"]),
             metadata=_metadata.decode(document["metadata"]),
-            holder=Holder(holder["response_id"], holder["deadline_ms"]) if holder else None,
-            next=document["next"],
-            pending=tuple(Placed(_items.decode(p["data"]), p["position"]) for p in document["pending"]),
-            deleted_until=document["expires_at"],
-            version=document["version"],
+            holder=Holder(holder["response_id"], int(holder["deadline_ms"])) if holder else None,
+            next=int(document["next"]),
+            pending=tuple(Placed(_items.decode(p["data"]), int(p["position"])) for p in document["pending"]),
+            deleted_until=None if deleted_until is None else int(deleted_until),
+            version=int(document["version"]),
         )
 
     def document(self) -> dict[str, Any]:
