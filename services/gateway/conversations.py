@@ -50,10 +50,12 @@ Q = TypeVar("Q", bound=ConversationQuery)
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A request that was admitted, by the names that it goes by. `done`: it was answered before, under its key."""
+    """A request that was admitted, by the names that it goes by. `repeated`: its key had them; `done`: and it was
+    answered before."""
 
     names: tuple[str, ...]
     receipt: Receipt
+    repeated: bool = False
     done: bool = False
 
 
@@ -162,18 +164,20 @@ class Conversations:
                 return _Attempt(names, receipt)
             case Repeated(holder):
                 first = msgspec.structs.replace(receipt.charge, response_id=holder.first)
-                return _Attempt(holder.responses, Receipt(first, self.ledger), done=holder.accepted is True)
+                receipt = Receipt(first, self.ledger)
+                return _Attempt(holder.responses, receipt, repeated=True, done=holder.accepted is True)
             case Limited():
                 raise limited_error(decision.shortage, self.ledger.standing(caller), caller.tenant)
             case _:
                 raise key_reused()
 
     async def _attempted(self, attempt: _Attempt, kind: type[A], query: ConversationQuery) -> A:
-        """Without an answer it may have been done all the same: then the key goes on to stand for these names."""
+        """What was asked before, or without an answer, may have been done all the same: then the key goes on to stand
+        for these names."""
         try:
             answer = await self._asked(kind, query)
         except ApiError as error:
-            if error.status < 500:
+            if error.status < 500 and not attempt.repeated:
                 attempt.receipt.came_to_nothing()
             raise
         attempt.receipt.accepted()

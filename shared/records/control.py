@@ -243,7 +243,8 @@ class ItemsFound(Reply, frozen=True, kw_only=True, tag="items_found"):
 class Charge(Record, frozen=True, kw_only=True, tag="charge"):
     """A gateway wants to admit a request of `tenant`; whether it may, the order of this topic decides.
 
-    `response_id` is the request's first response, `further` those of its other choices. `tokens` is the most that it
+    `response_id` is the request's first response, `further` those of its other choices; of a request that changes a
+    conversation they are the names of what it makes, or one of its own. `tokens` is the most that it
     can use: its prompt and the longest answer, for each choice. The limits are per minute, as the appending gateway
     knows them, so that every reader decides alike; None is no limit. `idempotency_key` is a digest of the client's,
     `fingerprint` one of what was asked; the key stands for these responses for `keep_ms`. `replaces` names the first

@@ -312,6 +312,21 @@ async def test_a_key_of_what_was_refused_is_free_again(mesh: Mesh, client: Async
     assert [item.id for item in await all_items(client, conversation.id)] == [item.id for item in added.data]
 
 
+async def test_a_repetition_that_is_refused_leaves_the_key_to_what_may_have_been_done() -> None:
+    keeper = Keeper()
+    async with gateway(Mesh(on_query=keeper), query_timeout_s=0.1) as mesh, mesh.client() as client:
+        conversation = await client.conversations.create()
+        keeper.silent = 1
+        with pytest.raises(openai.InternalServerError):
+            await client.conversations.items.create(conversation.id, items=ITEMS, extra_headers=KEY)
+        keeper.locked = True
+        with pytest.raises(openai.BadRequestError):
+            await client.conversations.items.create(conversation.id, items=ITEMS, extra_headers=KEY)
+        keeper.locked = False
+        await client.conversations.items.create(conversation.id, items=ITEMS, extra_headers=KEY)
+        assert len(await all_items(client, conversation.id)) == 3
+
+
 async def test_what_writes_counts_as_a_request_and_says_so() -> None:
     limits = RateLimits({"default": Limits(2, 10)})
     async with gateway(Mesh(on_query=Keeper()), keys=True, limits=limits) as mesh, mesh.client() as client:
