@@ -39,6 +39,7 @@ SHARDED = ("tests/integration/test_sharded_engine.py", "tests/integration/test_s
 SERVICES = ("tests/integration", "tests/deploy")
 CLIENTS = ("tests/clients",)
 FUZZ = ("tests/fuzz",)
+STORES = ("tests/contract",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,18 @@ class Suite:
 SUITES = (
     Suite("unit, models", MODELS, ("-q",)),
     Suite("unit, the rest", ("tests/unit",), ("-q",), but=MODELS),
+    Suite("stores", STORES),
     Suite("embedded, services", SERVICES, EMBEDDED, but=SHARDED),
     Suite("Kafka, services", SERVICES, KAFKA, but=SHARDED),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
-    Suite("embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *CLIENTS, *FUZZ)),
+    Suite("embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *STORES, *CLIENTS, *FUZZ)),
     Suite("embedded, fuzz", FUZZ, EMBEDDED),
     Suite("Kafka, chaos", ("tests/chaos",), KAFKA, alone=True),
 )
-"""The long ones first, so that all lanes end together. Chaos has the times of faults and of recovery under test, so it
-runs alone; everything else bears a busy machine."""
+"""What is quick to fail comes first, and what builds something that others need; then the long ones, so that all lanes
+end together. Chaos has the times of faults and of recovery under test, so it runs alone; everything else bears a busy
+machine."""
 
 
 @dataclass

@@ -22,6 +22,8 @@ from tests.clients import nodejs
 _REQUIRE = "CHATMESH_REQUIRE_BROKERS"
 _REQUIRE_STORES = "CHATMESH_REQUIRE_STORES"
 _NODE = "node"
+_FIRST_START_S = 900
+"""For a test that may be the first to start MongoDB's server: it is built then, while another suite has the cores."""
 _COLLECTED = pytest.StashKey[set[str]]()
 _EXECUTED = pytest.StashKey[set[str]]()
 
@@ -54,6 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in set(others)]
     config.stash[_COLLECTED].update(*map(_suites_of, items))
+    for item in items:
+        if stores.MONGODB in _suites_of(item):
+            item.add_marker(pytest.mark.timeout(_FIRST_START_S))  # behind a limit of the test's own, which counts
 
 
 @pytest.fixture(scope="session")
