@@ -109,6 +109,13 @@ async def test_a_request_goes_on_from_its_conversation_and_holds_it(store: Store
     assert await said(store) == ["one", "1", "and then?", "2"]
 
 
+async def test_a_request_that_names_both_goes_on_from_its_conversation(store: Store, log: MemoryLog) -> None:
+    """The gateway lets none through; one that comes all the same does no harm."""
+    made = await outcome(asked(an_id(), conversation=CONVERSATION), ports(store, log))
+    assert isinstance(made, Requested)
+    assert [m.text for m in made.context] == ["one", "1"]
+
+
 async def test_a_request_delivered_twice_comes_to_the_same(store: Store, log: MemoryLog) -> None:
     request = a_request()
     assert await outcome(request, ports(store, log)) == await outcome(request, ports(store, log))
