@@ -23,6 +23,7 @@ from shared.topics import Service
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 120.0
 STOP_S = 20.0
+_OURS = ("CHATMESH_", "KAFKA_", "MONGODB_")
 
 
 def free_port() -> int:
@@ -99,7 +100,7 @@ class Mesh:
         service_id = f"{service.value}-{number}"
         port = free_port() if service is Service.GATEWAY else None
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("CHATMESH_", "KAFKA_"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
             "CHATMESH_NAMESPACE": self.namespace,
             "CHATMESH_PARTITIONS": str(self.partitions),

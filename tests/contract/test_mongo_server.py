@@ -1,0 +1,127 @@
+"""The server behind MongoDB's store goes away, comes back, or is no such server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from deploy.stores import StoreServer
+from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from services.history.stores.mongo import MIGRATIONS, MongoStore, connect, name_of
+from services.history.stores.port import Addition, Conversation
+from shared.ids import new_id
+from shared.records import Item
+from tests.contract.support import an_item, begin, items_of
+from tests.unit.history.fakes import NOW_MS, TENANT, an_id, turn
+
+
+@pytest.fixture
+async def store(mongodb: StoreServer) -> AsyncIterator[MongoStore]:
+    made = MongoStore(mongodb.url(f"t{uuid4().hex[:12]}"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_what_was_written_survives_kills_under_writes_once_and_in_order(mongodb: StoreServer) -> None:
+    if not mongodb.controllable:
+        pytest.skip("the server at MONGODB_URL is not ours to kill")
+    with type(mongodb)() as own:
+        store = MongoStore(own.url("killed"))
+        await store.open()
+        conversation_id = new_id("conv")
+        await store.create_conversation(Conversation(conversation_id, TENANT, NOW_MS), [])
+        batches = [[an_item(f"{n} {part}") for part in range(3)] for n in range(120)]
+        writing = asyncio.create_task(write_all(store, conversation_id, batches))
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(own.kill)
+            await asyncio.to_thread(own.restart)
+        failed = await writing
+        assert failed > 0, "no kill struck a write"
+        assert await items_of(store, conversation_id) == [item for batch in batches for item in batch]
+        await store.close()
+
+
+async def write_all(store: MongoStore, conversation_id: str, batches: list[list[Item]]) -> int:
+    """Each batch again until it is acknowledged; returns how often it was not."""
+    failed = 0
+    for batch in batches:
+        while True:
+            try:
+                assert await store.add_items(TENANT, conversation_id, batch) is Addition.DONE
+                break
+            except StoreUnavailableError:
+                failed += 1
+                await asyncio.sleep(0.02)
+    return failed
+
+
+async def test_a_server_that_is_gone_shows_within_seconds() -> None:
+    store = MongoStore("mongodb://user:secret@127.0.0.1:1/chatmesh?serverSelectionTimeoutMS=200")
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailableError) as raised:
+        await store.open()
+    assert time.monotonic() - begun < 3
+    assert "secret" not in str(raised.value)
+    await store.close()
+
+
+async def test_a_wrong_address_ends_the_service_and_tells_no_secret() -> None:
+    store = MongoStore("mongodb://user:sec:ret@host:port/x")
+    with pytest.raises(StoreError, match="MONGODB_URL") as raised:
+        await store.open()
+    assert not isinstance(raised.value, StoreUnavailableError)
+    assert "ret" not in str(raised.value).replace("retry", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("mongodb://u:p%40@a:1,b:2/x?replicaSet=r&w=1", "mongodb://a:1,b:2/x"),
+        ("mongodb+srv://u:p@cluster.example/x", "mongodb+srv://cluster.example/x"),
+        ("mongodb://u:p@ss@a/x", "mongodb://a/x"),
+        ("nonsense:secret", "MONGODB_URL"),
+    ],
+)
+def test_a_name_has_no_secrets(url: str, name: str) -> None:
+    assert name_of(url) == name
+
+
+async def test_a_schema_of_a_later_release_is_refused(store: MongoStore, mongodb: StoreServer) -> None:
+    client = connect(store._url)
+    await client.get_default_database()["schema_migrations"].insert_one({"_id": len(MIGRATIONS) + 1})
+    client.close()
+    with pytest.raises(StoreError, match=f"version {len(MIGRATIONS) + 1}.*knows {len(MIGRATIONS)}"):
+        await store.open()
+
+
+async def test_what_no_document_can_hold_is_refused_for_good(store: MongoStore) -> None:
+    conversation_id = await begin(store)
+    with pytest.raises(StoreRefusedError):
+        await store.add_items(TENANT, conversation_id, [an_item("x" * 17_000_000)])
+    with pytest.raises(StoreRefusedError):
+        await store.get(TENANT, "resp_\ud800")
+    assert await items_of(store, conversation_id) == []
+
+
+async def test_a_batch_takes_as_many_round_trips_as_one_response(store: MongoStore) -> None:
+    async def trips(count: int) -> int:
+        calls = 0
+        collection = store._collection
+
+        def counting(name: str) -> object:
+            nonlocal calls
+            calls += 1
+            return collection(name)
+
+        store._collection = counting  # type: ignore[assignment,method-assign]
+        conversations = [await begin(store) for _ in range(count)]
+        calls = 0
+        await store.record([r for c in conversations for r in turn(an_id(), "q", "a", conversation=c)])
+        store._collection = collection  # type: ignore[method-assign]
+        return calls
+
+    assert await trips(20) == await trips(1) < 20
