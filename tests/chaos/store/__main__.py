@@ -20,6 +20,9 @@ def main() -> int:
     """0 if nothing was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.store", description=__doc__)
     parser.add_argument("--responses", type=int, default=2000)
+    parser.add_argument(
+        "--calm-s", type=float, nargs=2, default=Plan.calm_s, metavar=("MIN", "MAX"), help="peace between two deaths"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--broker", choices=SUITES, default=KAFKA)
     parser.add_argument("--store", choices=STORES, default=SQLITE, help="MONGODB_URL names a MongoDB of yours")
@@ -29,7 +32,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder: Path = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        plan = Plan(arguments.responses, seed=arguments.seed)
+        calm_s = (min(arguments.calm_s), max(arguments.calm_s))
+        plan = Plan(arguments.responses, calm_s=calm_s, seed=arguments.seed)
         with broker_for_suite(arguments.broker) as broker, _environment(arguments.store) as env:
             result = asyncio.run(deaths_of_history(broker, folder, plan, env=env))
     for name, figure in result.figures().items():
