@@ -70,6 +70,16 @@ async def test_a_superseded_owner_ends_nothing(store: Store) -> None:
     assert found is not None and found.terminal.text == "real"
 
 
+async def test_a_second_beginning_supersedes_the_owner_of_the_first(store: Store) -> None:
+    response_id = an_id()
+    first = accepted(response_id, text="first")
+    await store.record([first, accepted(response_id, text="second", epoch=1)])
+    assert (await store.record([completed(response_id, "zombie", epoch=0)])).ended == frozenset()
+    real = completed(response_id, "real", epoch=1)
+    assert (await store.record([real])).ended == {response_id}
+    assert await store.get(TENANT, response_id) == StoredResponse(first, real)
+
+
 async def test_a_superseded_owner_begins_nothing(store: Store) -> None:
     response_id = an_id()
     await store.record([Screening(response_id=response_id, epoch=1, owner="b"), accepted(response_id, text="zombie")])

@@ -322,6 +322,17 @@ async def test_what_expired_stands_in_no_byte_of_any_file(tmp_path: Path) -> Non
     await store.close()
 
 
+async def test_a_deleted_conversation_leaves_one_row_whatever_was_deleted_in_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "h.sqlite3")
+    await store.open()
+    conversation_id, _ = await _with_secrets(store, [])
+    await store.add_items(TENANT, conversation_id, [Item(id=i, role="user", parts=[]) for i in ("msg_a", "msg_b")])
+    await store.erase_item(TENANT, conversation_id, "msg_a")
+    await store.erase_conversation(TENANT, conversation_id)
+    assert await store.forget_expired(1 << 60, 10) == 1
+    await store.close()
+
+
 async def test_what_was_erased_as_the_process_was_killed_is_gone_once_the_file_is_opened(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "h.sqlite3")
     await store.open()
