@@ -33,30 +33,29 @@ async def test_what_was_written_survives_kills_under_writes_once_and_in_order(mo
         await store.open()
         conversation_id = new_id("conv")
         await store.create_conversation(Conversation(conversation_id, TENANT, NOW_MS), [])
-        batches = [[an_item(f"{n} {part}") for part in range(3)] for n in range(120)]
-        writing = asyncio.create_task(write_all(store, conversation_id, batches))
-        for _ in range(3):
-            await asyncio.sleep(0.3)
+        batches = [[an_item(f"{n} {part}") for part in range(3)] for n in range(70)]
+        written: list[int] = []
+        writing = asyncio.create_task(write_all(store, conversation_id, batches, written))
+        for after in (10, 30, 50):
+            while len(written) < after:
+                await asyncio.sleep(0.005)
+            assert not writing.done()
             await asyncio.to_thread(own.kill)
             await asyncio.to_thread(own.restart)
-        failed = await writing
-        assert failed > 0, "no kill struck a write"
+        await writing
         assert await items_of(store, conversation_id) == [item for batch in batches for item in batch]
         await store.close()
 
 
-async def write_all(store: MongoStore, conversation_id: str, batches: list[list[Item]]) -> int:
-    """Each batch again until it is acknowledged; returns how often it was not."""
-    failed = 0
-    for batch in batches:
-        while True:
+async def write_all(store: MongoStore, conversation_id: str, batches: list[list[Item]], written: list[int]) -> None:
+    """Each batch again until it is acknowledged; its number is `written` then."""
+    for number, batch in enumerate(batches):
+        while number not in written:
             try:
                 assert await store.add_items(TENANT, conversation_id, batch) is Addition.DONE
-                break
+                written.append(number)
             except StoreUnavailableError:
-                failed += 1
                 await asyncio.sleep(0.02)
-    return failed
 
 
 async def test_a_server_that_is_gone_shows_within_seconds() -> None:
@@ -125,3 +124,4 @@ async def test_a_batch_takes_as_many_round_trips_as_one_response(store: MongoSto
         return calls
 
     assert await trips(20) == await trips(1) < 20
+    assert await trips(50) < 30, "200 changes of responses are two bulk writes"

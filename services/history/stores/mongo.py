@@ -85,6 +85,7 @@ _SAFE_READ = ReadConcern("majority")
 # Conversations are changed by who read them as they stand; each time that fails, another one got on.
 _MOST_ROUNDS = 100
 _READ_AT_ONCE = 200
+_WRITTEN_AT_ONCE = 100
 
 # https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
 _BAD_CONFIGURATION = {13: "Unauthorized", 18: "AuthenticationFailed", 33: "UnsupportedFormat", 73: "InvalidNamespace"}
@@ -196,7 +197,7 @@ class MongoStore:
         )
 
     async def _record(self, records: Sequence[Recordable]) -> Recorded:
-        """The records of a whole run: a fixed number of round trips, however many they are."""
+        """The records of a whole run, in round trips that hardly grow with their number."""
         call = secrets.token_hex(8)
         now = self._clock_ms()
         await self._change("responses", [c for r in records for c in fold_changes(r, self._retention, now, call)])
@@ -499,12 +500,12 @@ class MongoStore:
         return await self._collection(name).find(where, fields).to_list(len(wanted))
 
     async def _change(self, name: str, changes: Iterable[Change]) -> None:
-        """In their order, in one round trip."""
+        """In their order, in few round trips: each of a size that a slow server too carries out within its timeout."""
         operations = [
             UpdateMany(c.where, c.update) if c.many else UpdateOne(c.where, c.update, upsert=c.upsert) for c in changes
         ]
-        if operations:
-            await self._collection(name).bulk_write(operations, ordered=True)
+        for begin in range(0, len(operations), _WRITTEN_AT_ONCE):
+            await self._collection(name).bulk_write(operations[begin : begin + _WRITTEN_AT_ONCE], ordered=True)
 
     def _collection(self, name: str) -> Collection:
         if self._client is None:
