@@ -21,7 +21,7 @@ from tests.bench.load import BenchError
 
 _DELTAS = 10  # of each response that is recorded
 _CONVERSATIONS = 100
-_ADDED_AT_ONCE = 500
+_ADDED_AT_ONCE = 100
 _PLACES = 10
 
 
