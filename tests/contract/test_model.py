@@ -23,6 +23,8 @@ T = TypeVar("T")
 TENANTS = [TENANT, OTHER]
 CONVERSATIONS = ["conv_a", "conv_b"]
 RESPONSES = [an_id() for _ in range(4)]
+# A response runs in one conversation, if in any, so what it brings stands nowhere else.
+HOMES = dict(zip(RESPONSES, CONVERSATIONS * 2, strict=True))
 GIVEN_IDS = ["msg_a", "msg_b", "msg_c"]
 USAGE = Usage(input_tokens=1, output_tokens=1)
 
@@ -36,19 +38,21 @@ orders: st.SearchStrategy[Literal["asc", "desc"]] = st.sampled_from(["asc", "des
 
 
 @st.composite
-def items(draw: st.DrawFn) -> Item:
-    bringer = draw(st.sampled_from([None, None, *RESPONSES]))
+def items(draw: st.DrawFn, conversation: str) -> Item:
+    at_home = [response for response, home in HOMES.items() if home == conversation]
+    bringer = draw(st.sampled_from([None, None, *at_home]))
     return Item(id=draw(st.sampled_from(GIVEN_IDS)), role="user", parts=[draw(texts)], response_id=bringer)
 
 
 @st.composite
 def beginnings(draw: st.DrawFn) -> Recordable:
+    response_id = draw(responses)
     return accepted(
-        draw(responses),
+        response_id,
         epoch=draw(epochs),
         tenant=draw(tenants),
         text=draw(texts),
-        conversation=draw(st.sampled_from([*CONVERSATIONS, *CONVERSATIONS, None, "conv_unknown"])),
+        conversation=draw(st.sampled_from([*[HOMES[response_id]] * 4, None, "conv_unknown"])),
         previous_response_id=draw(st.sampled_from([None, *RESPONSES])),
         store=draw(st.sampled_from([True, True, False])),
     )
@@ -106,14 +110,16 @@ class Twins(RuleBasedStateMachine):
     def record(self, batch: list[Recordable]) -> None:
         self.both(lambda store: store.record(batch))
 
-    @rule(response=responses, conversation=conversations, kept=st.booleans(), answer=texts)
-    def turn(self, response: str, conversation: str, kept: bool, answer: str) -> None:
+    @rule(response=responses, kept=st.booleans(), answer=texts)
+    def turn(self, response: str, kept: bool, answer: str) -> None:
+        conversation = HOMES[response]
         records = [accepted(response, conversation=conversation, store=kept), completed(response, answer)]
         self.both(lambda store: store.lock(TENANT, conversation, Holder(response, FAR_MS)))
         self.both(lambda store: store.record(records))
 
-    @rule(tenant=tenants, conversation=conversations, given=st.lists(items(), max_size=3), value=texts)
-    def create(self, tenant: str, conversation: str, given: list[Item], value: str) -> None:
+    @rule(data=st.data(), tenant=tenants, conversation=conversations, value=texts)
+    def create(self, data: st.DataObject, tenant: str, conversation: str, value: str) -> None:
+        given = data.draw(st.lists(items(conversation), max_size=3))
         begun = Conversation(conversation, tenant, NOW_MS, {"k": value})
         self.both(lambda store: store.create_conversation(begun, given))
 
@@ -129,8 +135,9 @@ class Twins(RuleBasedStateMachine):
     def release(self, tenant: str, conversation: str, response: str) -> None:
         self.both(lambda store: store.release(tenant, conversation, response))
 
-    @rule(tenant=tenants, conversation=conversations, given=st.lists(items(), max_size=4))
-    def add_items(self, tenant: str, conversation: str, given: list[Item]) -> None:
+    @rule(data=st.data(), tenant=tenants, conversation=conversations)
+    def add_items(self, data: st.DataObject, tenant: str, conversation: str) -> None:
+        given = data.draw(st.lists(items(conversation), max_size=4))
         self.both(lambda store: store.add_items(tenant, conversation, given))
 
     @rule(
