@@ -53,6 +53,10 @@ class AppendError(LogError):
     """An append failed for good. The writer must not append to that sub-log again."""
 
 
+class RecordRefusedError(AppendError):
+    """It will fail every time: the record cannot be written down, or is longer than the broker takes."""
+
+
 class BrokerUnavailableError(LogError):
     """No broker answered at the configured address."""
 

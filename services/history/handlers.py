@@ -61,8 +61,11 @@ def patience_s(record: Record, now_ms: int) -> float:
     return 0.0 if isinstance(record, Query) else math.inf
 
 
-def apology(record: Record) -> list[Outgoing]:
-    """What the waiting gateway gets when its record was dead-lettered."""
+async def given_up(record: Record, ports: Ports) -> list[Outgoing]:
+    """What the waiting gateway gets when its record was dead-lettered; a conversation is given back."""
+    request = record.request if isinstance(record, ContextRequested) else None
+    if request is not None and request.spec.conversation is not None:
+        await ports.store.release(request.tenant, request.spec.conversation, request.response_id)
     return _refused(record, Refusal(500, "server_error", _BROKEN))
 
 

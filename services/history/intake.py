@@ -12,11 +12,11 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.history.errors import StoreError, StoreRefusedError
-from services.history.handlers import HANDLERS, apology, patience_s, too_late
+from services.history.handlers import HANDLERS, given_up, patience_s, too_late
 from services.history.ports import Outbox, Outgoing, Ports
 from services.history.retry import TRANSIENT, Patience
 from services.history.watermark import Watermark
-from shared.errors import RecordError
+from shared.errors import RecordError, RecordRefusedError
 from shared.log import RawRecord, decode
 from shared.records import Record
 from shared.records.codec import Envelope
@@ -54,7 +54,10 @@ class RecordHandler:
             kind=SpanKind.CONSUMER,
             attributes=names.messaging(self._topic, "process", raw.partition, raw.offset),
         ):
-            await self._send_all(await self._handle(raw, envelope))
+            try:
+                await self._send_all(await self._handle(raw, envelope))
+            except RecordRefusedError as error:
+                await self._send_all(await self._give_up(raw, envelope.record, error, attempts=1))
 
     async def _handle(self, raw: RawRecord, envelope: Envelope[Record]) -> list[Outgoing]:
         handler, record = HANDLERS[type(envelope.record)], envelope.record
@@ -71,8 +74,11 @@ class RecordHandler:
             except Exception as error:  # noqa: BLE001 - a handler's bug must not block the records behind it
                 failure = error
             log.error("%s at %s, attempt %d", self._topic.name, _place(raw), attempt, exc_info=failure)
-        await self._bury(raw, failure, MAX_ATTEMPTS)
-        return apology(record)
+        return await self._give_up(raw, record, failure, MAX_ATTEMPTS)
+
+    async def _give_up(self, raw: RawRecord, record: Record, error: Exception, attempts: int) -> list[Outgoing]:
+        await self._bury(raw, error, attempts)
+        return await self._handling.until_available(lambda: given_up(record, self._ports))
 
     async def _send_all(self, outgoing: Collection[Outgoing]) -> None:
         """Answers go last: whoever has one may rely on the rest."""

@@ -10,7 +10,6 @@ from enum import Enum
 
 from services.history.errors import StoreRefusedError
 from services.history.ports import Ports
-from services.history.retry import looks
 from services.history.stores.port import Conversation, Holder
 from services.history.told import Told
 from shared.errors import LogError
@@ -81,7 +80,7 @@ async def take(
     None if there is no such conversation. Raises StoreUnavailableError.
     """
     found: Conversation | None = None
-    async for look in looks(ports.clock_ms, until_ms):
+    async for look in ports.looks(conversation_id, until_ms):
         found = await ports.store.lock(tenant, conversation_id, wanted)
         other = _another(found, wanted)
         if other is not None and look % _LOOK_EVERY == 0 and await gives_back(ports, tenant, conversation_id, other):

@@ -6,7 +6,6 @@ from enum import Enum
 
 from services.history.errors import StoreUnavailableError
 from services.history.ports import Ports
-from services.history.retry import looks
 from services.history.stores.port import StoredResponse
 from shared.errors import InvalidIdError, ReplayGoneError
 from shared.folds import EventFold
@@ -45,7 +44,7 @@ async def find_chain(
     if parsed.partition >= ports.partitions:
         return Missing.UNKNOWN
     search = _Search(ports, tenant, parsed, limit)
-    async for _ in looks(ports.clock_ms, until_ms):
+    async for _ in ports.looks(response_id, until_ms):
         found = await search.look()
         if found is not Missing.RUNNING:
             return found

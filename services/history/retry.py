@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from services.history.errors import StoreUnavailableError
-from shared.errors import LogError
+from shared.errors import LogError, RecordRefusedError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -18,6 +19,9 @@ _LONGEST_PAUSE_S = 5.0
 _FIRST_POLL_S = 0.02
 _LONGEST_POLL_S = 0.25
 
+MOST_WAITING = 16
+"""For the same response or conversation: the places of all who ask are few, and one client could take them all."""
+
 
 def pauses_s() -> Iterator[float]:
     """0.1 s, then twice as long each time, up to 5 s."""
@@ -27,16 +31,33 @@ def pauses_s() -> Iterator[float]:
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-async def looks(clock_ms: Callable[[], int], until_ms: int) -> AsyncIterator[int]:
-    """0, 1, 2 and so on, ever more seldom, for what is looked at until it has changed; the last at `until_ms`."""
-    pause_s, look = _FIRST_POLL_S, 0
-    while True:
-        yield look
-        remaining_s = (until_ms - clock_ms()) / 1000
-        if remaining_s <= 0:
-            return
-        await asyncio.sleep(min(pause_s, remaining_s))
-        pause_s, look = min(pause_s * 2, _LONGEST_POLL_S), look + 1
+class Queues:
+    """Who waits for what: at most `most` for the same, and who comes to a full queue looks only once."""
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._most = most
+        self._waiting: Counter[str] = Counter()
+
+    async def looks(self, subject: str, clock_ms: Callable[[], int], until_ms: int) -> AsyncIterator[int]:
+        """0, 1, 2 and so on, ever more seldom, for `subject`, which is looked at until it has changed; the last at
+        `until_ms`."""
+        pause_s, look = _FIRST_POLL_S, 0
+        while True:
+            yield look
+            remaining_s = (until_ms - clock_ms()) / 1000
+            if remaining_s <= 0 or self._waiting[subject] >= self._most:
+                return
+            await self._wait(subject, min(pause_s, remaining_s))
+            pause_s, look = min(pause_s * 2, _LONGEST_POLL_S), look + 1
+
+    async def _wait(self, subject: str, pause_s: float) -> None:
+        self._waiting[subject] += 1
+        try:
+            await asyncio.sleep(pause_s)
+        finally:
+            self._waiting[subject] -= 1
+            if not self._waiting[subject]:
+                del self._waiting[subject]
 
 
 class Patience:
@@ -50,7 +71,8 @@ class Patience:
         self._away_since_s: float | None = None
 
     async def until_available(self, work: Callable[[], Awaitable[T]], *, timeout_s: float = math.inf) -> T:
-        """Do `work` until store and broker answer, however long they are away; other errors pass through.
+        """Do `work` until store and broker answer, however long they are away; other errors pass through, and so does
+        a record that the broker will never take.
 
         Where `timeout_s` is given, what `work` raises after so many seconds is raised.
         """
@@ -59,6 +81,8 @@ class Patience:
         while True:
             try:
                 result = await work()
+            except RecordRefusedError:
+                raise
             except TRANSIENT as error:
                 pause_s = next(pauses)
                 if _clock_s() + pause_s > give_up_at_s:

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from shared.errors import AppendError, BrokerUnavailableError
+from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.ids import now_ms, parse_response_id
 from shared.log.clients import (
     MAX_REQUEST_BYTES,
@@ -41,6 +41,8 @@ MAX_PENDING_RECORDS = 100_000
 EXPIRES_AFTER_REQUESTS = 2
 """A batch expires after one request timeout, but aiokafka looks only when the request under way has timed out too."""
 _SPARE_S = 1.0
+_UNWRITABLE = (TypeError, ValueError, msgspec.MsgspecError)
+"""What encoding a record raises: a value of a foreign type, a lone surrogate."""
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -141,7 +143,8 @@ class LogWriter:
     async def append(
         self, topic: Topic, record: Record, *, partition: int | None = None, trace: Mapping[str, str] | None = None
     ) -> Appended:
-        """Append and wait for the acknowledgement of all in-sync replicas. Raises AppendError."""
+        """Append and wait for the acknowledgement of all in-sync replicas. Raises AppendError, of which a
+        RecordRefusedError is the record's own fault."""
         return await self.enqueue(topic, record, partition=partition, trace=trace)
 
     def enqueue(
@@ -187,6 +190,8 @@ class LogWriter:
             try:
                 _check_size(batch)
                 sent = await producer.send_batch(batch, name, partition=lane.partition)
+            except MessageSizeTooLargeError as error:
+                self._fail_all(items, name, error, RecordRefusedError)
             except (KafkaError, ValueError) as error:
                 self._fail_all(items, name, error)
                 # The bare class says that the sender's task has died: everything later fails likewise.
@@ -204,8 +209,8 @@ class LogWriter:
             try:
                 value, key = encode_value(item.record), item.record.subject.encode()
                 headers = encode_headers(item.record, self._source, item.trace, time=time)
-            except ValueError as error:
-                self._fail(self._next(lane), lane.name, error)
+            except _UNWRITABLE as error:
+                self._fail(self._next(lane), lane.name, error, RecordRefusedError)
                 continue
             # A batch always takes its first record, however long that is.
             if batch.append(timestamp=created_ms, key=key, value=value, headers=headers) is None:
@@ -221,7 +226,8 @@ class LogWriter:
     def _sent(self, done: "asyncio.Future[Any]", items: list[_Pending], name: str, created_ms: int) -> None:
         error = asyncio.CancelledError("the producer was closed") if done.cancelled() else done.exception()
         if error is not None:
-            self._fail_all(items, name, error)
+            too_large = isinstance(error, MessageSizeTooLargeError)  # alone in its batch: see `_check_size`
+            self._fail_all(items, name, error, RecordRefusedError if too_large else AppendError)
             return
         first = done.result()
         # Without LogAppendTime the broker gives -1: the records keep the time of their creation.
@@ -230,13 +236,15 @@ class LogWriter:
             if self._take_off(item):
                 item.future.set_result(Appended(first.partition, first.offset + number, timestamp_ms))
 
-    def _fail_all(self, items: list[_Pending], name: str, error: BaseException) -> None:
+    def _fail_all(
+        self, items: list[_Pending], name: str, error: BaseException, kind: type[AppendError] = AppendError
+    ) -> None:
         for item in items:
-            self._fail(item, name, error)
+            self._fail(item, name, error, kind)
 
-    def _fail(self, item: _Pending, name: str, error: BaseException) -> None:
+    def _fail(self, item: _Pending, name: str, error: BaseException, kind: type[AppendError] = AppendError) -> None:
         if self._take_off(item):
-            failure = AppendError(f"append to {name} failed: {error}")
+            failure = kind(f"append to {name} failed: {error}")
             failure.__cause__ = error
             item.future.set_exception(failure)
 

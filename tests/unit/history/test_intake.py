@@ -11,9 +11,9 @@ from services.history import handlers, retry
 from services.history.errors import StoreError, StoreUnavailableError
 from services.history.intake import MAX_ATTEMPTS, Intake, RecordHandler
 from services.history.ports import Outgoing, Ports
-from services.history.stores.port import Conversation
+from services.history.stores.port import Conversation, Holder
 from services.history.watermark import Watermark
-from shared.errors import AppendError, BrokerUnavailableError
+from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.log import RawRecord
 from shared.records import (
     ConversationDeleted,
@@ -273,6 +273,18 @@ async def test_a_handlers_bug_is_put_aside_and_the_client_told(
     (sent,) = outbox.sent
     assert isinstance(sent.record, Rejected)
     assert (sent.record.status, sent.record.error_type) == (500, "server_error")
+
+
+async def test_an_answer_that_no_broker_takes_is_put_aside_and_its_conversation_given_back() -> None:
+    memory, outbox = MemoryStore(), MemoryOutbox(failures=[RecordRefusedError("too long")])
+    await memory.create_conversation(Conversation("conv_1", "acme", NOW_MS), [])
+    record = asked(None, conversation="conv_1")
+    await handled(raw(record, 4), ports(memory, MemoryLog()), outbox)
+    assert outbox.buried == [("context.requested", 4, 1)]
+    assert [sent.record.status for sent in outbox.sent if isinstance(sent.record, Rejected)] == [500]
+    next_one = await memory.lock("acme", "conv_1", Holder(an_id(), NOW_MS))
+    assert next_one is not None and next_one.holder is not None
+    assert next_one.holder.response_id != record.request.response_id
 
 
 async def test_a_query_is_answered() -> None:

@@ -1,5 +1,6 @@
 """Patience: waits as long as it must, says so once, and gives up only where it was told when."""
 
+import asyncio
 import logging
 
 import pytest
@@ -14,6 +15,15 @@ from shared.errors import AppendError
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(retry, "_LONGEST_PAUSE_S", 0.002)
+
+
+class Clock:
+    """Unix ms, as the test says."""
+
+    now_ms = 0
+
+    def __call__(self) -> int:
+        return self.now_ms
 
 
 class Away:
@@ -64,3 +74,23 @@ def test_the_pauses_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(retry, "_LONGEST_PAUSE_S", 0.5)
     pauses = pauses_s()
     assert [next(pauses) for _ in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+async def test_so_many_wait_for_the_same_and_the_next_looks_only_once() -> None:
+    queues, clock = retry.Queues(most=2), Clock()
+
+    async def waits(subject: str, until_ms: int) -> int:
+        count = 0
+        async for _ in queues.looks(subject, clock, until_ms):
+            count += 1
+        return count
+
+    patient = [asyncio.create_task(waits("conv_1", 60_000)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(waits("conv_1", 60_000), timeout=1) == 1
+    elsewhere = asyncio.create_task(waits("conv_2", 60_000))
+    await asyncio.sleep(0.05)
+    assert not elsewhere.done(), "another conversation has a queue of its own"
+    clock.now_ms = 60_000
+    assert all(count > 1 for count in await asyncio.wait_for(asyncio.gather(*patient, elsewhere), timeout=5))
+    assert await asyncio.wait_for(waits("conv_1", 59_000), timeout=1) == 1, "time that is over is not waited for"

@@ -4,12 +4,13 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, RequestTimedOutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from shared.errors import AppendError, BrokerUnavailableError
+from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.ids import now_ms
 from shared.log import Appended, LogWriter, writer
 from shared.log.clients import MAX_REQUEST_BYTES
@@ -119,8 +120,29 @@ async def test_what_is_too_large_fails_alone(world: World) -> None:
     records = [beat(0), large, beat(2)]
     appends = [log_writer.enqueue(HEARTBEATS, record, partition=0) for record in records]
     outcomes = await asyncio.gather(*appends, return_exceptions=True)
-    assert isinstance(outcomes[1], AppendError) and "exceed the limit" in str(outcomes[1])
+    assert isinstance(outcomes[1], RecordRefusedError) and "exceed the limit" in str(outcomes[1])
     assert [outcome.offset for outcome in outcomes if isinstance(outcome, Appended)] == [0, 1]
+    await log_writer.stop()
+
+
+@pytest.mark.parametrize("detail", [object(), "\ud800"], ids=["foreign type", "lone surrogate"])
+async def test_what_cannot_be_written_down_fails_alone(world: World, detail: Any) -> None:
+    """Nothing else waits for it: a partition whose queue stood still would take everybody's records along."""
+    log_writer = await started()
+    records = [beat(0), msgspec.structs.replace(beat(1), detail=detail), beat(2)]
+    appends = [log_writer.enqueue(HEARTBEATS, record, partition=0) for record in records]
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert isinstance(outcomes[1], RecordRefusedError)
+    assert [outcome.offset for outcome in outcomes if isinstance(outcome, Appended)] == [0, 1]
+    await log_writer.stop()
+
+
+async def test_what_the_broker_calls_too_long_is_refused_and_no_reason_for_a_new_producer(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].late = MessageSizeTooLargeError()
+    with pytest.raises(RecordRefusedError):
+        await log_writer.append(HEARTBEATS, beat(0), partition=0)
+    assert len(world.producers) == 1
     await log_writer.stop()
 
 
