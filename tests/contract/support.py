@@ -6,7 +6,7 @@ from typing import Any
 from services.history.stores.port import Conversation, Holder, ItemPage, NotThere, Retention, Store
 from shared.ids import new_id
 from shared.records import Item
-from tests.unit.history.fakes import FAR_MS, NOW_MS, TENANT, an_id, turn
+from tests.unit.history.fakes import FAR_MS, NOW_MS, TENANT, accepted, an_id, completed, turn
 
 OTHER = "other"
 RETENTION = Retention(response_ms=1_000_000, tombstone_ms=5_000_000)
@@ -64,3 +64,20 @@ async def is_gone(store: Store, conversation_id: str, tenant: str = TENANT) -> b
     found = await store.conversation(tenant, conversation_id)
     assert (found is None) == (page is NotThere.CONVERSATION)
     return found is None
+
+
+async def everything(store: Store) -> None:
+    """Every operation of the port once, on a few documents."""
+    conversation_id = await begin(store, some_items(3), topic="all")
+    response_id = await said(store, conversation_id)
+    child = an_id()
+    await store.record([accepted(child, previous_response_id=response_id), completed(child)])
+    await store.chain(TENANT, child, 10)
+    await store.set_metadata(TENANT, conversation_id, {"topic": "some"})
+    await store.add_items(TENANT, conversation_id, some_items(2))
+    items = await items_of(store, conversation_id)
+    await store.items(TENANT, conversation_id, limit=2, order="desc", after=items[3].id)
+    await store.item(TENANT, conversation_id, items[0].id)
+    await store.erase_item(TENANT, conversation_id, items[0].id)
+    await store.erase_conversation(TENANT, conversation_id)
+    await store.forget_expired(NOW_MS + 10_000, 100)

@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from deploy.stores import StoreServer
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
@@ -13,7 +16,7 @@ from services.history.stores.mongo import MIGRATIONS, MongoStore, connect, name_
 from services.history.stores.port import Addition, Conversation
 from shared.ids import new_id
 from shared.records import Item
-from tests.contract.support import an_item, begin, items_of
+from tests.contract.support import an_item, begin, everything, items_of
 from tests.unit.history.fakes import NOW_MS, TENANT, an_id, turn
 
 
@@ -125,3 +128,37 @@ async def test_a_batch_takes_as_many_round_trips_as_one_response(store: MongoSto
 
     assert await trips(20) == await trips(1) < 20
     assert await trips(50) < 30, "200 changes of responses are two bulk writes"
+
+
+class Listener(CommandListener):
+    """The commands that a client sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.sent.append((event.command_name, dict(event.command)))
+
+    def succeeded(self, _: CommandSucceededEvent) -> None:
+        """Of no interest."""
+
+    def failed(self, _: CommandFailedEvent) -> None:
+        """Of no interest."""
+
+
+async def test_every_write_asks_for_a_majority_and_its_journal_and_reads_see_what_a_majority_has(
+    mongodb: StoreServer,
+) -> None:
+    listener = Listener()
+    store = MongoStore(
+        mongodb.url(f"t{uuid4().hex[:12]}"),
+        connect=lambda url: AsyncIOMotorClient(url, event_listeners=[listener]),
+    )
+    await store.open()
+    await everything(store)
+    await store.close()
+    writes = [sent for name, sent in listener.sent if name in ("insert", "update", "delete")]
+    reads = [sent for name, sent in listener.sent if name == "find"]
+    assert len(writes) > 10 and len(reads) > 10
+    assert all((sent["writeConcern"]["w"], sent["writeConcern"]["j"]) == ("majority", True) for sent in writes)
+    assert all(sent["readConcern"] == {"level": "majority"} for sent in reads)
