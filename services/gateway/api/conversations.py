@@ -18,11 +18,12 @@ _ONE = "/v1/conversations/{conversation_id}"
 
 
 async def create(request: Request, send: Send) -> None:
-    """POST /v1/conversations."""
+    """POST /v1/conversations. Every field is optional, so no body at all will do."""
     parts: Parts = request.app.state.parts
     with server_span(request, "POST", _ROUTE):
         caller = parts.authenticator.caller(request)
-        body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
+        sent = await read_body(request, parts.settings.body_limit_bytes)
+        body = parse_object(sent) if sent else {}
         command = parse_conversation(body)
         repeatable = repeatable_of(request, caller, body)
         items = items_of(await resolve_items(parts, caller, command.items or [], "items"))

@@ -69,6 +69,12 @@ async def test_a_conversation_from_its_begin_to_its_end(client: AsyncOpenAI) -> 
             await gone
 
 
+async def test_it_may_begin_without_a_body() -> None:
+    async with gateway(Mesh(on_query=Keeper())) as serving, httpx.AsyncClient() as http:
+        created = await http.post(f"{serving.url}/conversations")
+    assert (created.status_code, created.json()["metadata"]) == (200, {})
+
+
 async def test_it_begins_with_items_under_names_of_their_own(client: AsyncOpenAI) -> None:
     created = await client.conversations.create(items=ITEMS)
     found = await all_items(client, created.id, order="asc")
@@ -162,7 +168,7 @@ async def test_bodies_that_are_none_are_refused() -> None:
         b'{"metadata":{"k":"\xff\xfe"}}',
         b'{"metadata":{"k":"\\ud800"}}',
         b'{"metadata":{"k":"\\u0000"}}',
-        b"",
+        b" ",
         b'{"items":[{"role":"user","content":"' + b"x" * 3000 + b'"}]}',
     )
     async with gateway(Mesh(on_query=Keeper()), keys=True, body_limit_bytes=2000) as mesh, httpx.AsyncClient() as http:
