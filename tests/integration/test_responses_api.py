@@ -12,6 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from deploy.brokers import Broker
+from services.history.stores.sqlite.schema import Phase
 from shared.records import Delete, Deleted
 from shared.topics import Service
 from tests.integration.conftest import MODEL
@@ -72,11 +73,11 @@ async def assert_gone(client: AsyncOpenAI, response_id: str) -> None:
 
 
 def stored_row(mesh: Mesh, response_id: str) -> tuple[Any, ...] | None:
-    """What the store's file holds of it: whether it was deleted, its tenant, parent, beginning and end."""
+    """What the store's file holds of it: its phase, parent, beginning and end."""
     file: Path = mesh.folder / "data" / "history.sqlite3"
     with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
         found = connection.execute(
-            "SELECT deleted, tenant, parent, accepted, terminal FROM responses WHERE id = ?", [response_id]
+            "SELECT phase, parent, accepted, terminal FROM responses WHERE id = ?", [response_id]
         ).fetchone()
     return None if found is None else tuple(found)
 
@@ -93,7 +94,7 @@ async def test_what_one_gateway_deletes_is_found_at_none_at_once(mesh: Mesh, cli
         await assert_gone(here, response.id)
         await assert_gone(there, response.id)
         assert (await here.responses.retrieve(child.id)).output_text == ASK["input"]
-        assert stored_row(mesh, response.id) == (1, None, None, None, None)
+        assert stored_row(mesh, response.id) == (Phase.DELETED, None, None, None)
 
 
 async def test_a_gateway_that_starts_later_does_not_find_it_either(mesh: Mesh, clients: list[AsyncOpenAI]) -> None:
