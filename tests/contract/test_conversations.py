@@ -67,8 +67,14 @@ async def test_nobody_begins_a_conversation_of_somebody_else(store: Store) -> No
 
 async def test_an_item_that_is_named_twice_at_the_beginning_is_there_once(store: Store) -> None:
     item = an_item("first")
-    conversation_id = await begin(store, [item, an_item("second", id=item.id), an_item("third")])
-    assert await texts_of(store, conversation_id) == ["first", "third"]
+    conversation_id = await begin(store, [item, an_item("again", id=item.id), an_item("second")])
+    assert await texts_of(store, conversation_id) == ["first", "second"]
+
+
+async def test_an_item_that_is_named_twice_among_others_stands_where_it_was_named_first(store: Store) -> None:
+    conversation_id, item = await begin(store), an_item("first")
+    await store.add_items(TENANT, conversation_id, [item, an_item("second"), an_item("again", id=item.id)])
+    assert await texts_of(store, conversation_id) == ["first", "second"]
 
 
 async def test_metadata_are_replaced_whole(store: Store) -> None:

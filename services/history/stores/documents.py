@@ -292,8 +292,11 @@ class Talk:
 
     def with_items(self, items: Sequence[Item], known: Collection[str]) -> "Talk":
         """With those items pending whose ids it does not know."""
-        first = {item.id: item for item in reversed(items) if item_key(self.id, item.id) not in known}
-        placed = tuple(Placed(item, self.next + place) for place, item in enumerate(reversed(first.values())))
+        new: dict[str, Item] = {}
+        for item in items:
+            if item_key(self.id, item.id) not in known:
+                new.setdefault(item.id, item)
+        placed = tuple(Placed(item, self.next + place) for place, item in enumerate(new.values()))
         return replace(self, pending=placed, next=self.next + len(placed)) if placed else self
 
     def locked(self, holder: Holder) -> "Talk":
