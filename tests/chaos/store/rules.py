@@ -17,6 +17,21 @@ from tests.chaos.evidence import Evidence, Harm, SubLog, Violation
 from tests.chaos.logrules import check_logs, folded
 from tests.chaos.store.notes import Line, Notes, Story
 
+HARMS = frozenset(
+    {
+        Harm.ODD,
+        Harm.LOCKED,
+        Harm.INTERLEAVED,
+        Harm.DISORDERED,
+        Harm.TWICE,
+        Harm.MISSING,
+        Harm.MADE_UP,
+        Harm.REMEMBERED,
+        Harm.UNTOLD,
+    }
+)
+"""What is looked for here and nowhere else; tests/chaos/test_store_rules.py shows each."""
+
 _LATER = float("inf")
 
 
