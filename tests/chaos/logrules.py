@@ -22,6 +22,7 @@ from shared.records import (
     TokenLogprob,
     Tokens,
 )
+from shared.records import Screening as Mark
 from shared.records.codec import Envelope
 from tests.chaos.evidence import NOTHING_FORBIDDEN, Evidence, Forbidden, Rule, Screening, SubLog, Violation
 
@@ -51,15 +52,19 @@ def folded(records: SubLog) -> EventFold:
 
 
 def _after_terminal(response_id: str, events: SubLog) -> Iterator[Violation]:
-    """A superseded owner may come late with anything; who owned the response later has seen its end."""
+    """A superseded owner may come late with anything, an end too, which is none then; who owned the response after its
+    end has seen it."""
     ended_in: int | None = None
+    in_force = 0
     for envelope in events:
         record = envelope.record
         if ended_in is not None and isinstance(record, (Delta, *TERMINALS)) and record.epoch > ended_in:
             kind = type(record).__name__
             yield Violation(Rule.AFTER_TERMINAL, response_id, f"{kind} of epoch {record.epoch}, ended in {ended_in}")
-        if ended_in is None and isinstance(record, TERMINALS):
+        if ended_in is None and isinstance(record, TERMINALS) and record.epoch >= in_force:
             ended_in = record.epoch
+        if isinstance(record, (Mark, Accepted, *TERMINALS)):
+            in_force = max(in_force, record.epoch)
 
 
 # -- what the counting claims said ---------------------------------------------------------------------------

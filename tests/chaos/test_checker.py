@@ -29,6 +29,7 @@ from shared.records import (
     Tokens,
     Usage,
 )
+from shared.records import Screening as Mark
 from shared.records.codec import Envelope
 from tests.chaos.checker import Evidence, Rule, check, references_of
 from tests.chaos.evidence import Screening
@@ -287,6 +288,14 @@ def test_every_rule_has_a_violating_log() -> None:
 
 def test_an_owner_that_is_late_behind_the_end_is_harmless() -> None:
     assert check(events(*EVENTS, delta(2, "cd"), COMPLETED)) == []
+
+
+def test_what_a_superseded_owner_calls_the_end_is_none() -> None:
+    mark = Mark(response_id=RESPONSE, epoch=1, owner="moderation-2")
+    late, rightful = replaced(COMPLETED, text="ab"), replaced(COMPLETED, epoch=1)
+    assert check(events(*EVENTS[:2], mark, late, delta(2, "cd", epoch=1), rightful)) == []
+    behind_the_end = check(events(*EVENTS[:2], late, mark, delta(2, "cd", epoch=1), rightful))
+    assert Rule.AFTER_TERMINAL in {violation.rule for violation in behind_the_end}
 
 
 def test_references_are_one_text_per_prompt() -> None:
