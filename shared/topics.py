@@ -150,6 +150,30 @@ HISTORY_QUERIES = Topic(
     summary="Questions to the store, and what it is to keep, to release or to forget.",
     retention=timedelta(hours=1),
 )
+MODERATION_QUERIES = Topic(
+    "moderation.queries",
+    visibility=Visibility.INTERNAL,
+    partitioning=Partitioning.KEY,
+    key="correlation id",
+    types=control.Moderate,
+    producers=frozenset({Service.GATEWAY}),
+    consumers=frozenset({Service.MODERATION}),
+    summary="Texts that clients want judged; holds unscreened text.",
+    retention=timedelta(hours=1),
+)
+POLICIES = Topic(
+    "moderation.policies",
+    visibility=Visibility.INTERNAL,
+    partitioning=Partitioning.KEY,
+    key="policy name",
+    types=control.PolicyKnown,
+    producers=frozenset({Service.MODERATION}),
+    consumers=frozenset({Service.MODERATION}),
+    summary="Every moderation policy that responses were accepted under, by its name.",
+    retention=timedelta(days=7),
+    partitions=1,
+    config={"cleanup.policy": "compact"},
+)
 CONVERSATIONS = Topic(
     "conversations.events",
     visibility=Visibility.PUBLIC,
@@ -173,7 +197,8 @@ REPLIES = Topic(
     | control.InputCounted
     | control.ConversationFound
     | control.ConversationErased
-    | control.ItemsFound,
+    | control.ItemsFound
+    | control.Moderated,
     producers=frozenset({Service.HISTORY, Service.MODERATION}),
     consumers=frozenset({Service.GATEWAY}),
     summary="Answers to one gateway; unknown correlation ids are dropped.",
@@ -217,7 +242,7 @@ VERDICTS = Topic(
     retention=timedelta(days=7),
 )
 
-_SOURCES = (JOURNAL, EVENTS, JOBS, CONTEXT, HISTORY_QUERIES)
+_SOURCES = (JOURNAL, EVENTS, JOBS, CONTEXT, HISTORY_QUERIES, MODERATION_QUERIES)
 
 
 def dead_letter_topic(source: Topic) -> Topic:
@@ -246,6 +271,8 @@ REGISTRY: dict[str, Topic] = {
         JOBS,
         CONTEXT,
         HISTORY_QUERIES,
+        MODERATION_QUERIES,
+        POLICIES,
         CONVERSATIONS,
         REPLIES,
         LEDGER,

@@ -100,6 +100,45 @@ class TokenLogprob(TokenCandidate, frozen=True, kw_only=True):
     top: list[TokenCandidate] = []
 
 
+ModerationMode = Literal["score", "block"]
+CategorySource = Literal["model", "rules", "none"]
+
+
+class ModerationWish(Value, frozen=True, kw_only=True):
+    """What a request asks of moderation beyond the operator's policy, which holds in any case.
+
+    `model` is echoed. "score": the results are told. "block": what would be flagged is refused (input) or cut (output).
+    """
+
+    model: str
+    input: ModerationMode = "score"
+    output: ModerationMode = "score"
+
+
+class ModerationResult(Value, frozen=True, kw_only=True):
+    """What moderation makes of a text, in OpenAI's 13 categories.
+
+    `scores`: category → [0, 1]; `flagged`: the categories whose score reaches the policy's flag threshold. `sources`:
+    what a category's score comes from; "none": nothing here looks for it, its score is 0. `failed`: the backends whose
+    answer is missing. `policy` names the decision.
+    """
+
+    policy: str
+    scores: dict[str, float]
+    flagged: list[str] = []
+    sources: dict[str, CategorySource] = {}
+    failed: list[str] = []
+
+
+class BackendReport(Value, frozen=True, kw_only=True):
+    """How one backend took part in a verdict. `latency_ms`: from the question to its answer, or to giving up."""
+
+    name: str
+    revision: str
+    status: Literal["ok", "failed", "late"] = "ok"
+    latency_ms: float = 0.0
+
+
 class ResponseSpec(Value, frozen=True, kw_only=True):
     """What the client asked for, normalised: the source of every echoed key of the Response object.
 
@@ -127,6 +166,7 @@ class ResponseSpec(Value, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     max_tool_calls: int | None = None
     prompt_cache_retention: str | None = None
+    moderation: ModerationWish | None = None
 
 
 class Usage(Value, frozen=True, kw_only=True):

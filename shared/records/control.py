@@ -2,7 +2,16 @@
 
 from typing import Any, Literal
 
-from shared.records.base import Item, Message, Record, ReplyAddress, ResponseSpec, Sampling
+from shared.records.base import (
+    BackendReport,
+    Item,
+    Message,
+    ModerationResult,
+    Record,
+    ReplyAddress,
+    ResponseSpec,
+    Sampling,
+)
 from shared.records.events import Accepted, AnyTerminal
 from shared.records.journal import Requested
 
@@ -103,6 +112,17 @@ class CountInput(Query, frozen=True, kw_only=True, tag="count_input"):
     @property
     def subject(self) -> str:
         return self.spec.conversation or self.spec.previous_response_id or self.correlation_id
+
+
+class Moderate(Query, frozen=True, kw_only=True, tag="moderate"):
+    """Ask moderation what it makes of each text, by `deadline_ms`."""
+
+    texts: list[str]
+    deadline_ms: int
+
+    @property
+    def subject(self) -> str:
+        return self.correlation_id
 
 
 class ConversationQuery(Query, frozen=True, kw_only=True):
@@ -219,6 +239,12 @@ class InputCounted(Reply, frozen=True, kw_only=True, tag="input_counted"):
     """The tokens of the prompt that was asked about."""
 
     input_tokens: int
+
+
+class Moderated(Reply, frozen=True, kw_only=True, tag="moderated"):
+    """One result per text that was asked about, in order."""
+
+    results: list[ModerationResult]
 
 
 class ConversationFound(Reply, frozen=True, kw_only=True, tag="conversation_found"):
@@ -340,7 +366,10 @@ class Heartbeat(Record, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class Verdict(Record, frozen=True, kw_only=True, tag="verdict"):
-    """One decision of moderation, without the text. `start`/`end` are code points of the screened text."""
+    """One decision of moderation, without the text. `start`/`end` are code points of the screened text.
+
+    `scores` and `thresholds` by category: of what decided, and what it was held against. `backends`: who was asked.
+    """
 
     verdict_id: str
     response_id: str
@@ -354,6 +383,8 @@ class Verdict(Record, frozen=True, kw_only=True, tag="verdict"):
     latency_ms: float
     category: str | None = None
     scores: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
+    backends: list[BackendReport] = []
 
     @property
     def subject(self) -> str:
@@ -362,6 +393,22 @@ class Verdict(Record, frozen=True, kw_only=True, tag="verdict"):
     @property
     def uid(self) -> str:
         return self.verdict_id
+
+
+class PolicyKnown(Record, frozen=True, kw_only=True, tag="policy_known"):
+    """A moderation policy under its name: `source` is its file (YAML). Whoever takes over a response that was accepted
+    under it finds it here."""
+
+    name: str
+    source: str
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+    @property
+    def uid(self) -> str:
+        return self.name
 
 
 class DeadLetter(Record, frozen=True, kw_only=True, tag="dead_letter"):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from shared.records.base import Record, ResponseSpec, TokenLogprob, Usage
+from shared.records.base import ModerationResult, Record, ResponseSpec, TokenLogprob, Usage
 
 
 class EventRecord(Record, frozen=True, kw_only=True):
@@ -21,7 +21,10 @@ class EventRecord(Record, frozen=True, kw_only=True):
 
 
 class Accepted(EventRecord, frozen=True, kw_only=True, tag="accepted"):
-    """The input passed screening: the response exists for the public. Times are unix milliseconds."""
+    """The input passed screening: the response exists for the public. Times are unix milliseconds.
+
+    `moderation`, where the request asked for it: what was made of the input.
+    """
 
     tenant: str
     spec: ResponseSpec
@@ -29,6 +32,7 @@ class Accepted(EventRecord, frozen=True, kw_only=True, tag="accepted"):
     created_ms: int
     deadline_ms: int
     input_tokens: int
+    moderation: ModerationResult | None = None
 
 
 class Screening(EventRecord, frozen=True, kw_only=True, tag="screening"):
@@ -63,7 +67,8 @@ class Delta(EventRecord, frozen=True, kw_only=True, tag="delta"):
 class Terminal(EventRecord, frozen=True, kw_only=True):
     """Base of the four ends. `text` is the whole public text, so that a plain consumer needs nothing else.
 
-    `logprobs` are all that the deltas had.
+    `logprobs` are all that the deltas had. `moderation`, where the request asked for it: what was made of the output,
+    up to where it was cut.
     """
 
     tenant: str
@@ -71,6 +76,7 @@ class Terminal(EventRecord, frozen=True, kw_only=True):
     usage: Usage
     finished_ms: int
     logprobs: list[TokenLogprob] = []
+    moderation: ModerationResult | None = None
 
 
 class Completed(Terminal, frozen=True, kw_only=True, tag="completed"):

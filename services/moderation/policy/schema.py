@@ -43,11 +43,27 @@ class PatternSpec(_Section):
         return combined
 
 
+class Thresholds(_Section):
+    """From which score on a category is flagged, and from which on its own action is taken: `cut` for output, `refuse`
+    for input. A pattern's score is 1."""
+
+    flag: float = Field(default=0.5, gt=0, le=1)
+    cut: float = Field(default=0.9, gt=0, le=1)
+    refuse: float | None = Field(default=None, gt=0, le=1, description="as `cut` where it is not given")
+
+    @model_validator(mode="after")
+    def _flags_first(self) -> "Thresholds":
+        if self.flag > min(self.cut, 1 if self.refuse is None else self.refuse):
+            raise ValueError("flag must not be above cut and refuse: what is cut is flagged too")
+        return self
+
+
 class CategorySpec(_Section):
     """What is looked for, and what is done about it in the input and in the output. Without patterns, a category
-    speaks of what a model finds."""
+    speaks of what a backend finds."""
 
     patterns: tuple[PatternSpec, ...] = Field(default=(), strict=False)
+    thresholds: Thresholds = Thresholds()
     input: InputAction = "off"
     output: OutputAction = "off"
     mask: str = Field(default="[removed]", min_length=1, max_length=200)
@@ -66,6 +82,7 @@ class Streaming(_Section):
     stride: int = Field(default=16, ge=1, le=4_096)
     lookback: int = Field(default=512, ge=2, le=16_384)
     hold_back: int = Field(default=96, ge=0, le=8_192)
+    checkpoint: int = Field(default=64, ge=1, le=8_192, description="backends judge a window every so many code points")
 
     @model_validator(mode="after")
     def _sees_what_it_holds(self) -> "Streaming":

@@ -12,7 +12,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     """A stretch of text to classify: `[start, end)` of the whole text.
 
     `text` holds the whole text from position `base` on (it may reach beyond the window, which must not be looked
-    at: the windows of one batch share it). `final`: nothing follows `end`, ever.
+    at: the windows of one batch share it). `final`: nothing follows `end`, ever. `checkpoint`: the policy's backends judge
+    it too, not only its patterns.
     """
 
     index: int
@@ -22,6 +23,7 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     text: str
     base: int = 0
     stage: Stage = "output"
+    checkpoint: bool = False
 
     @property
     def excerpt(self) -> str:
@@ -31,13 +33,15 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
     """Something of `category` at `[start, end)`. `open`: it reaches the window's edge, and more text may still make
-    it longer or make it vanish, so it only holds the text back until the next window."""
+    it longer or make it vanish, so it only holds the text back until the next window. `backend`: who found it; None: a
+    pattern."""
 
     category: str
     start: int
     end: int
     score: float = 1.0
     open: bool = False
+    backend: str | None = None
 
 
 class Release(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,1 @@
+"""Models and detectors that judge text, behind one port."""
