@@ -35,8 +35,8 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
 
 class Judgement(msgspec.Struct, frozen=True, gc=False):
-    """What a backend makes of one excerpt: `scores` of the whole, category → [0, 1], calibrated as far as the backend is;
-    `spans` where it knows places (detectors do, classifiers do not). `flagged`: what the backend itself calls a
+    """What a backend makes of one excerpt: `scores` of the whole, category → [0, 1], calibrated as far as the backend
+    is; `spans` where it knows places (detectors do, classifiers do not). `flagged`: what the backend itself calls a
     violation, whatever the policy's thresholds say (for the policy's `combine: any`)."""
 
     scores: Mapping[str, float] = {}

@@ -12,8 +12,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     """A stretch of text to classify: `[start, end)` of the whole text.
 
     `text` holds the whole text from position `base` on (it may reach beyond the window, which must not be looked
-    at: the windows of one batch share it). `final`: nothing follows `end`, ever. `checkpoint`: the policy's backends judge
-    it too, not only its patterns.
+    at: the windows of one batch share it). `final`: nothing follows `end`, ever. `checkpoint`: the policy's backends
+    judge it too, not only its patterns.
     """
 
     index: int
