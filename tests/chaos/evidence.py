@@ -26,6 +26,8 @@ class Rule(Enum):
     SPLICED = "spliced"
     CLAIMS = "public without a counting claim"
     UNSCREENED = "unscreened"
+    UNJUDGED = "public before its verdict"
+    JUDGED_TWICE = "judged in two ways"
     STORED = "stored otherwise than told"
     WRONG_END = "ended wrongly"
     FORGOTTEN = "unknown on resume"
@@ -126,7 +128,8 @@ NOTHING_FORBIDDEN = Screening(stride=1, hold_back=0)
 @dataclass(frozen=True)
 class Evidence:
     """One run. `journals` and `events` hold each response's records in log order; `references` the text that each
-    prompt must get; `stored` what history holds of each response in the logs (None: nothing was looked up)."""
+    prompt must get; `stored` what history holds of each response in the logs, `verdicts` each response's, in log order
+    (None: nothing was looked up)."""
 
     lines: Sequence[AnyClientLine | AnyFaultLine]
     journals: Mapping[str, SubLog]
@@ -134,3 +137,4 @@ class Evidence:
     references: Mapping[str, str]
     screening: Screening | None = None
     stored: Mapping[str, StoredResponse | None] | None = None
+    verdicts: Mapping[str, SubLog] | None = None

@@ -5,7 +5,7 @@ must not hide itself.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from shared.folds import EventFold
@@ -21,6 +21,7 @@ from shared.records import (
     Incomplete,
     TokenLogprob,
     Tokens,
+    Verdict,
 )
 from shared.records import Screening as Mark
 from shared.records.codec import Envelope
@@ -39,6 +40,10 @@ def check_logs(response_id: str, evidence: Evidence) -> Iterator[Violation]:
     yield from _logprobs(response_id, fold, said)
     if evidence.screening is not None:
         yield from _screened(response_id, events, said, evidence.screening)
+    if evidence.verdicts is not None:
+        verdicts = evidence.verdicts.get(response_id, ())
+        yield from _judged(response_id, events, verdicts)
+        yield from _judged_alike(response_id, verdicts)
     if evidence.stored is not None:
         yield from _stored(response_id, fold, evidence)
 
@@ -200,6 +205,50 @@ def _released(
     if seen_ms is None or envelope.timestamp_ms < seen_ms:
         detail = f"window {delta.window} was public at {envelope.timestamp_ms}, its text was said at {seen_ms}"
         yield Violation(Rule.UNSCREENED, response_id, detail)
+
+
+# -- verdicts ------------------------------------------------------------------------------------------------
+
+
+def _judged(response_id: str, events: SubLog, verdicts: SubLog) -> Iterator[Violation]:
+    """Nothing is public before its verdict stands in the log, whoever wrote either (DESIGN 8.2): no acceptance before
+    the input's, no code point of a delta before one on its range."""
+    for envelope in events:
+        record = envelope.record
+        if not isinstance(record, Accepted | Delta):
+            continue
+        earlier = [v.record for v in verdicts if v.timestamp_ms <= envelope.timestamp_ms]
+        if isinstance(record, Accepted):
+            if not any(verdict.stage == "input" and verdict.action in ("pass", "flag") for verdict in earlier):
+                yield Violation(
+                    Rule.UNJUDGED, response_id, f"accepted at {envelope.timestamp_ms}, no verdict let it in"
+                )
+        elif (judged := _judged_up_to(record.start, earlier)) < record.end:
+            detail = f"[{record.start}, {record.end}) is public, at {envelope.timestamp_ms} only {judged} were judged"
+            yield Violation(Rule.UNJUDGED, response_id, detail)
+
+
+def _judged_up_to(position: int, verdicts: Iterable[Verdict]) -> int:
+    """Where the text from `position` on is no longer covered by verdicts on output."""
+    for start, end in sorted((v.start, v.end) for v in verdicts if v.stage == "output"):
+        if start <= position:
+            position = max(position, end)
+    return position
+
+
+def _judged_alike(response_id: str, verdicts: SubLog) -> Iterator[Violation]:
+    """Whoever judged a place, the first owner or the third, came to the same and called it the same (DESIGN 6.3)."""
+    known: dict[object, Verdict] = {}
+    for envelope in verdicts:
+        verdict = envelope.record
+        place = (verdict.stage, verdict.policy, verdict.window, verdict.category, verdict.start, verdict.end)
+        first = known.setdefault(place, verdict)
+        if _decided(first) != _decided(verdict):
+            yield Violation(Rule.JUDGED_TWICE, response_id, f"{_decided(first)} became {_decided(verdict)} at {place}")
+
+
+def _decided(verdict: Verdict) -> tuple[object, ...]:
+    return verdict.verdict_id, verdict.action, verdict.scores, verdict.thresholds
 
 
 # -- the store -----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from shared.records import (
     TokenLogprob,
     Tokens,
     Usage,
+    Verdict,
 )
 from shared.records import Screening as Mark
 from shared.records.codec import Envelope
@@ -141,6 +142,31 @@ MASKED = Evidence(
 )
 
 
+def verdict(action: Any, start: int, end: int, window: int, **more: Any) -> Verdict:
+    """One whose name follows from what was judged."""
+    fields: dict[str, Any] = {"verdict_id": f"modr_{action}_{start}_{end}_{window}", "stage": "output", "latency_ms": 1}
+    place: dict[str, Any] = {"response_id": RESPONSE, "tenant": "t", "policy": "p", "window": window}
+    return Verdict(**fields | place | {"action": action, "start": start, "end": end} | more)
+
+
+LET_IN = verdict("pass", 0, 0, 0, stage="input")
+VERDICTS = [
+    LET_IN,
+    verdict("pass", 0, 2, 0),
+    verdict("mask", 1, 2, 0, category="word-1", scores={"word-1": 1.0}),
+    verdict("pass", 2, 4, 1),
+    verdict("pass", 4, 6, 2),
+    verdict("cut", 6, 8, 3, category="word-0", scores={"word-0": 1.0}),
+]
+JUDGED_AT = (1, 3, 3, 3, 4, 4)
+JUDGED = replace(MASKED, verdicts={RESPONSE: stamped(VERDICTS, *JUDGED_AT)})
+
+
+def judged(*verdicts: Verdict, at: tuple[int, ...] = JUDGED_AT) -> Evidence:
+    """Other verdicts on the same text."""
+    return replace(MASKED, verdicts={RESPONSE: stamped(list(verdicts), *at)})
+
+
 def screened(*replaced: Any) -> Evidence:
     """Other public records at the same times."""
     return replace(MASKED, events={RESPONSE: stamped(list(replaced), 1, 3, 3, 4, 5, 6)})
@@ -231,6 +257,37 @@ VIOLATIONS = {
         Rule.UNSCREENED,
         replace(MASKED, journals={RESPONSE: stamped(RAW, 1, 2, 3, 5, 6)}),
     ),
+    "nothing was ever judged": (Rule.UNJUDGED, replace(MASKED, verdicts={})),
+    "a request is accepted unjudged": (Rule.UNJUDGED, judged(*VERDICTS[1:], at=JUDGED_AT[1:])),
+    "a request is accepted that was refused": (
+        Rule.UNJUDGED,
+        judged(verdict("refuse", 0, 0, 0, stage="input"), *VERDICTS[1:]),
+    ),
+    "a range is public that nobody judged": (
+        Rule.UNJUDGED,
+        judged(*VERDICTS[:3], *VERDICTS[4:], at=JUDGED_AT[:5]),
+    ),
+    "one letter of a range is judged by nobody": (
+        Rule.UNJUDGED,
+        judged(*VERDICTS[:3], verdict("pass", 3, 4, 1), *VERDICTS[4:]),
+    ),
+    "a range is public before its verdict": (Rule.UNJUDGED, judged(*VERDICTS, at=(1, 3, 3, 3, 6, 6))),
+    "a verdict on the input stands for the output": (
+        Rule.UNJUDGED,
+        judged(LET_IN, verdict("pass", 0, 8, 0, stage="input"), at=(1, 1)),
+    ),
+    "a second owner scores otherwise": (
+        Rule.JUDGED_TWICE,
+        judged(*VERDICTS, replaced(VERDICTS[2], scores={"word-1": 0.5}), at=(*JUDGED_AT, 5)),
+    ),
+    "a second owner does otherwise": (
+        Rule.JUDGED_TWICE,
+        judged(*VERDICTS, replaced(VERDICTS[3], action="flag"), at=(*JUDGED_AT, 5)),
+    ),
+    "a second owner calls the same by another name": (
+        Rule.JUDGED_TWICE,
+        judged(*VERDICTS, replaced(VERDICTS[3], verdict_id="modr_other"), at=(*JUDGED_AT, 5)),
+    ),
     "history holds nothing": (Rule.STORED, replace(GOOD, stored={RESPONSE: None})),
     "history holds another text": (Rule.STORED, stored(ACCEPTED, Completed(**END, text="ab", finished_ms=5))),
     "history holds another end": (Rule.STORED, stored(ACCEPTED, Cancelled(**END, text="abcd", finished_ms=5))),
@@ -261,6 +318,12 @@ def test_a_takeover_by_the_rules_violates_nothing() -> None:
 
 def test_a_screened_and_cut_response_violates_nothing() -> None:
     assert check(MASKED) == []
+
+
+def test_a_judged_response_violates_nothing() -> None:
+    assert check(JUDGED) == []
+    again = [*VERDICTS, *(replaced(verdict, latency_ms=7) for verdict in VERDICTS)]
+    assert check(judged(*again, at=(*JUDGED_AT, *[9] * len(VERDICTS)))) == [], "a successor judges again, alike"
 
 
 def test_what_a_screening_forbids_is_what_its_policy_forbids(tmp_path: Path) -> None:
