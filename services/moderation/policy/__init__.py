@@ -1,20 +1,38 @@
-"""The moderation policy: what is looked for, in which windows, and what is done about it."""
+"""The moderation policy: what is looked for, in which windows, by whom, and what is done about it."""
 
+from services.moderation.policy.backend_specs import (
+    BackendSpec,
+    EncoderSpec,
+    GuardSpec,
+    PersonalDataSpec,
+    SecretsSpec,
+    TextClassificationSpec,
+    UpstreamSpec,
+)
 from services.moderation.policy.loading import DEFAULT_POLICY, PolicyError, load_policy, parse_policy
-from services.moderation.policy.model import WINDOW_RULES, Category, Policy
+from services.moderation.policy.model import API_CATEGORIES, WINDOW_RULES, Category, Policy
 from services.moderation.policy.regexes import CompiledPattern
-from services.moderation.policy.schema import InputAction, OutputAction, Streaming
+from services.moderation.policy.schema import InputAction, OutputAction, Streaming, Thresholds
 
 __all__ = [
+    "API_CATEGORIES",
     "DEFAULT_POLICY",
     "WINDOW_RULES",
+    "BackendSpec",
     "Category",
     "CompiledPattern",
+    "EncoderSpec",
+    "GuardSpec",
     "InputAction",
     "OutputAction",
+    "PersonalDataSpec",
     "Policy",
     "PolicyError",
+    "SecretsSpec",
     "Streaming",
+    "TextClassificationSpec",
+    "Thresholds",
+    "UpstreamSpec",
     "load_policy",
     "parse_policy",
 ]

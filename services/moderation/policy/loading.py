@@ -1,20 +1,22 @@
 """From the policy file to a Policy. Everything wrong is told at once, each with its line and key."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from services.moderation.policy.model import Category, Policy, policy_name
+from services.moderation.policy.checks import Fault, Location, contradictions
+from services.moderation.policy.model import Category, Policy
+from services.moderation.policy.naming import policy_name
 from services.moderation.policy.regexes import CompiledPattern, PatternError, compile_pattern
-from services.moderation.policy.schema import CategorySpec, PolicySpec
+from services.moderation.policy.schema import CategorySpec, PolicySpec, TenantSpec
 from shared.errors import SettingsError
 
 DEFAULT_POLICY = Path(__file__).parent.parent / "policies" / "default.yaml"
-
-Location = tuple[str | int, ...]
+MAX_BYTES = 1 << 20
+"""Of a policy file: it travels as one record."""
 
 
 class PolicyError(SettingsError):
@@ -23,11 +25,20 @@ class PolicyError(SettingsError):
 
 def load_policy(path: Path = DEFAULT_POLICY) -> Policy:
     """Read, validate and compile the policy file. Raises PolicyError."""
+    return parse_policy(read_policy(path), str(path))
+
+
+def read_policy(path: Path) -> str:
+    """The text of the policy file. Raises PolicyError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"cannot read the moderation policy {path}: {error}") from error
-    return parse_policy(text, str(path))
+    if len(content) > MAX_BYTES:
+        raise PolicyError(f"cannot read the moderation policy {path}: it is longer than {MAX_BYTES:,} bytes")
+    return text
 
 
 def parse_policy(text: str, source: str = "policy") -> Policy:
@@ -37,9 +48,8 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
     try:
         spec = PolicySpec.model_validate(yaml.safe_load(text))
     except ValidationError as error:
-        faults = [(_path(fault["loc"]), fault["msg"]) for fault in error.errors(include_url=False)]
-        raise _policy_error(source, root, faults) from error
-    return _compile(spec, source, root)
+        raise _policy_error(source, root, _faults(error)) from error
+    return _compile(spec, text, source, root)
 
 
 def _parse_yaml(text: str, source: str) -> yaml.Node:
@@ -52,21 +62,51 @@ def _parse_yaml(text: str, source: str) -> yaml.Node:
     return root
 
 
-def _compile(spec: PolicySpec, source: str, root: yaml.Node) -> Policy:
-    faults: list[tuple[Location, str]] = []
+def _compile(spec: PolicySpec, text: str, source: str, root: yaml.Node) -> Policy:
+    faults = list(contradictions(spec))
     categories = {
-        name: Category(
-            name, rank, category.input, category.output, category.mask, _patterns(name, category, spec, faults)
-        )
+        name: _category(name, rank, category, _patterns(name, category, spec, faults))
         for rank, (name, category) in enumerate(spec.categories.items())
     }
+    tenants = {
+        tenant: {**categories, **_overridden(tenant, of_tenant, spec, categories, faults)}
+        for tenant, of_tenant in spec.tenants.items()
+    }
     _fail(source, root, faults)
-    return Policy(policy_name(spec), spec.version, spec.streaming, categories)
+    return Policy(
+        name=policy_name(spec),
+        version=spec.version,
+        streaming=spec.streaming,
+        categories=categories,
+        backends=spec.backends,
+        combine=spec.combine,
+        tenants=tenants,
+        source=text,
+    )
 
 
-def _patterns(
-    name: str, category: CategorySpec, spec: PolicySpec, faults: list[tuple[Location, str]]
-) -> tuple[CompiledPattern, ...]:
+def _category(name: str, rank: int, spec: CategorySpec, patterns: tuple[CompiledPattern, ...]) -> Category:
+    return Category(name, rank, spec.input, spec.output, spec.mask, patterns, spec.thresholds)
+
+
+def _overridden(
+    tenant: str, overrides: TenantSpec, spec: PolicySpec, categories: Mapping[str, Category], faults: list[Fault]
+) -> dict[str, Category]:
+    """The categories that this tenant has otherwise. What is looked for is the same for all."""
+    overridden = {}
+    for name, override in overrides.categories.items():
+        if name not in spec.categories:
+            continue  # one of the contradictions
+        try:
+            merged = CategorySpec.model_validate(override.over(spec.categories[name]))
+        except ValidationError as error:
+            faults += [(("tenants", tenant, "categories", name, *at), message) for at, message in _faults(error)]
+        else:
+            overridden[name] = _category(name, categories[name].rank, merged, categories[name].patterns)
+    return overridden
+
+
+def _patterns(name: str, category: CategorySpec, spec: PolicySpec, faults: list[Fault]) -> tuple[CompiledPattern, ...]:
     compiled = []
     for index, pattern in enumerate(category.patterns):
         try:
@@ -76,7 +116,7 @@ def _patterns(
     return tuple(compiled)
 
 
-def _duplicate_keys(node: yaml.Node, at: Location = ()) -> Iterator[tuple[Location, str]]:
+def _duplicate_keys(node: yaml.Node, at: Location = ()) -> Iterator[Fault]:
     """YAML keeps the last of two equal keys and says nothing: half of a policy would be gone."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -91,16 +131,24 @@ def _duplicate_keys(node: yaml.Node, at: Location = ()) -> Iterator[tuple[Locati
         yield from _duplicate_keys(value, (*at, key.value))
 
 
+def _faults(error: ValidationError) -> list[Fault]:
+    return [
+        (_path(fault["loc"]), fault["msg"].removeprefix("Value error, ")) for fault in error.errors(include_url=False)
+    ]
+
+
 def _path(location: Sequence[str | int]) -> Location:
-    return tuple(part for part in location if part != "[key]")
+    """Of pydantic's location: without its word for "this key itself" and the kind that it took a backend for."""
+    parts = tuple(part for part in location if part != "[key]")
+    return (*parts[:2], *parts[3:]) if parts[:1] == ("backends",) else parts
 
 
-def _fail(source: str, root: yaml.Node, faults: Sequence[tuple[Location, str]]) -> None:
+def _fail(source: str, root: yaml.Node, faults: Sequence[Fault]) -> None:
     if faults:
         raise _policy_error(source, root, faults)
 
 
-def _policy_error(source: str, root: yaml.Node, faults: Sequence[tuple[Location, str]]) -> PolicyError:
+def _policy_error(source: str, root: yaml.Node, faults: Sequence[Fault]) -> PolicyError:
     lines = [
         f"{source}:{_line(root, location)}: {'.'.join(map(str, location)) or 'the file'}: {message}"
         for location, message in faults

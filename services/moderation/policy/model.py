@@ -1,17 +1,34 @@
 """A policy that is ready to judge: immutable, named, its patterns compiled."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from services.moderation.policy.backend_specs import BackendSpec
 from services.moderation.policy.regexes import CompiledPattern
-from services.moderation.policy.schema import InputAction, OutputAction, PolicySpec, Streaming
+from services.moderation.policy.schema import Combine, InputAction, OutputAction, Streaming, Thresholds
+from shared.records import ModerationWish
 
 WINDOW_RULES = 1
 """Version of the rules in `windows`: part of each policy's digest, because two owners decide alike only if both
 the policy and the rules are the same. Raise it with any change of what is released, masked or cut."""
+
+API_CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/intent",
+    "self-harm/instructions",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""The categories of OpenAI's Moderations API. A policy may have others beside them; clients are not told of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +41,64 @@ class Category:
     output: OutputAction
     mask: str
     patterns: tuple[CompiledPattern, ...]
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def input_action(self, score: float) -> InputAction:
+        """What to do about a prompt of this score: nothing below `flag`, the category's own action from `refuse` on."""
+        if self.input == "off" or score < self.thresholds.flag:
+            return "off"
+        return self.input if score >= self.thresholds.refuse_from else "flag"
+
+    def output_action(self, score: float) -> OutputAction:
+        """What to do about generated text of this score: nothing below `flag`, the category's own action from `cut`."""
+        if self.output == "off" or score < self.thresholds.flag:
+            return "off"
+        return self.output if score >= self.thresholds.cut else "flag"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What moderation does. `name` is `<version>@<digest>`; it stands in `accepted`, deltas and verdicts."""
+    """What moderation does. `name` is `<version>@<digest>`; it stands in `accepted`, deltas and verdicts.
+
+    `source` is the file. `tenants`: all categories of each tenant that the file has rules of its own for. What `of` and
+    `asked` derive keeps the name: what is decided follows from the text, the policy's name, the tenant and the request.
+    The same arguments always give the same object.
+    """
 
     name: str
     version: str
     streaming: Streaming
     categories: Mapping[str, Category]
+    backends: Mapping[str, BackendSpec] = field(default_factory=dict)
+    combine: Combine = "maximum"
+    tenants: Mapping[str, Mapping[str, Category]] = field(default_factory=dict)
+    source: str = ""
 
-    def input_action(self, category: str) -> InputAction:
-        """What to do about `category` in a prompt; a category that the policy does not know is off."""
+    def of(self, tenant: str) -> "Policy":
+        """The policy as it is for this tenant."""
+        return self._of_tenant.get(tenant, self)
+
+    def asked(self, wish: ModerationWish | None) -> "Policy":
+        """The policy as a request wants it, which is never laxer. "block": whatever of OpenAI's categories would be
+        flagged is refused or cut; categories of the operator's own are as they are."""
+        blocked = (wish is not None and wish.input == "block", wish is not None and wish.output == "block")
+        return self._blocking[blocked]
+
+    def flagged(self, category: str, score: float) -> bool:
+        """Whether a client is told that the text is of `category`, whatever is done about it."""
         known = self.categories.get(category)
-        return "off" if known is None else known.input
+        return known is not None and score >= known.thresholds.flag
 
-    def output_action(self, category: str) -> OutputAction:
+    def input_action(self, category: str, score: float = 1.0) -> InputAction:
+        """What to do about `category` in a prompt; a category that the policy does not know is off. A pattern's score
+        is 1."""
+        known = self.categories.get(category)
+        return "off" if known is None else known.input_action(score)
+
+    def output_action(self, category: str, score: float = 1.0) -> OutputAction:
         """What to do about `category` in generated text; a category that the policy does not know is off."""
         known = self.categories.get(category)
-        return "off" if known is None else known.output
+        return "off" if known is None else known.output_action(score)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -53,15 +108,43 @@ class Policy:
             f"{'of any length' if pattern.max_width is None else f'{pattern.max_width} code points long'}, but only "
             f"{self.streaming.hold_back} are held back: the start of a longer one is public before its end is seen"
             for category in self.categories.values()
-            if category.output in ("cut", "mask")
+            if any(variant.output in ("cut", "mask") for variant in self._variants(category.name))
             for pattern in category.patterns
             if pattern.max_width is None or pattern.max_width > self.streaming.hold_back
         )
 
+    def _variants(self, category: str) -> Iterator[Category]:
+        yield from (categories[category] for categories in (self.categories, *self.tenants.values()))
 
-def policy_name(spec: PolicySpec) -> str:
-    """`<version>@<8 hex>`: the digest covers all that the file says (not how it is laid out) and WINDOW_RULES, so
-    the same label over other rules is another policy."""
-    said = spec.model_dump(mode="json", exclude_defaults=True)
-    canonical = json.dumps([WINDOW_RULES, said], ensure_ascii=False, separators=(",", ":"))
-    return f"{spec.version}@{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+    @cached_property
+    def _of_tenant(self) -> Mapping[str, "Policy"]:
+        return {
+            tenant: replace(self, categories=categories, tenants={tenant: categories})
+            for tenant, categories in self.tenants.items()
+        }
+
+    @cached_property
+    def _blocking(self) -> Mapping[tuple[bool, bool], "Policy"]:
+        variants = {wanted: self._blocks(*wanted) for wanted in ((True, False), (False, True), (True, True))}
+        return {(False, False): self, **variants}
+
+    def _blocks(self, of_input: bool, of_output: bool) -> "Policy":
+        blocking = {
+            name: _blocking(category, of_input, of_output) if name in API_CATEGORIES else category
+            for name, category in self.categories.items()
+        }
+        return replace(self, categories=blocking, tenants={})
+
+
+def _blocking(category: Category, of_input: bool, of_output: bool) -> Category:
+    old = category.thresholds
+    return replace(
+        category,
+        input="refuse" if of_input else category.input,
+        output="cut" if of_output else category.output,
+        thresholds=Thresholds(
+            flag=old.flag,
+            cut=old.flag if of_output else old.cut,
+            refuse=old.flag if of_input else old.refuse_from,
+        ),
+    )

@@ -1,0 +1,46 @@
+"""What is wrong in a policy file although each of its keys is well-formed. Pure."""
+
+from collections.abc import Iterator
+
+from services.moderation.policy.schema import PolicySpec
+
+Location = tuple[str | int, ...]
+Fault = tuple[Location, str]
+
+
+def contradictions(spec: PolicySpec) -> Iterator[Fault]:
+    """Each fault with the path of the key that is to be changed."""
+    yield from _unknown_categories(spec)
+    if spec.backends:
+        yield from _checkpoints(spec)
+
+
+def _unknown_categories(spec: PolicySpec) -> Iterator[Fault]:
+    named: list[tuple[Location, str]] = [
+        (("backends", backend, *where), category)
+        for backend, of_backend in spec.backends.items()
+        for where, category in of_backend.meant.items()
+    ]
+    named += [
+        (("tenants", tenant, "categories", category), category)
+        for tenant, of_tenant in spec.tenants.items()
+        for category in of_tenant.categories
+    ]
+    for location, category in named:
+        if category not in spec.categories:
+            yield location, f"the policy has no category {category!r}; it has {', '.join(spec.categories) or 'none'}"
+
+
+def _checkpoints(spec: PolicySpec) -> Iterator[Fault]:
+    """Windows lie every `stride`, and backends judge those that end at a checkpoint; so each published code point was
+    in one that saw at least `hold_back - checkpoint` of what follows it."""
+    streaming = spec.streaming
+    at = ("streaming", "checkpoint")
+    if streaming.checkpoint % streaming.stride:
+        yield at, f"checkpoint is {streaming.checkpoint}, but must be a multiple of stride, {streaming.stride}"
+    if streaming.checkpoint > streaming.hold_back:
+        yield (
+            at,
+            f"checkpoint is {streaming.checkpoint}, but must not be above hold_back, {streaming.hold_back}: what no "
+            "backend has seen would be public",
+        )
