@@ -3,8 +3,8 @@
 import asyncio
 import logging
 
-from services.history.control import ControlPlane
 from services.history.expiry import Sweep
+from services.history.intake import RecordHandler
 from services.history.outbox import LogOutbox
 from services.history.ports import Ports
 from services.history.recorder import GROUP, Recorder
@@ -14,12 +14,13 @@ from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
 from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
+from shared.control import ControlPlane
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
 from shared.telemetry import start_telemetry
-from shared.topics import EVENTS, Service
+from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, Service
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         await life.start("replayer", replayer)
         heart.update(detail="joining the consumer groups")
         ports = Ports(store, replayer, counter, now_ms, settings.partitions, settings.parent_wait_s)
-        control = ControlPlane(settings, ports, outbox)
+        handlers = [(topic, RecordHandler(topic, ports, outbox)) for topic in (CONTEXT, HISTORY_QUERIES)]
+        control = ControlPlane(settings, Service.HISTORY, handlers, max_in_flight=settings.max_in_flight)
         await asyncio.gather(life.start("recorder group", events), life.start("control plane", control))
         recorder = Recorder(store, replayer, outbox)
         life.spawn("recorder", events.each(lambda batch: recorder.take(batch, events)))

@@ -11,7 +11,7 @@ from faststream.kafka import KafkaBroker
 
 from deploy.brokers import Broker
 from services.history.settings import HistorySettings
-from services.history.subscription import Subscription
+from shared.control import Subscription
 from shared.ids import new_id, now_ms
 from shared.log import RawRecord
 from shared.records import (
@@ -174,7 +174,16 @@ async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe:
         await taken.put(record.key)
 
     control = KafkaBroker(broker.bootstrap, consumer_only=True, allow_auto_create_topics=False)
-    subscription = Subscription(control, settings, HISTORY_QUERIES, handle, look_every_s=0.3, group="history.stalled")
+    subscription = Subscription(
+        control,
+        settings,
+        Service.HISTORY,
+        HISTORY_QUERIES,
+        handle,
+        max_in_flight=settings.max_in_flight,
+        look_every_s=0.3,
+        group="history.stalled",
+    )
     await control.connect()
     await subscription.start()
     watching = asyncio.create_task(subscription.watch())

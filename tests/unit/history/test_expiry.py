@@ -5,10 +5,11 @@ import logging
 
 import pytest
 
-from services.history import expiry, retry
+from services.history import expiry
 from services.history.errors import StoreError, StoreUnavailableError
 from services.history.expiry import Sweep
 from services.history.stores.port import Retention
+from shared.control import patience
 from tests.unit.history.fakes import NOW_MS, TENANT, MemoryStore, an_id, turn
 
 LIFE_MS = 1_000
@@ -16,7 +17,7 @@ LIFE_MS = 1_000
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(expiry, "_PAUSE_S", 0)
 
 

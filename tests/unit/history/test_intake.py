@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.history import handlers, retry
+from services.history import handlers
 from services.history.errors import StoreError, StoreUnavailableError
-from services.history.intake import MAX_ATTEMPTS, Intake, RecordHandler
+from services.history.intake import MAX_ATTEMPTS, RecordHandler
 from services.history.ports import Outgoing, Ports
 from services.history.stores.port import Conversation, Holder
-from services.history.watermark import Watermark
+from shared.control import Intake, Watermark, patience
 from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.log import RawRecord
 from shared.records import (
@@ -43,7 +43,7 @@ from tests.unit.history.fakes import (
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.001)
 
 
 class Slow:

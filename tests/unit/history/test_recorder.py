@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.history import recorder as module
-from services.history import retry
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from services.history.ports import Outgoing
 from services.history.recorder import Recorder
 from services.history.stores.port import Conversation, Recordable, Recorded
+from shared.control import patience
 from shared.errors import AppendError, LogError
 from shared.records import ConversationUpdated, Delete, Deleted
 from shared.records.codec import encode_headers
@@ -54,7 +54,7 @@ class Offsets:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.001)
 
 
 async def test_stores_what_counts_and_commits_behind_the_batch() -> None:

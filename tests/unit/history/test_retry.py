@@ -7,14 +7,15 @@ import pytest
 
 from services.history import retry
 from services.history.errors import StoreError, StoreUnavailableError
-from services.history.retry import Patience, pauses_s
+from services.history.retry import Patience
+from shared.control import patience
 from shared.errors import AppendError
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(retry, "_LONGEST_PAUSE_S", 0.002)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(patience, "_LONGEST_PAUSE_S", 0.002)
 
 
 class Clock:
@@ -70,9 +71,9 @@ async def test_gives_up_after_the_time_that_it_was_given() -> None:
 
 
 def test_the_pauses_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.1)
-    monkeypatch.setattr(retry, "_LONGEST_PAUSE_S", 0.5)
-    pauses = pauses_s()
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(patience, "_LONGEST_PAUSE_S", 0.5)
+    pauses = patience.pauses_s()
     assert [next(pauses) for _ in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]
 
 

@@ -22,11 +22,11 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 
-from services.history.intake import Intake
-from services.history.settings import HistorySettings
+from shared.control.intake import Intake
 from shared.log.clients import MAX_REQUEST_BYTES, group_name, topic_name
 from shared.log.tail import RawRecord, raw
 from shared.log.watching import STALLED_AFTER_S, Standstill
+from shared.settings import MeshSettings
 from shared.topics import Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
@@ -35,29 +35,32 @@ _LOOK_TIMEOUT_S = 5.0
 
 
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
-    """History's place in the group that shares `topic`; `heals` counts how often it was taken anew."""
+    """A service's place in the group that shares `topic`: up to `max_in_flight` records are handled at once. `heals`
+    counts how often the place was taken anew."""
 
     def __init__(
         self,
         broker: KafkaBroker,
-        settings: HistorySettings,
+        settings: MeshSettings,
+        service: Service,
         topic: Topic,
         handle: Callable[[RawRecord], Awaitable[None]],
         *,
+        max_in_flight: int,
         look_every_s: float = STALLED_AFTER_S,
         group: str = "",
     ) -> None:
-        assert_may_consume(topic, Service.HISTORY)
+        assert_may_consume(topic, service)
         self.heals = 0
         self._name = topic_name(settings, topic)
         self._commit_timeout_s = settings.request_timeout_ms / 1000
         self._look_every_s = look_every_s
         self._standstill = Standstill()
-        self.intake = Intake(handle, self._commit, settings.max_in_flight)
+        self.intake = Intake(handle, self._commit, max_in_flight)
         self._subscriber = broker.subscriber(
             self._name,
             ack_policy=AckPolicy.MANUAL,
-            group_id=group_name(settings, group or f"history.{topic.name}"),
+            group_id=group_name(settings, group or f"{service.value}.{topic.name}"),
             auto_offset_reset="earliest",
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             max_partition_fetch_bytes=MAX_REQUEST_BYTES,

@@ -1,39 +1,48 @@
-"""The control plane through FastStream: `context.requested` and `history.queries`."""
+"""A service's part in the control plane, through FastStream: its subscriptions, over one broker object."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
 
-from services.history.intake import RecordHandler
-from services.history.ports import Outbox, Ports
-from services.history.settings import HistorySettings
-from services.history.subscription import Subscription
+from shared.control.subscription import Subscription
 from shared.errors import BrokerUnavailableError
+from shared.log import RawRecord
 from shared.log.clients import client_options
-from shared.topics import CONTEXT, HISTORY_QUERIES
-
-TOPICS = (CONTEXT, HISTORY_QUERIES)
+from shared.settings import MeshSettings
+from shared.topics import Service, Topic
 
 HAND_OVER_S = 0.5
-"""Nearly every request takes milliseconds. One that waits for its parent's end waits as well at another replica, and
-while this one stays in the group without taking anything, nobody takes what comes to its partitions."""
+"""Nearly every request takes milliseconds. One that waits for something waits as well at another replica, and while
+this one stays in the group without taking anything, nobody takes what comes to its partitions."""
+
+Handler = Callable[[RawRecord], Awaitable[None]]
 
 
 class ControlPlane:
-    """The subscriptions of the control plane, over one broker object."""
+    """Takes each topic's records to its handler, up to `max_in_flight` of a topic at once. A handler returns when its
+    record needs no second try; what it raises ends the service."""
 
-    def __init__(self, settings: HistorySettings, ports: Ports, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        settings: MeshSettings,
+        service: Service,
+        handlers: Sequence[tuple[Topic, Handler]],
+        *,
+        max_in_flight: int,
+    ) -> None:
         self._broker = KafkaBroker(
             **client_options(settings),
             consumer_only=True,
             allow_auto_create_topics=False,
-            logger=_faststream_log(),
+            logger=_faststream_log(service),
             apply_types=False,
         )
         self._subscriptions = [
-            Subscription(self._broker, settings, topic, RecordHandler(topic, ports, outbox)) for topic in TOPICS
+            Subscription(self._broker, settings, service, topic, handle, max_in_flight=max_in_flight)
+            for topic, handle in handlers
         ]
 
     async def start(self) -> None:
@@ -56,8 +65,8 @@ class ControlPlane:
         await asyncio.gather(*(subscription.watch() for subscription in self._subscriptions))
 
 
-def _faststream_log() -> logging.Logger:
+def _faststream_log(service: Service) -> logging.Logger:
     """Without a logger FastStream keeps the errors of its polling loop to itself; its warnings are about defaults."""
-    logger = logging.getLogger("faststream.history")
+    logger = logging.getLogger(f"faststream.{service.value}")
     logger.setLevel(logging.ERROR)
     return logger
