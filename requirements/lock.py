@@ -46,6 +46,7 @@ def compile_lock(name: str, source: list[str], options: list[str]) -> None:
     output = f"requirements/{name}.lock"
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     fixed = ["--universal", "--python-version", _MINIMUM_PYTHON, "--generate-hashes", "--no-header", "--quiet"]
+    fixed += ["--override", "requirements/overrides.in", "--excludes", "requirements/excludes.in"]
     subprocess.run(
         [uv, "pip", "compile", *source, *fixed, *options, "-o", output],
         cwd=ROOT,
