@@ -12,6 +12,9 @@ class ModerationSettings(MeshSettings):
     """The owner's clocks and bounds; defaults are those of DESIGN 10."""
 
     policy: Path = Field(DEFAULT_POLICY, description="policy file (YAML)")
+    policy_reload_s: float = Field(
+        2.0, ge=0, description="how often to look whether the policy file changed; 0: only on SIGHUP"
+    )
     claim_timeout_s: float = Field(2.0, gt=0, description="a job that nobody claims for so long is sent anew")
     stuck_after_s: float = Field(30.0, gt=0, description="an engine that makes no step for so long is stuck")
     redispatch_every_s: float = Field(0.5, gt=0, description="at most one new attempt per response in so long")

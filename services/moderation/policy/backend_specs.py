@@ -60,6 +60,10 @@ class _Backend(Section):
         default="closed", description="closed: without its answer nothing is accepted or published; open: others decide"
     )
 
+    def __hash__(self) -> int:
+        """By what it says, mappings included: backends of equal specs are shared."""
+        return hash(self.model_dump_json())
+
     @property
     def meant(self) -> dict[tuple[str, ...], str]:
         """Where in the backend's section a category is named → which."""

@@ -32,15 +32,20 @@ def _unknown_categories(spec: PolicySpec) -> Iterator[Fault]:
 
 
 def _checkpoints(spec: PolicySpec) -> Iterator[Fault]:
-    """Windows lie every `stride`, and backends judge those that end at a checkpoint; so each published code point was
-    in one that saw at least `hold_back - checkpoint` of what follows it."""
+    """A checkpoint is the first window that ends at or behind a multiple of `checkpoint`. What is published must have
+    been in one, and what one of them holds back must lie whole in the next."""
     streaming = spec.streaming
     at = ("streaming", "checkpoint")
-    if streaming.checkpoint % streaming.stride:
-        yield at, f"checkpoint is {streaming.checkpoint}, but must be a multiple of stride, {streaming.stride}"
-    if streaming.checkpoint > streaming.hold_back:
+    if streaming.checkpoint > max(streaming.hold_back, streaming.stride):
         yield (
             at,
-            f"checkpoint is {streaming.checkpoint}, but must not be above hold_back, {streaming.hold_back}: what no "
-            "backend has seen would be public",
+            f"checkpoint is {streaming.checkpoint}, but must not be above hold_back, {streaming.hold_back}: text that "
+            "no backend has seen would be public",
+        )
+    needed = streaming.hold_back + streaming.checkpoint + streaming.stride
+    if streaming.lookback < needed:
+        yield (
+            at,
+            f"lookback is {streaming.lookback}, but must be at least hold_back + checkpoint + stride = {needed}: a "
+            "backend must see whole what was held back at the checkpoint before",
         )

@@ -9,7 +9,7 @@ from services.moderation.policy.regexes import CompiledPattern
 from services.moderation.policy.schema import Combine, InputAction, OutputAction, Streaming, Thresholds
 from shared.records import ModerationWish
 
-WINDOW_RULES = 1
+WINDOW_RULES = 2
 """Version of the rules in `windows`: part of each policy's digest, because two owners decide alike only if both
 the policy and the rules are the same. Raise it with any change of what is released, masked or cut."""
 
