@@ -1,0 +1,156 @@
+"""One backend, asked by everybody (continuous batching).
+
+While a call is under way questions collect; the next call takes as many as the backend likes at once. What waits is
+bounded by who asks: a response asks about its checkpoints, whose text its fold holds anyway.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from services.moderation.backends.port import Backend, BackendError, Excerpt, Judgement
+from shared.errors import SettingsError
+from shared.records import BackendReport
+
+log = logging.getLogger(__name__)
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What became of a question; `judgement` None: the backend failed or was late, as the report says."""
+
+    judgement: Judgement | None
+    report: BackendReport
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    excerpt: Excerpt
+    answer: "asyncio.Future[Answer]"
+    asked_s: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Asks `backend`, one call at a time.
+
+    `timeout_s` is how long a call may take. To wait behind other calls is no lateness: an owner that takes a partition
+    over has whole texts judged again, and none of them may fail because they are many.
+    """
+
+    def __init__(self, backend: Backend, timeout_s: float) -> None:
+        self._backend = backend
+        self._timeout_s = timeout_s
+        self._waiting: deque[_Question] = deque()
+        self._asking: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._backend.name
+
+    @property
+    def categories(self) -> frozenset[str]:
+        return self._backend.categories
+
+    async def start(self) -> None:
+        """Have the backend load, once however often it is asked for. Raises SettingsError."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._backend.start(), name=f"start of backend {self.name}")
+        starting = self._starting
+        try:
+            # Whoever gives up waiting leaves the others theirs.
+            await asyncio.shield(starting)
+        except SettingsError:
+            if self._starting is starting:
+                self._starting = None
+            raise
+
+    async def stop(self) -> None:
+        """Free the backend. Who still waits for an answer is cancelled."""
+        tasks = [task for task in (self._asking, self._starting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for question in self._waiting:
+            question.answer.cancel()
+        self._waiting.clear()
+        await self._backend.stop()
+
+    def ask(self, excerpt: Excerpt) -> "asyncio.Future[Answer]":
+        """The answer, which always comes, unless the batcher is stopped. Cancel it if nobody needs it any more."""
+        question = _Question(excerpt, asyncio.get_running_loop().create_future())
+        self._waiting.append(question)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all(), name=f"backend {self.name}")
+        return question.answer
+
+    async def _ask_all(self) -> None:
+        try:
+            # What is asked in this very turn of the event loop, by other responses of the same batch, comes along.
+            await asyncio.sleep(0)
+            while batch := self._next_batch():
+                await self._settle(batch)
+        finally:
+            self._asking = None
+
+    def _next_batch(self) -> list[_Question]:
+        batch: list[_Question] = []
+        while self._waiting and len(batch) < self._backend.batch:
+            question = self._waiting.popleft()
+            if not question.answer.done():
+                batch.append(question)
+        return batch
+
+    async def _settle(self, batch: Sequence[_Question]) -> None:
+        status: Literal["ok", "failed", "late"] = "ok"
+        judgements: Sequence[Judgement | None] = [None] * len(batch)
+        try:
+            judgements = await self._call([question.excerpt for question in batch])
+        except TimeoutError:
+            status = "late"
+            log.warning("backend %s gave no answer within %g s", self.name, self._timeout_s)
+        except (BackendError, SettingsError) as error:
+            status = "failed"
+            log.warning("backend %s failed: %s", self.name, error)
+        except asyncio.CancelledError:
+            for question in batch:
+                question.answer.cancel()
+            raise
+        except Exception:
+            # A fault of the backend's own is its failure: what the policy says of that is the safe thing to do.
+            status = "failed"
+            log.exception("backend %s failed in a way that it should not", self.name)
+        for question, judgement in zip(batch, judgements, strict=True):
+            if not question.answer.done():
+                question.answer.set_result(Answer(judgement, self._report(question, status)))
+
+    async def _call(self, excerpts: list[Excerpt]) -> Sequence[Judgement]:
+        await self.start()
+        async with asyncio.timeout(self._timeout_s):
+            judgements = await self._backend.judge(excerpts)
+        if len(judgements) != len(excerpts):
+            raise BackendError(f"it has {len(judgements)} answers to {len(excerpts)} questions")
+        for judgement, excerpt in zip(judgements, excerpts, strict=True):
+            _check(judgement, len(excerpt.raw))
+        return judgements
+
+    def _report(self, question: _Question, status: Literal["ok", "failed", "late"]) -> BackendReport:
+        latency_ms = round((time.perf_counter() - question.asked_s) * 1000, 3)
+        return BackendReport(name=self.name, revision=self._backend.revision, status=status, latency_ms=latency_ms)
+
+
+def _check(judgement: Judgement, length: int) -> None:
+    """Raises BackendError for what no text can be judged by."""
+    scores = [*judgement.scores.items(), *((span.category, span.score) for span in judgement.spans)]
+    for category, score in scores:
+        if not (math.isfinite(score) and 0 <= score <= 1):
+            raise BackendError(f"its score for {category} is {score}, not within 0 and 1")
+    for span in judgement.spans:
+        if not 0 <= span.start < span.end <= length:
+            raise BackendError(f"it found {span.category} at [{span.start}, {span.end}) of {length} code points")

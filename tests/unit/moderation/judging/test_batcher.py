@@ -1,0 +1,147 @@
+"""Continuous batching: one call at a time, what collects meanwhile goes together, every question gets its answer."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from services.moderation.backends.port import BackendError, Excerpt, Judgement, Span
+from services.moderation.judging import Answer, Batcher
+from shared.errors import SettingsError
+from tests.support.fakes import settle
+
+TIMEOUT_S = 0.05
+
+
+def excerpt(text: str) -> Excerpt:
+    return Excerpt(text, text, "output")
+
+
+class Held:
+    """A backend whose calls answer when the test lets them: the score of a text is its length in hundredths."""
+
+    name, revision, categories, batch = "held", "1", frozenset({"harm"}), 3
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.starts = 0
+        self.cannot_start = False
+        self.raises: Exception | None = None
+        self.says: list[Judgement] | None = None
+
+    async def start(self) -> None:
+        self.starts += 1
+        if self.cannot_start:
+            raise SettingsError("no such model")
+
+    async def stop(self) -> None:
+        self.open.set()
+
+    async def judge(self, excerpts: Sequence[Excerpt]) -> Sequence[Judgement]:
+        self.calls.append([e.raw for e in excerpts])
+        await self.open.wait()
+        if self.raises is not None:
+            raise self.raises
+        return self.says or [Judgement({"harm": len(e.raw) / 100}) for e in excerpts]
+
+
+def score(answer: Answer) -> float:
+    assert answer.judgement is not None, answer.report
+    return answer.judgement.scores["harm"]
+
+
+async def test_what_collects_during_a_call_goes_together_in_bounded_batches_and_in_order() -> None:
+    backend = Held()
+    batcher = Batcher(backend, timeout_s=5)
+    backend.open.clear()
+    first = batcher.ask(excerpt("a"))
+    await settle()
+    later = [batcher.ask(excerpt("b" * n)) for n in range(2, 7)]
+    await settle()
+    assert backend.calls == [["a"]], "one call at a time"
+    backend.open.set()
+    assert [score(answer) for answer in await asyncio.gather(first, *later)] == [n / 100 for n in range(1, 7)]
+    assert [len(call) for call in backend.calls] == [1, 3, 2]
+    assert backend.starts == 1
+
+
+async def test_questions_of_one_turn_share_the_first_call() -> None:
+    backend = Held()
+    batcher = Batcher(backend, timeout_s=5)
+    await asyncio.gather(*(batcher.ask(excerpt("x")) for _ in range(3)))
+    assert [len(call) for call in backend.calls] == [3]
+
+
+async def test_a_question_that_nobody_needs_any_more_is_not_asked() -> None:
+    backend = Held()
+    batcher = Batcher(backend, timeout_s=5)
+    backend.open.clear()
+    first, dropped, wanted = (batcher.ask(excerpt(text)) for text in ("a", "bb", "ccc"))
+    dropped.cancel()
+    await settle()
+    late = batcher.ask(excerpt("dddd"))
+    late.cancel()
+    backend.open.set()
+    assert [score(answer) for answer in await asyncio.gather(first, wanted)] == [0.01, 0.03]
+    assert backend.calls == [["a", "ccc"]]
+
+
+async def test_a_late_call_is_given_up_and_the_next_one_made() -> None:
+    backend = Held()
+    batcher = Batcher(backend, TIMEOUT_S)
+    backend.open.clear()
+    answer = await batcher.ask(excerpt("a"))
+    assert (answer.judgement, answer.report.status) == (None, "late")
+    assert answer.report.latency_ms >= TIMEOUT_S * 900
+    backend.open.set()
+    assert score(await batcher.ask(excerpt("bb"))) == 0.02
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        BackendError("the model says nothing"),
+        ValueError("a mistake in the backend"),
+        [],
+        [Judgement({"harm": float("nan")})],
+        [Judgement({"harm": 1.01})],
+        [Judgement({"harm": -0.1})],
+        [Judgement(spans=(Span("harm", 0, 2, 1.0),))],
+        [Judgement(spans=(Span("harm", 0, 0, 1.0),))],
+    ],
+)
+async def test_what_no_text_can_be_judged_by_is_a_failure(fault: Exception | list[Judgement]) -> None:
+    backend = Held()
+    batcher = Batcher(backend, timeout_s=5)
+    if isinstance(fault, Exception):
+        backend.raises = fault
+    else:
+        backend.says = fault or [Judgement(), Judgement()]
+    answer = await batcher.ask(excerpt("a"))
+    assert (answer.judgement, answer.report.status) == (None, "failed")
+    backend.raises = backend.says = None
+    assert score(await batcher.ask(excerpt("bb"))) == 0.02, "the next question is another one"
+
+
+async def test_a_backend_that_cannot_start_fails_who_asks_and_is_started_again_by_the_next() -> None:
+    backend = Held()
+    backend.cannot_start = True
+    batcher = Batcher(backend, timeout_s=5)
+    with pytest.raises(SettingsError, match="no such model"):
+        await batcher.start()
+    assert (await batcher.ask(excerpt("a"))).report.status == "failed"
+    backend.cannot_start = False
+    assert score(await batcher.ask(excerpt("a"))) == 0.01
+    assert backend.starts == 3
+
+
+async def test_stopping_leaves_nobody_waiting() -> None:
+    backend = Held()
+    batcher = Batcher(backend, timeout_s=5)
+    backend.open.clear()
+    answers = [batcher.ask(excerpt("a")) for _ in range(5)]
+    await settle()
+    await batcher.stop()
+    assert [answer.cancelled() for answer in answers] == [True] * 5
