@@ -1,0 +1,58 @@
+"""A policy in words and tables, for whoever wrote it. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from services.moderation.policy.backend_specs import BackendSpec
+from services.moderation.policy.model import API_CATEGORIES, Category, Policy
+
+_HEAD = ("category", "input", "output", "flag", "cut", "refuse", "patterns", "backends")
+_BACKEND_HEAD = ("backend", "kind", "timeout_s", "on failure", "model or service", "categories")
+_OWN = "(its own, of OpenAI's)"
+
+
+def describe(policy: Policy) -> str:
+    """What the policy does, as `python -m services.moderation.policy check` prints it."""
+    streaming = policy.streaming
+    lines = [
+        f"policy {policy.name}",
+        f"windows: every {streaming.stride} code points over the last {streaming.lookback}, "
+        f"the newest {streaming.hold_back} held back" + (_checkpoints(policy) if policy.backends else ""),
+        "",
+        *_table(_HEAD, [_row(category, policy.backends) for category in policy.categories.values()]),
+    ]
+    if policy.backends:
+        lines += ["", *_table(_BACKEND_HEAD, [_backend_row(name, spec) for name, spec in policy.backends.items()])]
+    for tenant, categories in policy.tenants.items():
+        changed = [category for name, category in categories.items() if category != policy.categories[name]]
+        rows = [_row(category, policy.backends) for category in changed]
+        lines += ["", f"tenant {tenant}, otherwise:", *_table(_HEAD, rows)]
+    return "\n".join([*lines, *(f"\nwarning: {warning}" for warning in policy.warnings)])
+
+
+def _checkpoints(policy: Policy) -> str:
+    together = "the highest score counts"
+    if policy.combine == "any":
+        together += ", and what a backend itself calls a violation is flagged"
+    return f"; backends judge every {policy.streaming.checkpoint}, {together}"
+
+
+def _row(category: Category, backends: Mapping[str, BackendSpec]) -> tuple[str, ...]:
+    thresholds = category.thresholds
+    numbers = (thresholds.flag, thresholds.cut, thresholds.refuse_from)
+    output = f'mask as "{category.mask}"' if category.output == "mask" else category.output
+    looking = [name for name, spec in backends.items() if category.name in (spec.meant.values() or API_CATEGORIES)]
+    patterns = str(len(category.patterns)) if category.patterns else "-"
+    return category.name, category.input, output, *(f"{n:g}" for n in numbers), patterns, ", ".join(looking) or "-"
+
+
+def _backend_row(name: str, spec: BackendSpec) -> tuple[str, ...]:
+    where = getattr(spec, "base_url", None) or getattr(spec, "model", None) or "built in"
+    meant = ", ".join(dict.fromkeys(spec.meant.values())) or _OWN
+    return name, spec.kind, f"{spec.timeout_s:g}", spec.on_failure, where, meant
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows in columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
