@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from services.moderation.backends.port import BackendError, Excerpt, Judgement
+from services.moderation.backends.port import BackendError, Excerpt, Judgement, Span
 
 NOISE = 0.2
 """Below so high a score lies every excerpt without a word: a digest of all that the backend was shown."""
@@ -14,8 +14,9 @@ class WordBackend:
     """`words`: word → category → score. Without one of them a score is noise, which follows from each character of
     the excerpt and its context: two verdicts have the same scores only if the very same excerpts were judged.
 
-    `turns`: for how many turns of the event loop each call waits before it answers; none left: it answers at once.
-    While `open` is not set, no call is answered. `failing`: calls raise BackendError.
+    `places`: word → category; the backend tells where such a word stands. `turns`: for how many turns of the event loop
+    each call waits before it answers; none left: it answers at once. A call with `hangs` in one of its excerpts is not
+    answered while `open` is not set, one with `fails` raises BackendError.
     """
 
     def __init__(
@@ -23,20 +24,24 @@ class WordBackend:
         name: str,
         words: Mapping[str, Mapping[str, float]],
         *,
+        places: Mapping[str, str] | None = None,
         batch: int = 8,
         turns: Iterable[int] = (),
+        hangs: str | None = None,
+        fails: str | None = None,
     ) -> None:
         self.name = name
         self.revision = "words-1"
-        self.categories = frozenset(category for scores in words.values() for category in scores)
         self.batch = batch
-        self.failing = False
         self.open = asyncio.Event()
-        self.open.set()
         self.batches: list[list[Excerpt]] = []
-        self.running = 0
         self._words = words
+        self._places = places or {}
         self._turns: Iterator[int] = iter(turns)
+        self._hangs = hangs
+        self._fails = fails
+        scored = {category for scores in words.values() for category in scores}
+        self.categories = frozenset(scored | set(self._places.values()))
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -47,31 +52,39 @@ class WordBackend:
     async def judge(self, excerpts: Sequence[Excerpt]) -> list[Judgement]:
         assert 0 < len(excerpts) <= self.batch, f"{len(excerpts)} excerpts at once, {self.batch} were agreed"
         self.batches.append(list(excerpts))
-        self.running += 1
-        try:
-            for _ in range(next(self._turns, 0)):
-                await asyncio.sleep(0)
+        for _ in range(next(self._turns, 0)):
+            await asyncio.sleep(0)
+        if _holds(excerpts, self._hangs):
             await self.open.wait()
-        finally:
-            self.running -= 1
-        if self.failing:
+        if _holds(excerpts, self._fails):
             raise BackendError("it was told to fail")
-        return [Judgement(scores=self.scores(excerpt)) for excerpt in excerpts]
+        return [self.judgement(excerpt) for excerpt in excerpts]
 
-    def scores(self, excerpt: Excerpt) -> dict[str, float]:
-        """What the backend thinks of an excerpt, whenever and beside whatever it is asked."""
-        return {
-            category: max(self._found(category, excerpt), self._noise(category, excerpt))
+    def judgement(self, excerpt: Excerpt) -> Judgement:
+        """What the backend makes of an excerpt, whenever and beside whatever it is asked."""
+        spans = tuple(self._spans(excerpt))
+        scores = {
+            category: max(self._found(category, excerpt), _noise(self.name, category, excerpt))
             for category in sorted(self.categories)
         }
+        return Judgement(scores=scores | {span.category: span.score for span in spans}, spans=spans)
 
     def _found(self, category: str, excerpt: Excerpt) -> float:
-        return max(
-            (scores[category] for word, scores in self._words.items() if category in scores and word in excerpt.text),
-            default=0.0,
-        )
+        return max((found.get(category, 0.0) for word, found in self._words.items() if word in excerpt.text), default=0)
 
-    def _noise(self, category: str, excerpt: Excerpt) -> float:
-        shown = [self.name, category, excerpt.raw, excerpt.text, *(f"{m.role}\t{m.text}" for m in excerpt.context)]
-        digest = hashlib.sha256("\n".join(shown).encode()).digest()
-        return round(NOISE * int.from_bytes(digest[:4]) / 2**32, 6)
+    def _spans(self, excerpt: Excerpt) -> Iterator[Span]:
+        for word, category in self._places.items():
+            at = excerpt.raw.find(word)
+            while at >= 0:
+                yield Span(category, at, at + len(word), 1.0)
+                at = excerpt.raw.find(word, at + len(word))
+
+
+def _holds(excerpts: Sequence[Excerpt], word: str | None) -> bool:
+    return word is not None and any(word in excerpt.raw for excerpt in excerpts)
+
+
+def _noise(name: str, category: str, excerpt: Excerpt) -> float:
+    shown = [name, category, excerpt.raw, excerpt.text, *(f"{turn.role}\t{turn.text}" for turn in excerpt.context)]
+    digest = hashlib.sha256("\n".join(shown).encode()).digest()
+    return round(NOISE * int.from_bytes(digest[:4], "big") / 2**32, 6)

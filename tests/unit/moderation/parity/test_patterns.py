@@ -48,4 +48,4 @@ async def test_a_word_is_found_across_every_edge(screening: Screening, word: str
         assert found.text == screening.public(text)
         assert (found.cut, word in found.text) == (word in CUTS, False)
         action = "cut" if word in CUTS else "mask"
-        assert [place[1:] for place in found.of(action)] == [(offset, offset + len(word))]
+        assert [place[1:] for place in found.places(action)] == [(offset, offset + len(word))]
