@@ -28,6 +28,7 @@ from services.gateway.history import History
 from services.gateway.ingress import Ingress, Introduction, Repeats
 from services.gateway.ledger import Ledger, RateLimits, load_rate_limits
 from services.gateway.lookup import Lookup
+from services.gateway.moderations import Moderations
 from services.gateway.presence import JournalPresence
 from services.gateway.replies import Replies
 from services.gateway.settings import GatewaySettings
@@ -137,6 +138,7 @@ async def _connected(
         deletion=Deletion(lookup, cancellation, history, writer, settings.cancel_timeout_s),
         history=history,
         conversations=Conversations(history, ledger),
+        moderations=Moderations(writer, replies, ledger, watcher.cluster, settings.moderation_timeout_s),
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,

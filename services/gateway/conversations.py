@@ -1,8 +1,7 @@
 """Conversations of a tenant, which history keeps: questions over the log, asked at most once under a client's key.
 
 Names are minted here and travel with the question, so that a question that is delivered twice, or asked again because
-no answer came, makes one conversation and adds an item once. An idempotency key stands in the ledger for the names
-that were minted first: who comes with it again asks history for the very same.
+no answer came, makes one conversation and adds an item once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,19 +12,10 @@ import msgspec
 
 from services.gateway.auth import Caller
 from services.gateway.errors import ApiError, conversation_not_found, cursor_not_found, item_not_found
-from services.gateway.history import History, expected
-from services.gateway.ledger import (
-    Ask,
-    Granted,
-    Ledger,
-    Limited,
-    Receipt,
-    Repeatable,
-    Repeated,
-    key_reused,
-    limited_error,
-)
-from services.gateway.replies import AnyReply
+from services.gateway.history import History
+from services.gateway.ledger import Ledger, Repeatable
+from services.gateway.once import admitted
+from services.gateway.replies import AnyReply, expected
 from shared.ids import is_id, new_id, now_ms
 from shared.records import (
     AddItems,
@@ -48,17 +38,6 @@ A = TypeVar("A", bound=AnyReply)
 Q = TypeVar("Q", bound=ConversationQuery)
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A request that was admitted, by the names that it goes by. `repeated`: its key had them; `done`: and it was
-    answered before."""
-
-    names: tuple[str, ...]
-    receipt: Receipt
-    repeated: bool = False
-    done: bool = False
-
-
 @dataclass(frozen=True)
 class Conversations:
     """Every method raises ApiError: 404 for what is unknown, deleted or another tenant's, 503 while history is silent;
@@ -72,7 +51,7 @@ class Conversations:
     ) -> ConversationFound:
         """Begin a conversation with `items`."""
         names = (new_id("conv"), *(item.id for item in items))
-        attempt = await self._admitted(caller, names, repeatable)
+        attempt = await admitted(self.ledger, caller, names, repeatable)
         conversation_id, *item_ids = attempt.names
         query = self._query(
             CreateConversation,
@@ -82,7 +61,7 @@ class Conversations:
             metadata=dict(metadata),
             items=_renamed(items, item_ids),
         )
-        return await self._attempted(attempt, ConversationFound, query)
+        return await attempt.make(self._asked(ConversationFound, query))
 
     async def get(self, caller: Caller, conversation_id: str) -> ConversationFound:
         """The conversation as it stands."""
@@ -93,10 +72,10 @@ class Conversations:
     ) -> ConversationFound:
         """Replace its metadata; a repetition of what was done does not undo what was done since."""
         query = self._query(UpdateConversation, caller, conversation_id, metadata=dict(metadata))
-        attempt = await self._admitted(caller, (new_id("update"),), repeatable)
+        attempt = await admitted(self.ledger, caller, (new_id("update"),), repeatable)
         if attempt.done:
             return await self.get(caller, conversation_id)
-        return await self._attempted(attempt, ConversationFound, query)
+        return await attempt.make(self._asked(ConversationFound, query))
 
     async def erase(self, caller: Caller, conversation_id: str) -> None:
         """Forget it, its items and the responses that ran in it.
@@ -112,9 +91,9 @@ class Conversations:
     ) -> list[Item]:
         """Append items, all or none. Raises ApiError 400 while a response runs in the conversation."""
         query = self._query(AddItems, caller, conversation_id, items=list(items))
-        attempt = await self._admitted(caller, tuple(item.id for item in items), repeatable)
+        attempt = await admitted(self.ledger, caller, tuple(item.id for item in items), repeatable)
         named = msgspec.structs.replace(query, items=_renamed(items, attempt.names))
-        return (await self._attempted(attempt, ItemsFound, named)).items
+        return (await attempt.make(self._asked(ItemsFound, named))).items
 
     async def items(
         self, caller: Caller, conversation_id: str, *, limit: int, order: Literal["asc", "desc"], after: str | None
@@ -153,35 +132,6 @@ class Conversations:
         if isinstance(answer, Rejected) and answer.status == 404:
             raise _not_found(query, answer)
         return expected(kind, answer)
-
-    # -- at most once --------------------------------------------------------------------------------------------
-
-    async def _admitted(self, caller: Caller, names: tuple[str, ...], repeatable: Repeatable | None) -> _Attempt:
-        """The request as one of the caller's, of no tokens; under the names of the first time if that was before."""
-        decision, receipt = await self.ledger.charge(Ask(caller, names, 0, repeatable))
-        match decision:
-            case Granted():
-                return _Attempt(names, receipt)
-            case Repeated(holder):
-                first = msgspec.structs.replace(receipt.charge, response_id=holder.first)
-                receipt = Receipt(first, self.ledger)
-                return _Attempt(holder.responses, receipt, repeated=True, done=holder.accepted is True)
-            case Limited():
-                raise limited_error(decision.shortage, self.ledger.standing(caller), caller.tenant)
-            case _:
-                raise key_reused()
-
-    async def _attempted(self, attempt: _Attempt, kind: type[A], query: ConversationQuery) -> A:
-        """What was asked before, or without an answer, may have been done all the same: then the key goes on to stand
-        for these names."""
-        try:
-            answer = await self._asked(kind, query)
-        except ApiError as error:
-            if error.status < 500 and not attempt.repeated:
-                attempt.receipt.came_to_nothing()
-            raise
-        attempt.receipt.accepted()
-        return answer
 
 
 _ITEM = "msg"

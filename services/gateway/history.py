@@ -1,12 +1,9 @@
 """What a gateway asks of history, and what it does not know itself: questions and answers over the log."""
 
-import asyncio
 from dataclasses import dataclass
-from typing import TypeVar
 
-from services.gateway.errors import unavailable
-from services.gateway.replies import AnyReply, Replies, refusal
-from shared.errors import AppendError
+from services.gateway.questions import ask
+from services.gateway.replies import AnyReply, Replies, expected
 from shared.ids import ResponseId, new_id, now_ms
 from shared.log import LogWriter
 from shared.records import (
@@ -20,7 +17,6 @@ from shared.records import (
     ResponseFound,
     ResponseSpec,
 )
-from shared.telemetry import inject
 from shared.topics import HISTORY_QUERIES
 
 
@@ -73,20 +69,5 @@ class History:
 
     async def ask(self, query: Query) -> AnyReply:
         """The answer to `query`, which names where it is to go: `replies.address`."""
-        with self.replies.expect(query.correlation_id) as reply:
-            try:
-                async with asyncio.timeout(self.timeout_s):
-                    await self.writer.append(HISTORY_QUERIES, query, trace=inject())
-                    return await reply
-            except (TimeoutError, AppendError) as error:
-                raise unavailable("The history of responses does not answer. Try again.") from error
-
-
-A = TypeVar("A", bound=AnyReply)
-
-
-def expected(kind: type[A], answer: AnyReply) -> A:
-    """`answer`, if it is one of these. Raises ApiError: what history refused, 500 for what nobody asked for."""
-    if isinstance(answer, kind):
-        return answer
-    raise refusal(answer)
+        silence = "The history of responses does not answer. Try again."
+        return await ask(self.writer, self.replies, HISTORY_QUERIES, query, timeout_s=self.timeout_s, silence=silence)

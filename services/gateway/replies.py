@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from services.gateway.errors import ApiError, retry_after, server_error
 from shared.errors import RecordError
@@ -19,6 +20,7 @@ from shared.records import (
     ConversationFound,
     InputCounted,
     ItemsFound,
+    Moderated,
     Rejected,
     Reply,
     ReplyAddress,
@@ -31,8 +33,16 @@ from shared.topics import REPLIES, Service
 log = logging.getLogger(__name__)
 
 AnyReply = (
-    Rejected | ResponseFound | ResponseErased | InputCounted | ConversationFound | ConversationErased | ItemsFound
+    Rejected
+    | ResponseFound
+    | ResponseErased
+    | InputCounted
+    | ConversationFound
+    | ConversationErased
+    | ItemsFound
+    | Moderated
 )
+A = TypeVar("A", bound=AnyReply)
 
 
 class Replies:
@@ -94,3 +104,11 @@ def refusal(reply: AnyReply, *, retry_s: int = 1) -> ApiError:
         error_type=reply.error_type,
         headers=retry_after(1000 * retry_s) if reply.status in (429, 503) else None,
     )
+
+
+def expected(kind: type[A], answer: AnyReply) -> A:
+    """`answer`, if it is one of these. Raises ApiError: what the other service refused, 500 for what nobody asked
+    for."""
+    if isinstance(answer, kind):
+        return answer
+    raise refusal(answer)

@@ -1,6 +1,7 @@
 """Typed records, one tagged union per topic, and their wire form."""
 
 from shared.records.base import (
+    MODERATION_CATEGORIES,
     SCHEMA_VERSION,
     BackendReport,
     CategorySource,
@@ -92,6 +93,7 @@ from shared.records.journal import (
 )
 
 __all__ = [
+    "MODERATION_CATEGORIES",
     "SCHEMA_VERSION",
     "TERMINALS",
     "Accepted",

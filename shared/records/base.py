@@ -100,6 +100,23 @@ class TokenLogprob(TokenCandidate, frozen=True, kw_only=True):
     top: list[TokenCandidate] = []
 
 
+MODERATION_CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/intent",
+    "self-harm/instructions",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""The categories of OpenAI's Moderations API. A policy may have others beside them; clients are not told of those."""
+
 ModerationMode = Literal["score", "block"]
 CategorySource = Literal["model", "rules", "none"]
 

@@ -121,19 +121,20 @@ async def _chunks(
     first = cursors[0].stream.accepted
     assert first is not None, "the stream begins once all choices were accepted"
     frames = ChatFrames(first, include_usage=include_usage)
-    terminals: list[AnyTerminal | None] = [None] * len(cursors)
+    ends: dict[int, tuple[Accepted, AnyTerminal]] = {}
     async with aclosing(_interleaved(cursors)) as batches:
         async for index, parts in batches:
             if parts:
                 yield map(partial(frames.chunk, index), parts)
                 continue
-            terminal = terminals[index] = cursors[index].stream.fold.terminal
-            if isinstance(terminal, Failed):
-                yield [error_frame(terminal)]
+            fold = cursors[index].stream.fold
+            if isinstance(fold.terminal, Failed):
+                yield [error_frame(fold.terminal)]
                 return
-    ended = [terminal for terminal in terminals if terminal is not None]
-    if len(ended) == len(cursors):  # else one was deleted while it ran
-        yield frames.end(ended)
+            if fold.accepted is not None and fold.terminal is not None:
+                ends[index] = fold.accepted, fold.terminal
+    if len(ends) == len(cursors):  # else one was deleted while it ran
+        yield frames.end([ends[index] for index in sorted(ends)])
 
 
 async def _interleaved(

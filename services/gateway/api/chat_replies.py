@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from services.gateway.api.replies import Reply, TokenLogprob
+from services.gateway.api.replies import ModerationError, ModerationResult, Reply, TokenLogprob
 
 
 class ChatAnswer(Reply):
@@ -54,6 +54,21 @@ class ChatUsage(Reply):
     completion_tokens_details: CompletionTokensDetails
 
 
+class ModerationResults(Reply):
+    """What moderation makes of the prompt, or of each choice."""
+
+    type: Literal["moderation_results"]
+    model: str = Field(description="the policy that decided")
+    results: list[ModerationResult] = Field(min_length=1)
+
+
+class ChatModeration(Reply):
+    """Of a request that asked for it."""
+
+    input: ModerationResults | ModerationError
+    output: ModerationResults | ModerationError
+
+
 class ChatCompletion(Reply):
     """The completion. Its id without `chatcmpl-` is that of its first choice's response without `resp_`."""
 
@@ -65,3 +80,4 @@ class ChatCompletion(Reply):
     system_fingerprint: None
     choices: list[ChatChoice]
     usage: ChatUsage
+    moderation: ChatModeration | None = Field(default=None, description="only if asked for")

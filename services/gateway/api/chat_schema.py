@@ -162,7 +162,6 @@ _NEUTRAL: Neutral = {
     "functions": is_nothing,
     "logit_bias": is_nothing,
     "modalities": one_of(None, ["text"]),
-    "moderation": one_of(None),
     "prediction": one_of(None),
     "prompt_cache_options": is_nothing,
     "reasoning_effort": one_of(None, "none"),

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from services.gateway.api.moderation_schema import Moderation
 from services.gateway.api.validation import Strict, shape
 from shared.ids import response_id_text
 from shared.records import Message, ResponseSpec, Sampling
@@ -48,6 +49,7 @@ class Creation(Strict):
     safety_identifier: Identifier | None = None
     prompt_cache_key: Identifier | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    moderation: Moderation | None = None
 
     def _common_spec(self, messages: list[Message], sampling: Sampling, *, store: bool) -> ResponseSpec:
         """The normalised request, as far as these fields tell it. `service_tier` is the one that is asked for; the
@@ -67,6 +69,7 @@ class Creation(Strict):
             user=self.user,
             top_logprobs=self.top_logprobs or 0,
             parallel_tool_calls=self.parallel_tool_calls is not False,
+            moderation=None if self.moderation is None else self.moderation.wish(),
         )
 
     def _sampling(self, *, max_output_tokens: int | None, logprobs: bool) -> Sampling:

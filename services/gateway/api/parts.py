@@ -13,6 +13,7 @@ from services.gateway.history import History
 from services.gateway.ingress import Ingress
 from services.gateway.ledger import Ledger
 from services.gateway.lookup import Lookup
+from services.gateway.moderations import Moderations
 from services.gateway.settings import GatewaySettings
 from shared.chat import ChatTokenizer
 from shared.heartbeats import Cluster
@@ -33,6 +34,7 @@ class Parts:
     deletion: Deletion
     history: History
     conversations: Conversations
+    moderations: Moderations
     fanout: Fanout
     cluster: Cluster
     tokenizer: ChatTokenizer

@@ -1,9 +1,12 @@
 """What the endpoints reply, as the published document describes it. Nothing is validated with these at run time: the
 projections write the replies, and tests hold them to these models."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
+from typing_extensions import TypeAliasType
+
+from shared.records import MODERATION_CATEGORIES, CategorySource
 
 
 class Reply(BaseModel):
@@ -122,6 +125,54 @@ class ResponseUsage(Reply):
     total_tokens: int
 
 
+V = TypeVar("V")
+ModerationCategory = TypeAliasType("ModerationCategory", Literal[MODERATION_CATEGORIES])  # type: ignore[valid-type]
+PerCategory = Annotated[dict[ModerationCategory, V], Field(min_length=len(MODERATION_CATEGORIES))]
+"""All 13 keys."""
+
+
+class Judged(Reply):
+    """What moderation makes of a text."""
+
+    flagged: bool
+    categories: PerCategory[bool]
+    category_scores: PerCategory[float]
+    category_applied_input_types: PerCategory[list[Literal["text"]]]
+    category_sources: PerCategory[CategorySource] = Field(
+        description="an extension of this server: what the score comes from; `none`: nothing here looks for it"
+    )
+
+
+class ModerationResult(Judged):
+    """What moderation makes of a request's input, or of an answer."""
+
+    type: Literal["moderation_result"]
+    model: str = Field(description="the policy that decided")
+
+
+class ModerationError(Reply):
+    """There is no result."""
+
+    type: Literal["error"]
+    code: str
+    message: str
+
+
+class ResponseModeration(Reply):
+    """Of a request that asked for it."""
+
+    input: ModerationResult | ModerationError
+    output: ModerationResult | ModerationError
+
+
+class Moderations(Reply):
+    """One result per text."""
+
+    id: str = Field(pattern="^modr_[0-9a-f]{32}$")
+    model: str = Field(description="the policy that decided")
+    results: list[Judged] = Field(min_length=1)
+
+
 class Response(Reply):
     """The Response object. Every key is always there, but `stop`, `seed` and `top_k` only if asked for."""
 
@@ -165,7 +216,7 @@ class Response(Reply):
     access_programs: None
     image: None
     input_transformations: None
-    moderation: None
+    moderation: ResponseModeration | None = Field(description="null unless asked for, and until the response has ended")
     prompt: None
     prompt_cache_diagnostics: None
     prompt_cache_options: None

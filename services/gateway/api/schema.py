@@ -146,7 +146,6 @@ _NEUTRAL: Neutral = {
     "access_programs": all_null,
     "context_management": is_nothing,
     "image": all_null,
-    "moderation": all_null,
     "prompt": is_nothing,
     "prompt_cache_options": all_null,
     "reasoning": all_null,

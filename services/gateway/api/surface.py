@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.gateway.api import chat, conversation_items, conversations, replies
+from services.gateway.api import chat, conversation_items, conversations, moderations, replies
 from services.gateway.api.chat_replies import ChatCompletion
 from services.gateway.api.chat_schema import CreateCompletion
 from services.gateway.api.conversation_schema import CreateConversation, CreateItems, UpdateConversation
@@ -19,6 +19,7 @@ from services.gateway.api.health import healthz, readyz
 from services.gateway.api.input_items import list_input_items
 from services.gateway.api.input_tokens import CountInputTokens, count_input_tokens
 from services.gateway.api.models import list_models, retrieve_model
+from services.gateway.api.moderation_schema import CreateModeration
 from services.gateway.api.openapi import document
 from services.gateway.api.operations import Operation, Parameter
 from services.gateway.api.paging import MAX_ITEMS
@@ -37,8 +38,9 @@ _EVENTS = (
 )
 _CHUNKS = (
     "Server-sent events `data: <chat.completion.chunk>`: for each choice one with the role, those with content, one "
-    "with `finish_reason` (a cancelled choice has none); with `stream_options.include_usage` one with `usage` and no "
-    'choices; then `data: [DONE]`. If a choice fails, `data: {"error": …}` is the last event, without `[DONE]`.'
+    "with `finish_reason` (a cancelled choice has none); with `moderation` one with the results and no choices; with "
+    "`stream_options.include_usage` one with `usage` and no choices; "
+    'then `data: [DONE]`. If a choice fails, `data: {"error": …}` is the last event, without `[DONE]`.'
 )
 _RESPONSE_ID = Parameter("response_id", {"type": "string", "minLength": 1}, "`resp_…`, or a `chatcmpl-…`", "path")
 _CONVERSATION_ID = Parameter("conversation_id", {"type": "string", "minLength": 1}, "`conv_…`", "path")
@@ -116,6 +118,11 @@ OPERATIONS = (
         "POST", "/v1/chat/completions", Endpoint(chat.create), "createChatCompletion",
         "Ask for a response as Chat Completions do.", ChatCompletion,
         body=CreateCompletion, streams=_CHUNKS, parameters=(_IDEMPOTENCY_KEY,), errors=(404, 409, 422, 429),
+    ),
+    Operation(
+        "POST", "/v1/moderations", Endpoint(moderations.create), "createModeration",
+        "What the server's policy makes of texts, in OpenAI's 13 categories.", replies.Moderations,
+        body=CreateModeration, parameters=(_IDEMPOTENCY_KEY,), errors=(422, 429),
     ),
     Operation(
         "POST", "/v1/conversations", Endpoint(conversations.create), "createConversation",

@@ -29,7 +29,6 @@ WHY: Mapping[str, str] = {
     "generate": "it is for WebSockets only",
     "image": TEXT_ONLY,
     "modalities": TEXT_ONLY,
-    "moderation": "all text is screened by the server's own policy",
     "prompt": "send the prompt's text as 'input'",
     "reasoning": NO_REASONING,
     "reasoning_effort": NO_REASONING,

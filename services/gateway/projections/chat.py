@@ -18,6 +18,7 @@ import msgspec
 from services.gateway.projections.client_event import on_one_line
 from services.gateway.projections.dialect import Dialect
 from services.gateway.projections.logprobs import token_logprobs
+from services.gateway.projections.moderation import completion_moderation
 from shared.folds import EventFold
 from shared.folds.events import Counted
 from shared.ids import ResponseId, parse_response_id
@@ -96,10 +97,14 @@ class ChatFrames:
         """A part of the choice with this index."""
         return b'data: %b{"index":%d,%b}%b' % (self._head, index, on_one_line(part.json), self._tail)
 
-    def end(self, terminals: Sequence[AnyTerminal]) -> list[bytes]:
-        """What follows once every choice has ended, none of them as failed."""
-        usage = [b'data: %b],"usage":%b}\n\n' % (self._head, _encoder.encode(_usage(terminals)))]
-        return [*(usage if self._include_usage else []), _DONE]
+    def end(self, choices: Sequence[tuple[Accepted, AnyTerminal]]) -> list[bytes]:
+        """What follows once every choice has ended, none of them as failed: chunks without choices."""
+        last: list[dict[str, Any]] = []
+        if (moderation := completion_moderation(choices)) is not None:
+            last.append({**({"usage": None} if self._include_usage else {}), "moderation": moderation})
+        if self._include_usage:
+            last.append({"usage": _usage([terminal for _, terminal in choices])})
+        return [*(b"data: %b],%b\n\n" % (self._head, on_one_line(_encoder.encode(chunk)[1:])) for chunk in last), _DONE]
 
 
 def error_frame(failed: Failed) -> bytes:
@@ -114,7 +119,8 @@ def completion_object(choices: Sequence[tuple[Accepted, AnyTerminal]]) -> dict[s
     completion = _completion_head(first, "chat.completion")
     completion["choices"] = [_choice(index, *response) for index, response in enumerate(choices)]
     completion["usage"] = _usage([terminal for _, terminal in choices])
-    return completion
+    moderation = completion_moderation(choices)
+    return completion if moderation is None else {**completion, "moderation": moderation}
 
 
 def _completion_head(first: Accepted, kind: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.gateway.projections.logprobs import token_logprobs
+from services.gateway.projections.moderation import response_moderation
 from shared.ids import parse_response_id
 from shared.records import (
     Accepted,
@@ -33,7 +34,8 @@ def response_object(
     Times are whole seconds of the records' own clocks, so that every replica answers alike. Keys of OpenAI's that
     nothing here can fill are null.
     """
-    return {**_outcome(accepted, terminal, text, logprobs), **_asked(accepted), **_UNSERVED}
+    moderation = response_moderation(accepted, terminal)
+    return {**_outcome(accepted, terminal, text, logprobs), **_asked(accepted), **_NULL, "moderation": moderation}
 
 
 def _outcome(
@@ -91,7 +93,7 @@ def _extensions(sampling: Sampling) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-_UNSERVED: dict[str, Any] = dict.fromkeys(
+_NULL: dict[str, Any] = dict.fromkeys(
     (
         "access_programs",
         "image",

@@ -22,6 +22,7 @@ from services.gateway.history import History
 from services.gateway.ingress import Ingress, Introduction, Repeats
 from services.gateway.ledger import Ledger, RateLimits
 from services.gateway.lookup import Lookup
+from services.gateway.moderations import Moderations
 from services.gateway.replies import Replies
 from services.gateway.settings import GatewaySettings
 from services.gateway.web.server import Server, bind
@@ -195,6 +196,7 @@ async def gateway(
         deletion=Deletion(lookup, cancellation, history, writer, options.cancel_timeout_s),
         history=history,
         conversations=Conversations(history, ledger),
+        moderations=Moderations(writer, mesh.replies, ledger, seen, options.moderation_timeout_s),
         fanout=fanout,
         cluster=seen,
         tokenizer=tokenizer,

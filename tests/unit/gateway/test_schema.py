@@ -8,7 +8,7 @@ import pytest
 from services.gateway.api.body import parse_object
 from services.gateway.api.schema import parse_create, parse_event
 from services.gateway.errors import ApiError
-from shared.records import Message, ResponseSpec, Sampling
+from shared.records import Message, ModerationWish, ResponseSpec, Sampling
 
 BASE = {"model": "m", "input": "Hi"}
 CONVERSATION = "conv_01a1fdc4690670018e8a2c8c65ddcda7"
@@ -128,7 +128,7 @@ REFUSED: list[tuple[dict[str, Any], str, str | None, str]] = [
         None,
         "'previous_response_id' and 'conversation'",
     ),
-    ({"moderation": {"model": "m"}}, "unsupported_parameter", "moderation", "the server's own policy"),
+    ({"moderation": {"model": "m"}}, "unsupported_value", "moderation.model", "the server's own policy"),
     ({"prompt": {"id": "pmpt_1"}}, "unsupported_parameter", "prompt", "as 'input'"),
     ({"image": {"context_compression": "auto"}}, "unsupported_parameter", "image", "text only"),
     ({"context_management": [{"type": "compaction"}]}, "unsupported_parameter", "context_management", "not supported"),
@@ -203,6 +203,7 @@ def test_what_asks_for_nothing_is_accepted(name: str) -> None:
     assert parse_create({**BASE, name: NOTHING[name]}).spec() == parse_create(BASE).spec()
 
 
+WISH = ModerationWish(model="omni-moderation-latest", input="score", output="score")
 CARRIED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"instructions": "Be brief."}, {"instructions": "Be brief."}),
     ({"metadata": {"k": "v"}}, {"metadata": {"k": "v"}}),
@@ -219,6 +220,12 @@ CARRIED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tool_choice": "none", "parallel_tool_calls": False}, {"tool_choice": "none", "parallel_tool_calls": False}),
     ({"max_tool_calls": 3}, {"max_tool_calls": 3}),
     ({"text": {"verbosity": "low"}}, {"verbosity": "low"}),
+    ({"moderation": {"model": "omni-moderation-latest"}}, {"moderation": WISH}),
+    ({"moderation": {"model": "omni-moderation-latest", "policy": {"output": None}}}, {"moderation": WISH}),
+    (
+        {"moderation": {"model": "text-moderation-stable", "policy": {"input": {"mode": "block"}}}},
+        {"moderation": ModerationWish(model="text-moderation-stable", input="block")},
+    ),
     ({"top_logprobs": 4}, {"top_logprobs": 4, "sampling": Sampling(logprobs=4)}),
     ({"include": ["message.output_text.logprobs"]}, {"sampling": Sampling(logprobs=0)}),
 ]
