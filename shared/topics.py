@@ -291,7 +291,11 @@ def assert_may_produce(topic: Topic, service: Service, record: Record) -> None:
         raise TopicError(f"{topic.name} does not carry records of type {type(record).__name__}")
 
 
-def assert_may_consume(topic: Topic, service: Service) -> None:
-    """Raises TopicError unless the registry lets `service` consume `topic`."""
-    if service not in topic.consumers:
+def assert_may_consume(topic: Topic, service: Service | None) -> None:
+    """Raises TopicError unless the registry lets `service` consume `topic`. None: whoever reads is no service of the
+    mesh (an operator's tool, say); public topics are for them too."""
+    if service is None:
+        if topic.visibility is not Visibility.PUBLIC:
+            raise TopicError(f"only services may consume {topic.name}: it is internal")
+    elif service not in topic.consumers:
         raise TopicError(f"{service} may not consume {topic.name}: allowed are {sorted(topic.consumers)}")

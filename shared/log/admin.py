@@ -50,6 +50,16 @@ def partitions_of(settings: KafkaSettings, topic: Topic) -> int:
     return topic.partitions or settings.partitions
 
 
+async def partitions_found(settings: KafkaSettings, topic: Topic) -> int:
+    """How many partitions the topic has on the broker, 0 if it is not there. Raises BrokerUnavailableError."""
+    name = topic_name(settings, topic)
+    async with admin_client(settings) as client:
+        if name not in await client.list_topics():
+            return 0  # asking for it by name could make it
+        (described,) = await client.describe_topics([name])
+        return len(described["partitions"])
+
+
 async def ensure_topics(settings: KafkaSettings) -> None:
     """Create the topics of the registry that are missing and check the partition counts of those that exist."""
     async with admin_client(settings) as client:

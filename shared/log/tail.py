@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -80,10 +81,12 @@ class Tail:
 
     A consumer that stands still is replaced; `heals` counts how often. Readers notice nothing but the time it took.
     With `skips_gone`, what retention took before it was read is skipped: nobody misses old heartbeats, but a service
-    that was paused for longer than they are kept must go on.
+    that was paused for longer than they are kept must go on. `service` None: who reads is none of the services.
     """
 
-    def __init__(self, settings: KafkaSettings, service: Service, topic: Topic, *, skips_gone: bool = False) -> None:
+    def __init__(
+        self, settings: KafkaSettings, service: Service | None, topic: Topic, *, skips_gone: bool = False
+    ) -> None:
         assert_may_consume(topic, service)
         self.heals = 0
         self._skips_gone = skips_gone
@@ -162,24 +165,38 @@ class Tail:
         connection mends.
         """
         while True:
-            try:
-                found = await self._poller.poll(_POLL_MS)
-            except OffsetOutOfRangeError as error:
-                if not self._skips_gone:
-                    raise ReplayGoneError(f"{self._name} no longer holds the wanted offsets: {error}") from error
-                await self._skip(error)
-                continue
-            except HOPELESS as error:
-                raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
-            except (KafkaError, StalledError) as error:
-                await self._heal(error)
-                continue
-            if not found:
-                await asyncio.sleep(0)
-                continue
-            for partition, messages in found.items():
-                self._next[partition] = messages[-1].offset + 1
-            yield [raw(message) for messages in found.values() for message in messages]
+            if found := await self._polled():
+                yield found
+
+    async def backlog(self) -> AsyncIterator[list[RawRecord]]:
+        """As `batches()`, which goes on behind it, but up to the end of each partition as its latest fetch saw it."""
+        while not all(first >= self._highwater(where) for where, first in self._next.items()):
+            if found := await self._polled():
+                yield found
+
+    def _highwater(self, where: TopicPartition) -> float:
+        known = self._consumer.highwater(where)
+        return math.inf if known is None else known
+
+    async def _polled(self) -> list[RawRecord]:
+        """What one poll brings, nothing if it mended a trouble instead."""
+        try:
+            found = await self._poller.poll(_POLL_MS)
+        except OffsetOutOfRangeError as error:
+            if not self._skips_gone:
+                raise ReplayGoneError(f"{self._name} no longer holds the wanted offsets: {error}") from error
+            await self._skip(error)
+            return []
+        except HOPELESS as error:
+            raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+        except (KafkaError, StalledError) as error:
+            await self._heal(error)
+            return []
+        if not found:
+            await asyncio.sleep(0)
+        for partition, messages in found.items():
+            self._next[partition] = messages[-1].offset + 1
+        return [raw(message) for messages in found.values() for message in messages]
 
     async def _skip(self, error: OffsetOutOfRangeError) -> None:
         """Go on at the ends of the partitions that the error names. If nobody answers, the next poll ends here too."""

@@ -50,6 +50,7 @@ class Consumer:
         self.world = world
         self.positions: dict[TopicPartition, int] = {}
         self.deaf: set[int] = set()
+        self.fetched: set[TopicPartition] = set()
         self.failure: Exception | None = None
         self.closed = False
         self.listener: ConsumerRebalanceListener | None = None
@@ -116,6 +117,10 @@ class Consumer:
             for where, at_ms in times.items()
         }
 
+    def highwater(self, partition: TopicPartition) -> int | None:
+        """Known once the partition was fetched."""
+        return self.world.ends[partition.partition] if partition in self.fetched else None
+
     async def commit(self, _offsets: Any) -> None:
         await asyncio.Event().wait()  # what aiokafka does without a coordinator
 
@@ -127,7 +132,10 @@ class Consumer:
         found = {}
         for where, at in self.positions.items():
             end = self.world.ends[where.partition]
-            if where.partition not in self.deaf and where not in self.asleep and at < end:
+            if where.partition in self.deaf or where in self.asleep:
+                continue
+            self.fetched.add(where)
+            if at < end:
                 found[where] = [message(where.partition, offset) for offset in range(at, end)]
                 self.positions[where] = end
         return found
@@ -272,6 +280,22 @@ async def test_a_tail_starts_at_a_time_and_knows_the_ends(world: World) -> None:
     assert await tail.start_since([0, 1], 3) == {0: 5, 1: 2}
     world.ends = {0: 6, 1: 3}
     assert sorted(await read(tail.batches(), 4)) == [(0, 3), (0, 4), (0, 5), (1, 2)]
+    await tail.stop()
+
+
+async def test_a_backlog_ends_where_the_log_does_and_not_where_nothing_was_heard_yet(world: World) -> None:
+    world.ends = {0: 3, 1: 0}
+    tail = Tail(SETTINGS, Service.GATEWAY, EVENTS)
+    await tail.start({0: 1, 1: 0})
+    world.consumers[0].deaf = {1}  # its end is not known
+    backlog = tail.backlog()
+    assert await read(backlog, 2) == [(0, 1), (0, 2)]
+    world.ends = {0: 4, 1: 1}
+    world.consumers[0].deaf = set()
+    assert sorted(await read(backlog, 2)) == [(0, 3), (1, 0)]
+    assert [batch async for batch in backlog] == []
+    world.ends[0] = 5
+    assert await read(tail.batches(), 1) == [(0, 4)]
     await tail.stop()
 
 

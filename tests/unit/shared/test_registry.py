@@ -60,6 +60,15 @@ def test_who_is_not_named_may_not_touch_a_topic(topic: Topic) -> None:
                 assert_may_consume(topic, service)
 
 
+@pytest.mark.parametrize("topic", REGISTRY.values(), ids=lambda t: t.name)
+def test_who_is_no_service_may_read_what_is_public_and_nothing_else(topic: Topic) -> None:
+    if topic.visibility is Visibility.PUBLIC:
+        assert_may_consume(topic, None)
+    else:
+        with pytest.raises(TopicError, match="only services may consume"):
+            assert_may_consume(topic, None)
+
+
 def test_a_topic_refuses_records_of_another() -> None:
     beat = Heartbeat(service="gateway", id="g", state="ready", seq=1)
     with pytest.raises(TopicError, match="does not carry"):
