@@ -16,7 +16,8 @@ Steps:
     {"advance_ms": 3000}      the log's clock goes on
     {"successor": "name"}     the owner dies, another one takes the partition over
 
-`starting_after` adds what a client gets that resumes behind that sequence number.
+`starting_after` adds what a client gets that resumes behind that sequence number. `policy` is another policy than that
+of the tests; `backend` says what each of its backends is (the arguments of `WordBackend`).
 """
 
 import json
@@ -34,6 +35,7 @@ from shared.records import Events, Heartbeat, Journal, Rejected, Requested
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, JOBS, JOURNAL, REPLIES
 from tests.golden.clients import Told, tell
+from tests.support.backends import WordBackend
 from tests.support.fakes import MemoryLog
 from tests.support.owner_bench import PARTITION, OwnerBench, gateway_beat, response_id, worker_beat
 
@@ -59,26 +61,32 @@ async def play(case: Case, *, one_batch: bool = False) -> MemoryLog:
     """
     log = MemoryLog()
     with patch("services.moderation.owner.screening.now_ms", lambda: log.now_ms):
-        bench = await _owner(log, "moderation_1", worker_beat())
+        bench = await _owner(case, log, "moderation_1", worker_beat())
         if one_batch:
             first, *others = (msgspec.convert(step["journal"], Journal) for step in case["steps"])
             await bench.journal(first)
             await bench.together(*others)
         else:
             for step in case["steps"]:
-                bench = await _play_step(bench, step)
+                bench = await _play_step(case, bench, step)
         await bench.tick()
     return log
 
 
-async def _owner(log: MemoryLog, service_id: str, *workers: Heartbeat, generation: int = 1) -> OwnerBench:
-    bench = OwnerBench(log, service_id=service_id, generation=generation)
+async def _owner(case: Case, log: MemoryLog, service_id: str, *workers: Heartbeat, generation: int = 1) -> OwnerBench:
+    bench = OwnerBench(log, service_id=service_id, generation=generation, **_judging(case))
     bench.hear(gateway_beat(), *workers)
     await bench.start()
     return bench
 
 
-async def _play_step(bench: OwnerBench, step: dict[str, Any]) -> OwnerBench:
+def _judging(case: Case) -> dict[str, Any]:
+    if "policy" not in case:
+        return {}
+    return {"policy": case["policy"], "build": lambda name, _: WordBackend(name, **case["backend"], noise=0.0)}
+
+
+async def _play_step(case: Case, bench: OwnerBench, step: dict[str, Any]) -> OwnerBench:
     ((kind, value),) = step.items()
     match kind:
         case "journal":
@@ -93,7 +101,7 @@ async def _play_step(bench: OwnerBench, step: dict[str, Any]) -> OwnerBench:
             await bench.advance(value)
         case "successor":
             workers = [beat for beat in bench.living.values() if beat.service == "inference"]
-            return await _owner(bench.log, value, *workers, generation=bench.generation + 1)
+            return await _owner(case, bench.log, value, *workers, generation=bench.generation + 1)
         case _:
             raise ValueError(f"no step is called {kind!r}")
     return bench

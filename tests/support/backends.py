@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from services.moderation.backends.port import BackendError, Excerpt, Judgement, Span
 
 NOISE = 0.2
-"""Below so high a score lies every excerpt without a word: a digest of all that the backend was shown."""
 
 
 class WordBackend:
-    """`words`: word → category → score. Without one of them a score is noise, which follows from each character of
-    the excerpt and its context: two verdicts have the same scores only if the very same excerpts were judged.
+    """`words`: word → category → score. Without one of them a score is noise (below `noise`), which follows from each
+    character of the excerpt and its context: two verdicts have the same scores only if the very same excerpts were
+    judged.
 
     `places`: word → category; the backend tells where such a word stands. `turns`: for how many turns of the event loop
     each call waits before it answers; none left: it answers at once. A call with `hangs` in one of its excerpts is not
@@ -29,6 +29,7 @@ class WordBackend:
         turns: Iterable[int] = (),
         hangs: str | None = None,
         fails: str | None = None,
+        noise: float = NOISE,
     ) -> None:
         self.name = name
         self.revision = "words-1"
@@ -40,6 +41,7 @@ class WordBackend:
         self._turns: Iterator[int] = iter(turns)
         self._hangs = hangs
         self._fails = fails
+        self._noise = noise
         scored = {category for scores in words.values() for category in scores}
         self.categories = frozenset(scored | set(self._places.values()))
 
@@ -64,7 +66,7 @@ class WordBackend:
         """What the backend makes of an excerpt, whenever and beside whatever it is asked."""
         spans = tuple(self._spans(excerpt))
         scores = {
-            category: max(self._found(category, excerpt), _noise(self.name, category, excerpt))
+            category: max(self._found(category, excerpt), round(self._noise * self._drawn(category, excerpt), 6))
             for category in sorted(self.categories)
         }
         return Judgement(scores=scores | {span.category: span.score for span in spans}, spans=spans)
@@ -79,12 +81,12 @@ class WordBackend:
                 yield Span(category, at, at + len(word), 1.0)
                 at = excerpt.raw.find(word, at + len(word))
 
+    def _drawn(self, category: str, excerpt: Excerpt) -> float:
+        """Within 0 and 1, as if at random."""
+        turns = (f"{turn.role}\t{turn.text}" for turn in excerpt.context)
+        shown = "\n".join([self.name, category, excerpt.raw, excerpt.text, *turns])
+        return int.from_bytes(hashlib.sha256(shown.encode()).digest()[:4], "big") / 2**32
+
 
 def _holds(excerpts: Sequence[Excerpt], word: str | None) -> bool:
     return word is not None and any(word in excerpt.raw for excerpt in excerpts)
-
-
-def _noise(name: str, category: str, excerpt: Excerpt) -> float:
-    shown = [name, category, excerpt.raw, excerpt.text, *(f"{turn.role}\t{turn.text}" for turn in excerpt.context)]
-    digest = hashlib.sha256("\n".join(shown).encode()).digest()
-    return round(NOISE * int.from_bytes(digest[:4], "big") / 2**32, 6)
