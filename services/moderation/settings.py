@@ -22,5 +22,8 @@ class ModerationSettings(MeshSettings):
     max_waiting: int = Field(
         256, ge=0, description="jobs that may wait for a slot here; more are refused with 429; 0: no bound"
     )
+    queries_at_once: int = Field(
+        4, ge=1, le=1000, description="requests of /v1/moderations judged at once here; more wait in the log"
+    )
     tick_ms: int = Field(50, ge=5, le=1000, description="how often the watch looks")
     commit_every_s: float = Field(1.0, gt=0, description="how often the low watermark is committed")
