@@ -3,19 +3,18 @@
 from collections.abc import Iterable, Mapping
 
 from services.moderation.judging.judge import Judge
-from services.moderation.policy import API_CATEGORIES
 from services.moderation.windows import Stage
-from shared.records import CategorySource, ModerationResult
+from shared.records import MODERATION_CATEGORIES, CategorySource, ModerationResult
 
 
 def result_of(judge: Judge, scores: Mapping[str, float], failed: Iterable[str], stage: Stage) -> ModerationResult:
     """In OpenAI's categories. A backend that failed scored nothing, but it is named."""
-    told = {category: scores.get(category, 0.0) for category in API_CATEGORIES}
+    told = {category: scores.get(category, 0.0) for category in MODERATION_CATEGORIES}
     return ModerationResult(
         policy=judge.policy.name,
         scores=told,
         flagged=[category for category, score in told.items() if judge.policy.flagged(category, score)],
-        sources={category: _source(judge, category, stage) for category in API_CATEGORIES},
+        sources={category: _source(judge, category, stage) for category in MODERATION_CATEGORIES},
         failed=sorted(set(failed)),
     )
 

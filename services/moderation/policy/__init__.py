@@ -10,12 +10,11 @@ from services.moderation.policy.backend_specs import (
     UpstreamSpec,
 )
 from services.moderation.policy.loading import DEFAULT_POLICY, PolicyError, load_policy, parse_policy
-from services.moderation.policy.model import API_CATEGORIES, WINDOW_RULES, Category, Policy
+from services.moderation.policy.model import WINDOW_RULES, Category, Policy
 from services.moderation.policy.regexes import CompiledPattern
 from services.moderation.policy.schema import InputAction, OutputAction, Streaming, Thresholds
 
 __all__ = [
-    "API_CATEGORIES",
     "DEFAULT_POLICY",
     "WINDOW_RULES",
     "BackendSpec",

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from services.moderation.policy.backend_specs import BackendSpec
-from services.moderation.policy.model import API_CATEGORIES, Category, Policy
+from services.moderation.policy.model import Category, Policy
+from shared.records import MODERATION_CATEGORIES
 
 _HEAD = ("category", "input", "output", "flag", "cut", "refuse", "patterns", "backends")
 _BACKEND_HEAD = ("backend", "kind", "timeout_s", "on failure", "model or service", "categories")
@@ -40,7 +41,9 @@ def _row(category: Category, backends: Mapping[str, BackendSpec]) -> tuple[str, 
     thresholds = category.thresholds
     numbers = (thresholds.flag, thresholds.cut, thresholds.refuse_from)
     output = f'mask as "{category.mask}"' if category.output == "mask" else category.output
-    looking = [name for name, spec in backends.items() if category.name in (spec.meant.values() or API_CATEGORIES)]
+    looking = [
+        name for name, spec in backends.items() if category.name in (spec.meant.values() or MODERATION_CATEGORIES)
+    ]
     patterns = str(len(category.patterns)) if category.patterns else "-"
     return category.name, category.input, output, *(f"{n:g}" for n in numbers), patterns, ", ".join(looking) or "-"
 

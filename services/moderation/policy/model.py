@@ -7,28 +7,11 @@ from functools import cached_property
 from services.moderation.policy.backend_specs import BackendSpec
 from services.moderation.policy.regexes import CompiledPattern
 from services.moderation.policy.schema import Combine, InputAction, OutputAction, Streaming, Thresholds
-from shared.records import ModerationWish
+from shared.records import MODERATION_CATEGORIES, ModerationWish
 
 WINDOW_RULES = 2
 """Version of the rules in `windows`: part of each policy's digest, because two owners decide alike only if both
 the policy and the rules are the same. Raise it with any change of what is released, masked or cut."""
-
-API_CATEGORIES = (
-    "harassment",
-    "harassment/threatening",
-    "hate",
-    "hate/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/intent",
-    "self-harm/instructions",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
-)
-"""The categories of OpenAI's Moderations API. A policy may have others beside them; clients are not told of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +113,7 @@ class Policy:
 
     def _blocks(self, of_input: bool, of_output: bool) -> "Policy":
         blocking = {
-            name: _blocking(category, of_input, of_output) if name in API_CATEGORIES else category
+            name: _blocking(category, of_input, of_output) if name in MODERATION_CATEGORIES else category
             for name, category in self.categories.items()
         }
         return replace(self, categories=blocking, tenants={})
