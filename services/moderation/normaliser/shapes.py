@@ -1,0 +1,137 @@
+"""Ways to write a Latin word so that it is not found, undone by local rules.
+
+What becomes of a code point depends on a few dozen code points around it and nothing else, so that the windows of one
+text agree. All rules take folded text (see `characters`) and return edits in order.
+"""
+
+import re
+
+from services.moderation.normaliser.edits import Edit
+
+MAX_REPEATS = 32
+"""Longer runs of one letter are no elongated word."""
+
+# -- single letters with something between: k i l l, k.i.l.l, k - i - l - l ------------------------------
+
+_LETTER = "[a-z013457]"
+_LONE = rf"{_LETTER}(?![^\W_])"
+_BETWEEN = r"(?:[ .*_~|/,-]| [.*_~|/-] |  |   |\. )"
+_CHAIN = re.compile(rf"(?<![^\W_]){_LONE}(?:{_BETWEEN}{_LONE})+")
+_LINK = re.compile(rf"({_LETTER})({_BETWEEN})(?={_LETTER})")
+
+
+def spaced_out(text: str) -> list[Edit]:
+    """What stands between single letters, where it is the same before and after one of them, is dropped. A wider gap
+    stays: it parts two words."""
+    return [edit for chain in _CHAIN.finditer(text) for edit in _unlinked(text, chain.start(), chain.end())]
+
+
+def _unlinked(text: str, start: int, end: int) -> list[Edit]:
+    links = list(_LINK.finditer(text, start, end))
+    gaps = ["", *(link[2] for link in links), ""]
+    return [
+        Edit(link.start(2), link.end(2), "")
+        for number, link in enumerate(links, start=1)
+        if gaps[number] in (gaps[number - 1], gaps[number + 1])
+        and (_is_letter(link[1]) or _is_letter(text[link.end()]))
+    ]
+
+
+def _is_letter(character: str) -> bool:
+    return "a" <= character <= "z"
+
+
+# -- digits and signs for letters: k1ll, @ss, b00bs ------------------------------------------------------
+
+_READ_AS = {"0": "o", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s"}
+_LEET = re.compile(
+    # Between letters, one or two; but `name@host.org` stays.
+    r"(?<=[a-z])(?:[01345789$!]|@(?![a-z0-9-]{1,30}\.[a-z])){1,2}(?=[a-z])"
+    # Before letters only what nobody counts or measures with: 3d, 4th, 10am stay.
+    r"|(?<![a-z0-9@$!])(?:[@$](?=[a-z]{2})|5(?=[a-z]{3}))"
+    # And the word that is written so most: a$$, @$$.
+    r"|(?<=[a-z])\$\$(?![^\W_])|(?<![a-z0-9@$!])@\$\$(?![^\W_])"
+)
+
+
+def leet(text: str) -> list[Edit]:
+    """Digits and signs inside a word are the letters that they resemble."""
+    return [Edit(found.start(), found.end(), _read(text, found)) for found in _LEET.finditer(text)]
+
+
+def _read(text: str, found: re.Match[str]) -> str:
+    # One and the exclamation mark are an i or an l: "sk1n", but "se1f" and "ki11".
+    stroke = "l" if len(found[0]) == 2 or text[found.start() - 1 : found.start()] in ("e", "i", "l") else "i"
+    return "".join(_READ_AS.get(character, stroke) for character in found[0])
+
+
+# -- stretched words: kiiiill, shiiit --------------------------------------------------------------------
+
+_STRETCHED = re.compile(r"([a-z])\1{2,}")
+_DOUBLED = frozenset("fglsz")
+
+
+def stretched(text: str) -> list[Edit]:
+    """Of a letter that stands three times or more in a word, one stays; two of those with which English words end
+    (kill, kiss). A run without another letter beside it is no word: www, xxx, iii."""
+    return [
+        Edit(found.start(), found.end(), found[1] * (2 if found[1] in _DOUBLED else 1))
+        for found in _STRETCHED.finditer(text)
+        if len(found[0]) <= MAX_REPEATS and _is_within_word(text, found.start(), found.end())
+    ]
+
+
+def _is_within_word(text: str, start: int, end: int) -> bool:
+    return _is_letter(text[start - 1 : start]) or _is_letter(text[end : end + 1])
+
+
+# -- space -----------------------------------------------------------------------------------------------
+
+_WIDE = re.compile(" {2,}")
+
+
+def wide_gaps(text: str) -> list[Edit]:
+    """Space of any width, line breaks in it, is one space."""
+    return [Edit(found.start(), found.end(), " ") for found in _WIDE.finditer(text)]
+
+
+# -- whether there is anything to do ---------------------------------------------------------------------
+# Each is false only if no part of the text, however it is cut, has the shape: most texts need nothing, and whoever
+# reads the windows of a text asks once for all of them.
+
+_SHAPES = str.maketrans(
+    {chr(code): "." for code in range(128)}
+    | dict.fromkeys("abcdefghijklmnopqrstuvwxyz", "a")
+    | dict.fromkeys("26", "2")
+    | dict.fromkeys("01345789", "1")
+    | dict.fromkeys("@$!", "$")
+)
+
+
+def may_be_spaced_out(text: str) -> bool:
+    """Whether two single letters stand side by side, at most three code points apart."""
+    if not text.isascii():
+        return True
+    shape = f".{text.translate(_SHAPES).replace('1', 'a').replace('$', '.')}."
+    return ".a.a." in shape or ".a..a." in shape or ".a...a." in shape
+
+
+def may_be_leet(text: str) -> bool:
+    """Whether a digit or sign stands before a letter, or two signs of the dollar side by side."""
+    shape = text.translate(_SHAPES)
+    return "1a" in shape or "$a" in shape or "$$" in text
+
+
+def may_be_stretched(text: str) -> bool:
+    """Whether any character stands three times in a row: numbers as long as the text, compared with themselves."""
+    if not text.isascii():
+        return True
+    characters = int.from_bytes(text.encode("ascii"), "big")
+    unlike = (characters ^ characters >> 8) | (characters ^ characters >> 16)
+    # The first two have no two before them; what is compared there is not text.
+    return 0 in unlike.to_bytes(len(text), "big")[2:]
+
+
+def may_be_wide(text: str) -> bool:
+    """Whether two spaces stand side by side."""
+    return "  " in text
