@@ -48,6 +48,13 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the model's chat template refuses this conversation: {error}") from error
 
+    def rewritten(self, source: str, **names: str) -> "ChatTemplate":
+        """Another template for the same model, which may name its special tokens and `names`.
+
+        Raises UnsupportedTokenizerError if `source` is no valid Jinja template.
+        """
+        return ChatTemplate(source, {**self._special_tokens, **names})
+
     def _in_dialect(self, message: Message) -> dict[str, str]:
         if message["role"] == "developer" and not self._knows_developer:
             return {**message, "role": "system"}

@@ -1,0 +1,186 @@
+"""A text-classification model in memory: texts in, probabilities of its labels out. Blocks; needs torch.
+
+**The batch decides nothing.** Sums of floats depend on the shape of what they are part of, so a window always runs in
+the same shape, whoever else is there: on a CPU alone (a batch gains little there, where the sums are what takes time),
+on an accelerator padded to a step of LENGTH_STEP tokens, in a batch that is always ROWS long.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from services.moderation.policy import TextClassificationSpec
+from shared.errors import SettingsError
+
+MAX_WINDOW = 512
+"""Tokens of a window, special ones included, also where a model could read more: windows localise, and bound a step."""
+ROWS = 16
+LENGTH_STEP = 64
+_UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError)
+_FOLDER_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """Of one text: label → probability, the highest of its windows, and the labels that the model itself would say: of
+    a window the likeliest (softmax), or all of at least one half (sigmoid)."""
+
+    probabilities: Mapping[str, float]
+    said: frozenset[str]
+
+
+class Classification:
+    """A model that was loaded; not to be used by two threads at once. `revision`: the hub's commit, or a digest of the
+    folder's files."""
+
+    def __init__(self, spec: TextClassificationSpec) -> None:
+        """Raises SettingsError, with what is wrong with the model or the policy."""
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                spec.model, revision=spec.revision or "main", trust_remote_code=False
+            )
+            model: Any = AutoModelForSequenceClassification.from_pretrained(
+                spec.model, revision=spec.revision or "main", trust_remote_code=False, dtype=torch.float32
+            )
+        except _UNUSABLE as error:
+            raise SettingsError(f"the model {spec.model} cannot be loaded: {error}") from error
+        self._device = _device()
+        self._rows = 1 if self._device.type == "cpu" else ROWS
+        self._model = model.to(self._device).eval()
+        self._labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+        self._exclusive = _is_softmax(spec, model.config)
+        self._window = _window(self._tokenizer, model.config)
+        self.revision = getattr(model.config, "_commit_hash", None) or folder_digest(Path(spec.model))
+        self._check(spec)
+
+    def scores(self, texts: Sequence[str]) -> list[LabelScores]:
+        """One per text, in order."""
+        windows = self._windows(texts)
+        by_text: list[list[list[float]]] = [[] for _ in texts]
+        for text, probabilities in zip((window.text for window in windows), self._probabilities(windows), strict=True):
+            by_text[text].append(probabilities)
+        return [self._label_scores(of_text) for of_text in by_text]
+
+    def _check(self, spec: TextClassificationSpec) -> None:
+        """Find out now, not at the first request."""
+        if unknown := sorted(spec.labels.keys() - set(self._labels)):
+            raise SettingsError(
+                f"the model {spec.model} has no label {', '.join(unknown)}; it has {', '.join(self._labels)}"
+            )
+        if not self._tokenizer.is_fast:
+            raise SettingsError(f"the model {spec.model} has no tokenizer.json, without which long texts cannot be cut")
+        longest = "word " * self._window
+        try:
+            self.scores([longest])
+        except (RuntimeError, IndexError) as error:
+            raise SettingsError(
+                f"the model {spec.model} cannot read {self._window} tokens at once, as its configuration says; "
+                f"set model_max_length in its tokenizer_config.json ({type(error).__name__}: {error})"
+            ) from error
+
+    def _windows(self, texts: Sequence[str]) -> "list[_Window]":
+        encoded = self._tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self._window,
+            stride=self._window // 4,
+            return_overflowing_tokens=True,
+        )
+        names = [name for name in self._tokenizer.model_input_names if name in encoded]
+        return [
+            _Window(text, {name: encoded[name][index] for name in names})
+            for index, text in enumerate(encoded["overflow_to_sample_mapping"])
+        ]
+
+    def _probabilities(self, windows: "Sequence[_Window]") -> list[list[float]]:
+        """[windows][labels]."""
+        found: list[list[float]] = [[] for _ in windows]
+        for batch in _batches(windows, self._rows):
+            rows = [windows[index].inputs for index in batch]
+            for index, probabilities in zip(batch, self._forward(rows), strict=False):
+                found[index] = probabilities
+        return found
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Mapping[str, list[int]]]) -> list[list[float]]:
+        """[self._rows][labels]; rows that are missing are filled with the first."""
+        filled = [*rows, *itertools.repeat(rows[0], self._rows - len(rows))]
+        length = None if self._rows == 1 else _padded(filled[0])
+        padded = self._tokenizer.pad(
+            filled, padding="max_length" if length else False, max_length=length, return_tensors="pt"
+        )
+        logits = self._model(**padded.to(self._device)).logits.float()
+        probabilities = logits.softmax(-1) if self._exclusive else logits.sigmoid()
+        found: list[list[float]] = probabilities.cpu().tolist()
+        return found
+
+    def _label_scores(self, windows: Sequence[Sequence[float]]) -> LabelScores:
+        said: set[str] = set()
+        for of_window in windows:
+            if self._exclusive:
+                said.add(self._labels[max(range(len(of_window)), key=of_window.__getitem__)])
+            else:
+                said |= {label for label, p in zip(self._labels, of_window, strict=True) if p >= 0.5}
+        highest = (max(of_label) for of_label in zip(*windows, strict=True))
+        return LabelScores(dict(zip(self._labels, highest, strict=True)), frozenset(said))
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What the model reads of the text number `text`: input name → one number per token."""
+
+    text: int
+    inputs: Mapping[str, list[int]]
+
+
+def _padded(inputs: Mapping[str, list[int]]) -> int:
+    return -(-len(inputs["input_ids"]) // LENGTH_STEP) * LENGTH_STEP
+
+
+def _batches(windows: Sequence[_Window], rows: int) -> Iterator[list[int]]:
+    """Indices of windows that run together: at most `rows`, all of one padded length."""
+    by_length: dict[int, list[int]] = {}
+    for index, window in enumerate(windows):
+        by_length.setdefault(_padded(window.inputs), []).append(index)
+    for indices in by_length.values():
+        for start in range(0, len(indices), rows):
+            yield indices[start : start + rows]
+
+
+def _device() -> torch.device:
+    """An accelerator if there is one."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def _is_softmax(spec: TextClassificationSpec, config: Any) -> bool:
+    """As transformers' own pipeline decides, unless the policy says. Raises SettingsError for a regression."""
+    if spec.activation is not None:
+        return spec.activation == "softmax"
+    if config.problem_type == "regression":
+        raise SettingsError(f"the model {spec.model} is a regression: say which activation makes scores of its outputs")
+    return not (config.problem_type == "multi_label_classification" or config.num_labels == 1)
+
+
+def _window(tokenizer: Any, config: Any) -> int:
+    """Tokens; a tokenizer that does not know says something like 10^30."""
+    positions = getattr(config, "max_position_embeddings", None) or MAX_WINDOW
+    return int(min(MAX_WINDOW, tokenizer.model_max_length, positions if positions > 0 else MAX_WINDOW))
+
+
+def folder_digest(folder: Path) -> str:
+    """16 hex digits over names and contents of the files that make a model of a folder."""
+    digest = hashlib.sha256(transformers.__version__.encode())
+    for path in sorted({path for pattern in _FOLDER_FILES for path in folder.glob(pattern)}):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

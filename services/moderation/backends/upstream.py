@@ -1,0 +1,164 @@
+"""The Moderations API of another service: OpenAI's, or one that speaks like it (chatmesh's own does).
+
+Texts leave this machine, as they were said: a policy that names this backend wants that. Neither they nor the key stand
+in an error or a log.
+"""
+
+import asyncio
+import math
+import os
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import msgspec
+
+from services.moderation.backends.port import BackendError, Excerpt, Judgement
+from services.moderation.policy import UpstreamSpec
+from shared.errors import SettingsError
+from shared.records import MODERATION_CATEGORIES
+
+BATCH = 32
+MAX_ATTEMPTS = 3
+_FIRST_PAUSE_S = 0.1
+_MAX_ANSWER_BYTES = 4 << 20
+_PASSING = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+
+
+class _Result(msgspec.Struct):
+    category_scores: dict[str, float]
+    categories: dict[str, bool | None] = {}
+
+
+class _Answer(msgspec.Struct):
+    results: list[_Result]
+    model: str = ""
+
+
+class UpstreamBackend:
+    """Implements `Backend`. `revision` is the model that the policy names, and with its answers the one that answered.
+
+    A call tries at most MAX_ATTEMPTS times within `timeout_s`, over connections that stay open.
+    """
+
+    def __init__(self, name: str, spec: UpstreamSpec) -> None:
+        """Connects to nothing."""
+        self.name = name
+        self.revision = spec.model
+        self.categories = frozenset(MODERATION_CATEGORIES)
+        self.batch = BATCH
+        self._spec = spec
+        self._client: httpx.AsyncClient | None = None
+
+    async def start(self) -> None:
+        """Raises SettingsError without the key that the policy speaks of. The service itself may come up later."""
+        headers = {"content-type": "application/json"}
+        if self._spec.api_key_env is not None:
+            headers["authorization"] = f"Bearer {self._key(self._spec.api_key_env)}"
+        limits = httpx.Limits(max_connections=BATCH, max_keepalive_connections=8, keepalive_expiry=60)
+        self._client = httpx.AsyncClient(headers=headers, timeout=self._spec.timeout_s, limits=limits)
+
+    async def judge(self, excerpts: Sequence[Excerpt]) -> list[Judgement]:
+        """Raises BackendError."""
+        if not excerpts:
+            return []
+        body = msgspec.json.encode({"model": self._spec.model, "input": [excerpt.raw for excerpt in excerpts]})
+        answer = self._answer(await self._post(body))
+        if len(answer.results) != len(excerpts):
+            raise BackendError(f"{self.name}: {len(answer.results)} results came for {len(excerpts)} texts")
+        self.revision = answer.model or self._spec.model
+        return [self._judgement(result) for result in answer.results]
+
+    async def stop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _key(self, variable: str) -> str:
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise SettingsError(f"backend {self.name} (upstream) needs its key in {variable}, which is not set")
+        if not key.isascii() or not key.isprintable():
+            raise SettingsError(f"backend {self.name} (upstream): {variable} holds characters that no header can carry")
+        return key
+
+    async def _post(self, body: bytes) -> bytes:
+        """The bytes of a good answer, within `timeout_s` in all. Raises BackendError."""
+        try:
+            async with asyncio.timeout(self._spec.timeout_s):
+                return await self._attempts(body)
+        except TimeoutError as error:
+            raise BackendError(f"{self.name}: no answer within {self._spec.timeout_s:g} s") from error
+
+    async def _attempts(self, body: bytes) -> bytes:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._attempt(body)
+            except _PassingError as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise BackendError(f"{self.name}: {error}, {attempt} times") from error.__cause__
+                await asyncio.sleep(
+                    error.retry_after_s or _FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.5 + random.random())
+                )
+
+    async def _attempt(self, body: bytes) -> bytes:
+        """Raises _PassingError if another attempt may go better, BackendError else."""
+        if self._client is None:
+            raise BackendError(f"{self.name} was not started")
+        try:
+            async with self._client.stream("POST", f"{self._spec.base_url}/moderations", content=body) as response:
+                content = await _bounded(response)
+        except httpx.HTTPError as error:
+            # Its message names the address at most; the kind says the rest.
+            raise _PassingError(f"{type(error).__name__}: {error}") from error
+        if response.status_code in _PASSING:
+            raise _PassingError(f"status {response.status_code}", _retry_after_s(response.headers))
+        if response.status_code != httpx.codes.OK:
+            raise BackendError(f"{self.name}: status {response.status_code}")
+        if len(content) > _MAX_ANSWER_BYTES:
+            raise BackendError(f"{self.name}: the answer is longer than {_MAX_ANSWER_BYTES:,} bytes")
+        return content
+
+    def _answer(self, content: bytes) -> _Answer:
+        try:
+            return msgspec.json.decode(content, type=_Answer)
+        except msgspec.MsgspecError as error:  # says where and of what type, never the value
+            raise BackendError(f"{self.name}: the answer is none of a Moderations API: {error}") from error
+
+    def _judgement(self, result: _Result) -> Judgement:
+        """OpenAI's categories alone: a policy has no others' meaning. Raises BackendError for scores outside [0, 1]."""
+        scores = {name: score for name, score in result.category_scores.items() if name in self.categories}
+        if wrong := sorted(name for name, score in scores.items() if not (math.isfinite(score) and 0 <= score <= 1)):
+            raise BackendError(f"{self.name}: the scores of {', '.join(wrong)} lie outside [0, 1]")
+        flagged = frozenset(name for name, flag in result.categories.items() if flag and name in self.categories)
+        return Judgement(scores, flagged=flagged)
+
+
+class _PassingError(Exception):
+    """An attempt that failed in a way that may pass."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+async def _bounded(response: httpx.Response) -> bytes:
+    """The body, or as much of it as shows that it is too long."""
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > _MAX_ANSWER_BYTES:
+            break
+    return bytes(content)
+
+
+def _retry_after_s(headers: Mapping[str, Any]) -> float | None:
+    """What the service asks for, in milliseconds (OpenAI's) or seconds; a date counts as nothing said."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = str(headers.get(name, ""))
+        if value.replace(".", "", 1).isdigit():
+            return float(value) * unit_s
+    return None
