@@ -110,7 +110,7 @@ def _patterns(name: str, category: CategorySpec, spec: PolicySpec, faults: list[
     compiled = []
     for index, pattern in enumerate(category.patterns):
         try:
-            compiled.append(compile_pattern(pattern.regex, pattern.re_flags, spec.streaming.lookback))
+            compiled.append(compile_pattern(pattern.regex, pattern.re_flags, spec.streaming.lookback, raw=pattern.raw))
         except PatternError as error:
             faults.append((("categories", name, "patterns", index), f"the pattern {pattern.regex!r} {error}"))
     return tuple(compiled)

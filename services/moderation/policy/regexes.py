@@ -37,20 +37,21 @@ class CompiledPattern:
     """A pattern ready to scan. Widths are code points; `max_width` None means "no limit".
 
     `required`: sets of lower-case ASCII strings; every match within ASCII text contains, whatever the case, one
-    string of each set. Empty if nothing is known.
+    string of each set. Empty if nothing is known. `raw`: for the text as it was written only, not for its normal form.
     """
 
     regex: re.Pattern[str]
     min_width: int
     max_width: int | None
     required: tuple[frozenset[str], ...]
+    raw: bool = False
 
     def may_match(self, lowered: str) -> bool:
         """False only if no part of the ASCII text, of which `lowered` is `str.lower()`, can match."""
         return all(any(literal in lowered for literal in literals) for literals in self.required)
 
 
-def compile_pattern(source: str, flags: re.RegexFlag, lookback: int) -> CompiledPattern:
+def compile_pattern(source: str, flags: re.RegexFlag, lookback: int, *, raw: bool = False) -> CompiledPattern:
     """Compile and vet `source` for windows of `lookback` code points. Raises PatternError."""
     try:
         tree = _parser.parse(source, flags)
@@ -66,7 +67,9 @@ def compile_pattern(source: str, flags: re.RegexFlag, lookback: int) -> Compiled
     _ways(tree, lookback)
     # The parser counts "without limit" as a large number that differs between versions of Python.
     bounded = max_width < op.MAXREPEAT and not _is_unbounded(tree)
-    return CompiledPattern(regex, min_width, int(max_width) if bounded else None, _required(tree))
+    # A normal form is in lower case: a pattern to which case matters has nothing to look for there.
+    raw = raw or not regex.flags & re.IGNORECASE
+    return CompiledPattern(regex, min_width, int(max_width) if bounded else None, _required(tree), raw)
 
 
 def _children(code: Any, argument: Any) -> list[Any]:

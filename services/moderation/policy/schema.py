@@ -40,6 +40,7 @@ class PatternSpec(Section):
 
     regex: str = Field(min_length=1)
     flags: tuple[FlagName, ...] = Field(default=("ignorecase",), strict=False)
+    raw: bool = Field(default=False, description="look at the text as it was written only, not at its normal form too")
 
     @model_validator(mode="before")
     @classmethod
