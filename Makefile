@@ -21,10 +21,11 @@ $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
+.PHONY: moderation-report
 
 help: ## this list
 	@echo "make <target>:"
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-19s %s\n", $$1, $$2 }'
 	@echo "Variables: PORT=8080, TORCH=cpu, LANES=1, PYTHON=python3.12, KAFKA_BOOTSTRAP_SERVERS=host:port, CHATMESH_MODEL=..., ARGS=..."
 
 run: $(ENVIRONMENT) ## start everything on this machine and print the address; Ctrl-C ends it
@@ -61,6 +62,9 @@ kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints i
 
 mongo: $(ENVIRONMENT) ## a server that speaks MongoDB's protocol (FerretDB; Go): prints its address; MONGODB_PORT=27017
 	@exec $(BIN)/python -m deploy.stores ferretdb $(MONGODB_PORT)
+
+moderation-report: $(ENVIRONMENT) ## what moderation did, from the verdicts of `make run` or of KAFKA_BOOTSTRAP_SERVERS: ARGS="--since 1h"
+	@exec $(BIN)/python -m deploy.local.running $(BIN)/python -m services.moderation.report $(ARGS)
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)

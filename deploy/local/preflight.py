@@ -3,10 +3,10 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from deploy.brokers.ports import can_bind
 from deploy.local.errors import RunError
@@ -24,10 +24,11 @@ def check(settings: LocalSettings) -> None:
 
 
 @contextmanager
-def only_run(settings: LocalSettings) -> Iterator[None]:
+def only_run(settings: LocalSettings) -> Iterator[Callable[[Mapping[str, str]], None]]:
     """Hold the data folder for this run. Raises RunError that names the run that holds it.
 
-    The kernel gives the lock back when its holder dies, however it dies. The file stays.
+    The kernel gives the lock back when its holder dies, however it dies. The file stays. Within the block a call tells
+    others by which variables they reach the run's broker (`running_environment`).
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -39,25 +40,47 @@ def only_run(settings: LocalSettings) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(_already_running(lock)) from error
-        _write_holder(lock, settings.address)
-        yield
+        _write_holder(lock, settings.address, {})
+        yield lambda environment: _write_holder(lock, settings.address, environment)
+
+
+def running_environment(data_dir: Path) -> dict[str, str]:
+    """The variables by which a program reaches the broker of the run that holds this data folder; empty if none does,
+    or its broker is not up yet."""
+    try:
+        with _lock_file(data_dir).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return {}
+    except BlockingIOError:
+        holder = _holder(_lock_file(data_dir).read_text(encoding="utf-8"))
+        return {} if holder is None else dict(holder["environment"])
+    return {}
 
 
 def _lock_file(data_dir: Path) -> Path:
     return data_dir / "run.lock"
 
 
-def _write_holder(lock: IO[str], address: str) -> None:
+def _write_holder(lock: IO[str], address: str, environment: Mapping[str, str]) -> None:
     lock.truncate(0)
-    lock.write(json.dumps({"pid": os.getpid(), "address": address}))
+    lock.write(json.dumps({"pid": os.getpid(), "address": address, "environment": environment}))
     lock.flush()
+
+
+def _holder(written: str) -> dict[str, Any] | None:
+    """Who holds the lock; None where it has not written that yet."""
+    try:
+        holder: dict[str, Any] = json.loads(written)
+    except json.JSONDecodeError:
+        return None
+    return holder
 
 
 def _already_running(lock: IO[str]) -> str:
     lock.seek(0)
-    try:
-        holder = json.loads(lock.read())
-    except json.JSONDecodeError:  # it holds the lock and has not written yet
+    holder = _holder(lock.read())
+    if holder is None:
         return "chatmesh is being started by another process right now"
     return (
         f"chatmesh already runs here: pid {holder['pid']}, {holder['address']}. End it with Ctrl-C in its terminal or "

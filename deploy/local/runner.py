@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from deploy.brokers import Broker, BrokerError
@@ -25,6 +25,9 @@ from shared.heartbeats import ClusterWatcher
 from shared.log.admin import ensure_topics
 from shared.settings import load_settings
 from shared.topics import REGISTRY, Service
+
+Announce = Callable[[Mapping[str, str]], None]
+"""Tells other programs on this machine by which variables they reach the broker."""
 
 _TICK_S = 0.1
 
@@ -56,19 +59,19 @@ async def run(settings: LocalSettings, screen: Screen) -> int:
     """Exit code 0 after a signal, 1 when something failed; every process has ended when this returns."""
     signals = Signals()
     try:
-        with preflight.only_run(settings), signals.handled():
+        with preflight.only_run(settings) as announce, signals.handled():
             preflight.check(settings)
-            return await _run(settings, screen, signals)
+            return await _run(settings, screen, signals, announce)
     except (ChatmeshError, BrokerError) as error:
         screen.say(f"error: {error}")
         return 1
 
 
-async def _run(settings: LocalSettings, screen: Screen, signals: Signals) -> int:
+async def _run(settings: LocalSettings, screen: Screen, signals: Signals, announce: Announce) -> int:
     broker = broker_for_run(log_path=settings.log_dir / "broker.log")
     ids = service_ids(os.getpid())
     mesh = Mesh(broker, settings.log_dir, ids)
-    work = asyncio.create_task(_serve(settings, screen, mesh, ids), name="mesh")
+    work = asyncio.create_task(_serve(settings, screen, mesh, ids, announce), name="mesh")
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
     try:
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -92,9 +95,12 @@ def _told(work: "asyncio.Task[None]", screen: Screen) -> int:
     return 1
 
 
-async def _serve(settings: LocalSettings, screen: Screen, mesh: Mesh, ids: dict[Service, str]) -> None:
+async def _serve(
+    settings: LocalSettings, screen: Screen, mesh: Mesh, ids: dict[Service, str], announce: Announce
+) -> None:
     """Bring everything up, then watch it for ever. Raises RunError when a part ends by itself."""
     _start_broker(mesh.broker, screen)
+    announce({"KAFKA_BOOTSTRAP_SERVERS": mesh.broker.bootstrap, "CHATMESH_NAMESPACE": settings.namespace})
     common = mesh_environment(settings, mesh.broker)
     joined = load_settings(
         LocalSettings,

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -126,6 +127,24 @@ def test_nothing_survives_the_death_of_the_runner(terminal: Terminal) -> None:
     processes = terminal.wait_until_ready().descendants()
     terminal.child.kill(signal.SIGKILL)
     assert_gone(processes)
+
+
+def told_address(data_dir: Path, **environment: str) -> str:
+    """The broker that a command is told of beside the run of this data folder."""
+    command = [sys.executable, "-m", "deploy.local.running", "printenv", "KAFKA_BOOTSTRAP_SERVERS"]
+    inherited = {key: value for key, value in os.environ.items() if key != "KAFKA_BOOTSTRAP_SERVERS"}
+    chosen = {**inherited, "CHATMESH_DATA_DIR": str(data_dir), **environment}
+    return subprocess.run(command, env=chosen, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+
+
+def test_another_program_finds_its_broker_while_it_runs(terminal: Terminal) -> None:
+    terminal.child.expect(r"broker: embedded at (127\.0\.0\.1:\d+)")
+    address = terminal.child.match.group(1)
+    terminal.child.expect("topics:")
+    assert told_address(terminal.data_dir) == address
+    assert told_address(terminal.data_dir, KAFKA_BOOTSTRAP_SERVERS="kafka:1") == "kafka:1"
+    end(terminal)
+    assert told_address(terminal.data_dir) == ""
 
 
 def test_a_second_start_names_the_running_one(terminal: Terminal) -> None:

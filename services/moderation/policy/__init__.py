@@ -12,7 +12,9 @@ from services.moderation.policy.backend_specs import (
 from services.moderation.policy.loading import DEFAULT_POLICY, PolicyError, load_policy, parse_policy
 from services.moderation.policy.model import WINDOW_RULES, Category, Policy
 from services.moderation.policy.regexes import CompiledPattern
+from services.moderation.policy.rollout import Rollout
 from services.moderation.policy.schema import InputAction, OutputAction, Streaming, Thresholds
+from services.moderation.policy.shelf import PolicyShelf
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -27,6 +29,8 @@ __all__ = [
     "PersonalDataSpec",
     "Policy",
     "PolicyError",
+    "PolicyShelf",
+    "Rollout",
     "SecretsSpec",
     "Streaming",
     "TextClassificationSpec",
