@@ -100,7 +100,14 @@ _SHARED: Mapping[bytes, tuple[bytes, ...]] = {
     b'"parallel_tool_calls"': (b"true",),
     b'"tool_choice"': (b'"auto"', b'"none"', b'"required"', b'{"type":"function"}'),
     b'"tools"': (b"[]", b'[{"type":"function"}]', b'[{"type":"web_search"}]'),
-    b'"moderation"': (b"null", b'{"model":"omni"}'),
+    b'"moderation"': (
+        b"null",
+        b'{"model":"omni"}',
+        b'{"model":"omni-moderation-latest"}',
+        b'{"model":"omni-moderation-latest","policy":{"input":{"mode":"block"},"output":{"mode":"block"}}}',
+        b'{"model":"omni-moderation-latest","policy":{"input":{"mode":"ask"}}}',
+        b'{"policy":{}}',
+    ),
     b'"stream_options"': (b'{"include_usage":true}', b'{"include_obfuscation":false}', b'{"include_obfuscation":true}'),
     b'"verbosity"': (b'"low"',),
     b'"reasoning_effort"': (b'"low"', b'"none"'),
@@ -145,6 +152,23 @@ _CONVERSATIONS: Mapping[bytes, tuple[bytes, ...]] = {
     ),
     b'"object"': (b'"conversation"',),
     b'"include"': (b"[]",),
+}
+
+
+_MODERATIONS: Mapping[bytes, tuple[bytes, ...]] = {
+    b'"model"': (b'"omni-moderation-latest"', b'"text-moderation-stable"', b'"gpt-5"', b"null", b'""'),
+    b'"input"': (
+        b'"hi"',
+        b'["hi","ho"]',
+        b'[{"type":"text","text":"hi"},{"type":"text","text":"ho"}]',
+        b'["hi",{"type":"text","text":"ho"}]',
+        b'[{"type":"image_url","image_url":{"url":"data:,"}}]',
+        b"[1,2,3]",
+        b"[[1],[2]]",
+        b"[" + b",".join([b'"x"'] * 65) + b"]",
+        b'"' + b"x" * 131_073 + b'"',
+    ),
+    b'"stream"': (b"true",),
 }
 
 
@@ -209,6 +233,11 @@ def conversations_base(key: str) -> Pairs:
     return [(b'"items"', b'[{"role":"user","content":' + _text(key) + b"}]")]
 
 
+def moderations_base(key: str) -> Pairs:
+    """A good question to moderation."""
+    return [(b'"input"', _text(key))]
+
+
 KEY = st.sampled_from([ALPHA, BETA, BETA])
 _INTO = st.sampled_from(
     ["", "", "/conv_01a1fdc4690670018e8a2c8c65ddcda7", "/conv_01a1fdc4690670018e8a2c8c65ddcda7/items"]
@@ -229,12 +258,14 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 def bodies(draw: st.DrawFn) -> Call:
     """POSTs with a body that is almost right."""
     key = draw(KEY)
-    dialect = draw(st.integers(0, 5))
+    dialect = draw(st.integers(0, 6))
     if dialect in (0, 1):
         path, pairs = "/v1/chat/completions", draw(members(chat_base(key), _CHAT, b'"messages"'))
     elif dialect == 2:
         path = "/v1/conversations" + draw(_INTO)
         pairs = draw(members(conversations_base(key), _CONVERSATIONS, b'"items"'))
+    elif dialect == 3:
+        path, pairs = "/v1/moderations", draw(members(moderations_base(key), _MODERATIONS, b'"input"'))
     else:
         path = draw(st.sampled_from(["/v1/responses", "/v1/responses", "/v1/responses", "/v1/responses/input_tokens"]))
         pairs = draw(members(responses_base(key), _RESPONSES, b'"input"'))
@@ -267,7 +298,8 @@ _QUERY_NAMES = st.sampled_from(
      "response_id", "model", "stream", "starting_after", "", "%00", "x" * 200]
 )  # fmt: skip
 _TEMPLATES = st.sampled_from(
-    ["/v1/responses/{}", "/v1/responses/{}", "/v1/responses/{}/cancel", "/v1/responses/{}/input_items", "/v1/models/{}",
+    ["/v1/responses/{}", "/v1/responses/{}", "/v1/moderations", "/v1/moderations/{}", "/v1/responses/{}/cancel",
+     "/v1/responses/{}/input_items", "/v1/models/{}",
      "/v1/chat/completions/{}", "/v1/chat/completions", "/v1/{}", "/{}", "/v1/responses", "/v1/models", "/healthz",
      "/readyz", "/openapi.json", "/v1/responses/{}/", "//{}", "/v1/conversations/{}", "/v1/responses/input_tokens",
      "/v1/conversations", "/v1/conversations/{}", "/v1/conversations/{}/items", "/v1/conversations/{}/items",
