@@ -101,10 +101,7 @@ class Policy:
 
     @cached_property
     def _of_tenant(self) -> Mapping[str, "Policy"]:
-        return {
-            tenant: replace(self, categories=categories, tenants={tenant: categories})
-            for tenant, categories in self.tenants.items()
-        }
+        return {tenant: replace(self, categories=categories, tenants={}) for tenant, categories in self.tenants.items()}
 
     @cached_property
     def _blocking(self) -> Mapping[tuple[bool, bool], "Policy"]:
