@@ -37,8 +37,8 @@ class AnswerReader:
     """Reads answers by a policy's `safe` and `labels`.
 
     A label is a regular expression that is looked for in the answer; a mere code ("S1") must stand there as a word, so
-    that S1 is not found in S10. What a harmless answer would have said instead is read too: a label that is found in
-    the bare verdict ("unsafe", "Yes") has a score also where the verdict fell the other way.
+    that S1 is not found in S10. Of a harmless answer the other verdicts are read that it might have been: a label that
+    is found in a bare verdict ("unsafe", "Yes") has a score, however the verdict fell.
     """
 
     def __init__(self, safe: str, labels: Mapping[str, str], decode: Callable[[Sequence[int]], str]) -> None:
@@ -53,15 +53,15 @@ class AnswerReader:
         answer = self._decode(ids)
         unsafe = not self._is_safe(answer)
         deciding = next((n for n, token in enumerate(tokens) if self._decides(ids[:n], token)), None)
-        if deciding is None:
-            probability, instead = float(unsafe), None
-        else:
-            probability, instead = self._weigh(ids[:deciding], tokens[deciding])
-        named = answer if unsafe else instead
-        categories = [] if named is None else [category for label, category in self._labels if label.search(named)]
+        probability, others = (float(unsafe), []) if deciding is None else self._weigh(ids[:deciding], tokens[deciding])
+        categories = self._named([answer] if unsafe else others)
         if unsafe and not categories:
             raise UnreadableAnswerError("the answer is neither found `safe`, nor is any of `labels` found in it")
         return Reading(dict.fromkeys(categories, probability), unsafe)
+
+    def _named(self, answers: Sequence[str]) -> list[str]:
+        """The categories whose labels are found in any of the answers."""
+        return [category for label, category in self._labels if any(map(label.search, answers))]
 
     def _is_safe(self, text: str) -> bool:
         return self._safe.search(text) is not None
@@ -72,12 +72,11 @@ class AnswerReader:
             return False
         return any(self._is_safe(self._decode([*before, other])) for other, _ in token.likely)
 
-    def _weigh(self, before: Sequence[int], token: Token) -> tuple[float, str | None]:
+    def _weigh(self, before: Sequence[int], token: Token) -> tuple[float, list[str]]:
         """How likely the answer is not harmless, and what it would begin with then."""
         texts = [(self._decode([*before, other]), probability) for other, probability in token.likely]
         harmless = math.fsum(probability for text, probability in texts if self._is_safe(text))
-        instead = max(((p, text) for text, p in texts if not self._is_safe(text)), default=(0.0, None))
-        return min(1.0, max(0.0, 1.0 - harmless)), instead[1]
+        return min(1.0, max(0.0, 1.0 - harmless)), [text for text, _ in texts if not self._is_safe(text)]
 
 
 def _pattern(label: str) -> re.Pattern[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SLOTS = 8
 _CACHE_TOKENS = 32_768
 
-Load: TypeAlias = "Callable[[GuardSpec], tuple[Engine, ChatTokenizer]]"
+Load: TypeAlias = Callable[[GuardSpec], "tuple[Engine, ChatTokenizer]"]
 
 
 @dataclass(frozen=True, slots=True)

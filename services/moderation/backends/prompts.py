@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from services.moderation.backends.port import Excerpt
 from services.moderation.policy import GuardSpec
@@ -10,14 +11,17 @@ from shared.chat import ChatTokenizer
 from shared.errors import SettingsError
 from shared.records import Message
 
-_SAID_BY = {"input": "user", "output": "assistant"}
+_SAID_BY: dict[Stage, Literal["user", "assistant"]] = {"input": "user", "output": "assistant"}
+_IN_BOTH_HALVES = 200
+"""Code points on either side of the place where a text is parted: what is said there is read whole once."""
 
 
 class Prompts:
     """Makes prompts of excerpts; pure, to be used by one thread at a time.
 
     The template runs in the sandbox of chat templates. A control token that somebody spells out ("<|eot_id|>") reaches
-    the model as the letters that it is: no text closes its own turn and says the verdict itself.
+    the model as the letters that it is: no text closes its own turn and says the verdict itself. As in chat templates,
+    a newline at the template's very end is dropped; one that the model needs there is written {{ "\\n" }}.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, spec: GuardSpec, window: int) -> None:
@@ -27,7 +31,7 @@ class Prompts:
             for stage in _SAID_BY
         }
         self._room = window - spec.max_tokens
-        for stage in ("input", "output"):
+        for stage in _SAID_BY:
             needed = len(self._ids((), "x", stage))
             if needed > self._room:
                 raise SettingsError(
@@ -47,8 +51,9 @@ class Prompts:
         elif context:
             yield from self._fitting(context[(len(context) + 1) // 2 :], text, stage)
         else:
-            yield from self._fitting((), text[: len(text) // 2], stage)
-            yield from self._fitting((), text[len(text) // 2 :], stage)
+            middle, both = len(text) // 2, min(_IN_BOTH_HALVES, len(text) // 8)
+            yield from self._fitting((), text[: middle + both], stage)
+            yield from self._fitting((), text[middle - both :], stage)
 
     def _ids(self, context: Sequence[Message], text: str, stage: Stage) -> tuple[int, ...]:
         said = [{"role": message.role, "content": message.text} for message in context]
