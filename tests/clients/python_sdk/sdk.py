@@ -20,6 +20,12 @@ BEYOND_THE_SDK = {
     # a character may take several tokens, so that only bytes tell what each of them said
     "Logprob": {"bytes"},
     "LogprobTopLogprob": {"bytes"},
+    # what a category's score comes from: a model, the policy's rules, or nothing at all
+    "Moderation": {"category_sources"},
+    "ModerationInputModerationResult": {"category_sources"},
+    "ModerationOutputModerationResult": {"category_sources"},
+    "ModerationInputModerationResultsResult": {"category_sources"},
+    "ModerationOutputModerationResultsResult": {"category_sources"},
 }
 """Fields that we send and the SDK's types lack, by the type's name."""
 
