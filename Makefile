@@ -21,7 +21,7 @@ $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
-.PHONY: moderation-report
+.PHONY: moderation-report eval-moderation
 
 help: ## this list
 	@echo "make <target>:"
@@ -65,6 +65,10 @@ mongo: $(ENVIRONMENT) ## a server that speaks MongoDB's protocol (FerretDB; Go):
 
 moderation-report: $(ENVIRONMENT) ## what moderation did, from the verdicts of `make run` or of KAFKA_BOOTSTRAP_SERVERS: ARGS="--since 1h"
 	@exec $(BIN)/python -m deploy.local.running $(BIN)/python -m services.moderation.report $(ARGS)
+
+eval-moderation: $(ENVIRONMENT) ## how good the moderation policy is on labelled texts: FILE=labelled.jsonl ARGS="--policy mine.yaml"
+	@$(if $(FILE),,$(error say which texts: make eval-moderation FILE=labelled.jsonl))
+	@$(BIN)/python -m services.moderation.evaluation '$(FILE)' $(ARGS)
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)

@@ -1,0 +1,1 @@
+"""How good a policy is on labelled texts: `python -m services.moderation.evaluation` (`make eval-moderation`)."""
