@@ -66,7 +66,7 @@ class OutputMessage(Reply):
 class ResponseFailure(Reply):
     """Why a response failed."""
 
-    code: str
+    code: Literal["server_error", "rate_limit_exceeded"]
     message: str
 
 

@@ -18,6 +18,7 @@ from shared.records import (
     Usage,
 )
 
+_CODES = frozenset({"server_error", "rate_limit_exceeded"})
 _STATUS: dict[type[AnyTerminal], str] = {
     Completed: "completed",
     Incomplete: "incomplete",
@@ -49,10 +50,15 @@ def _outcome(
         "status": "in_progress" if terminal is None else _STATUS[type(terminal)],
         "model": accepted.spec.model,
         "output": output_items(accepted, terminal, text, logprobs),
-        "error": {"code": terminal.code, "message": terminal.message} if isinstance(terminal, Failed) else None,
+        "error": _error(terminal) if isinstance(terminal, Failed) else None,
         "incomplete_details": {"reason": terminal.reason} if isinstance(terminal, Incomplete) else None,
         "usage": None if terminal is None else _usage(terminal.usage),
     }
+
+
+def _error(failed: Failed) -> dict[str, Any]:
+    """OpenAI's clients know a fixed list of codes here; what a code of our own would say, the message says."""
+    return {"code": failed.code if failed.code in _CODES else "server_error", "message": failed.message}
 
 
 def _asked(accepted: Accepted) -> dict[str, Any]:

@@ -97,6 +97,13 @@ def test_an_early_end_closes_what_is_open_first(
     assert final.completed_at is None
 
 
+def test_a_code_of_our_own_is_told_as_one_that_clients_know(log: Log) -> None:
+    failed = log.terminal(Failed, "", code="moderation_unavailable", message="the encoder has no answer")
+    final = json.loads(project([log.accepted(), failed], log.id.text)[-1].json)["response"]
+    error = Response.model_validate(final, strict=True).error
+    assert error is not None and (error.code, error.message) == ("server_error", "the encoder has no answer")
+
+
 @pytest.mark.parametrize("kind", [Failed, Cancelled])
 def test_an_end_before_any_text_shows_no_message(log: Log, kind: type[Any]) -> None:
     fields = {"code": "server_error", "message": "boom"} if kind is Failed else {}
