@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.gateway.auth import Caller
+from services.gateway.catalogue import check_moderation_model
 from services.gateway.errors import server_error, unavailable
 from services.gateway.ledger import Ledger, Repeatable
 from services.gateway.once import admitted
@@ -34,11 +35,15 @@ class Moderations:
     cluster: Cluster
     timeout_s: float
 
-    async def judge(self, caller: Caller, texts: Sequence[str], repeatable: Repeatable | None) -> Judged:
-        """Raises ApiError: 429, 422 for a key that stands for another request, 503 where no moderation service, or a
-        model that its policy cannot do without, answers in time."""
+    async def judge(
+        self, caller: Caller, texts: Sequence[str], model: str | None, repeatable: Repeatable | None
+    ) -> Judged:
+        """Raises ApiError: 404 for a model that is not the server's, 429, 422 for a key that stands for another
+        request, 503 where no moderation service, or a model that its policy cannot do without, answers in time."""
         if not self.cluster.alive(Service.MODERATION, ready=True):
             raise unavailable("No moderation service is ready. Try again.")
+        if model is not None:
+            check_moderation_model(self.cluster, model, "model")
         attempt = await admitted(self.ledger, caller, (new_id("modr"),), repeatable)
         (name,) = attempt.names
         return Judged(name, await attempt.make(self._asked(caller, texts)))

@@ -1,10 +1,9 @@
 """What a client may ask of moderation: the body of POST /v1/moderations, and `moderation` inside other requests."""
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
 from services.gateway.api.validation import Strict, parse, served_only, shape
@@ -14,17 +13,6 @@ from shared.records import ModerationMode, ModerationWish
 MAX_TEXTS = 64
 MAX_CHARACTERS = 1 << 17
 """Of all texts together: about what OpenAI's models take at once (32,768 tokens)."""
-
-_OPENAI_MODEL = re.compile(r"(omni|text)-moderation(-[A-Za-z0-9.-]+)?")
-_WHOSE = "the server's own policy decides; name it 'omni-moderation-latest', or leave it out"
-
-
-def _model(name: str) -> str:
-    """Any name of OpenAI's stands for the server's policy: clients have one as their default."""
-    if _OPENAI_MODEL.fullmatch(name) is None:
-        message = f"'{name[:80]}' is not a moderation model: {_WHOSE}"
-        raise PydanticCustomError("unserved", "{message}", {"message": message})
-    return name
 
 
 def _no_tokens(value: Any) -> Any:
@@ -37,12 +25,7 @@ def _item_shape(value: Any) -> str:
     return "#text" if isinstance(value, str) else "#object"
 
 
-ModelName = Annotated[
-    str,
-    StringConstraints(max_length=256),
-    AfterValidator(_model),
-    WithJsonSchema({"type": "string", "maxLength": 256, "pattern": f"^{_OPENAI_MODEL.pattern}$"}),
-]
+ModelName = Annotated[str, StringConstraints(max_length=256)]
 _Text = Annotated[str, StringConstraints(min_length=1)]
 _part_type = served_only(("text",), {"image_url": "only text is judged here"})
 

@@ -21,12 +21,12 @@ async def create(request: Request, send: Send) -> None:
     with server_span(request, "POST", "/v1/moderations") as span:
         caller = parts.authenticator.caller(request)
         body = parse_object(await read_body(request, parts.settings.body_limit_bytes))
-        texts = parse_moderation(body).texts
+        command = parse_moderation(body)
         repeatable = repeatable_of(request, caller, body)
         span.set_attribute(names.TENANT, caller.tenant)
 
         async def serve() -> None:
-            judged = await parts.moderations.judge(caller, texts, repeatable)
+            judged = await parts.moderations.judge(caller, command.texts, command.model, repeatable)
             await sse.reply(json_response(moderation_object(judged.id, judged.results)), request, send)
 
         await until_disconnect(request.receive, parts.drain, serve())

@@ -122,7 +122,7 @@ OPERATIONS = (
     Operation(
         "POST", "/v1/moderations", Endpoint(moderations.create), "createModeration",
         "What the server's policy makes of texts, in OpenAI's 13 categories.", replies.Moderations,
-        body=CreateModeration, parameters=(_IDEMPOTENCY_KEY,), errors=(422, 429),
+        body=CreateModeration, parameters=(_IDEMPOTENCY_KEY,), errors=(404, 422, 429),
     ),
     Operation(
         "POST", "/v1/conversations", Endpoint(conversations.create), "createConversation",

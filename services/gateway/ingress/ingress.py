@@ -11,7 +11,7 @@ import msgspec
 
 from services.gateway.admission import Admission
 from services.gateway.auth import Caller
-from services.gateway.catalogue import served_models
+from services.gateway.catalogue import check_moderation_model, served_models
 from services.gateway.errors import ApiError
 from services.gateway.fanout import Fanout, Lease
 from services.gateway.history import History
@@ -154,6 +154,8 @@ class Ingress:
 
     async def _enter(self, submission: "_Submission", replaces: str | None) -> list[Lease]:
         window = self.window(submission.spec.model)
+        if submission.spec.moderation is not None:
+            check_moderation_model(self.cluster, submission.spec.moderation.model, "moderation.model")
         with ExitStack() as entries:
             for _ in submission.specs:
                 entries.enter_context(self.admission.entry())

@@ -55,13 +55,19 @@ async def test_the_raw_response(sdk: Sdk) -> None:
         ({"input": ""}, "input", "0 characters"),
         ({"input": []}, "input", "0 entries"),
         ({"input": [1, 2]}, "input", "not tokens"),
-        ({"input": FINE, "model": "gpt-none"}, "model", "omni-moderation-latest"),
     ],
 )
 async def test_what_is_not_judged_is_said(sdk: Sdk, fields: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(openai.BadRequestError, match=words) as caught:
         await sdk.call(create(**fields))
     assert (caught.value.param, caught.value.type) == (param, "invalid_request_error")
+
+
+async def test_a_model_that_is_not_the_server_s_is_not_found_and_the_one_that_it_names_is(sdk: Sdk) -> None:
+    with pytest.raises(openai.NotFoundError, match="omni-moderation-latest") as caught:
+        await sdk.call(create(input=FINE, model="gpt-none"))
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert (await sdk.call(create(input=FINE, model=POLICY))).model == POLICY
 
 
 async def test_an_unknown_key(scene: Scene) -> None:

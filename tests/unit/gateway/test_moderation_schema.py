@@ -1,10 +1,8 @@
 """What may be asked of moderation, and how what may not be asked is named."""
 
-import typing
 from typing import Any
 
 import pytest
-from openai.types import ModerationModel
 
 from services.gateway.api.moderation_schema import MAX_CHARACTERS, MAX_TEXTS, parse_moderation
 from services.gateway.errors import ApiError
@@ -55,8 +53,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"input": [{"type": "text"}]}, "missing_required_parameter", "input[0].text", "Missing"),
     ({"input": [{**part("a"), "role": "user"}]}, "unknown_parameter", "input[0].role", "Unknown"),
     ({"input": ["a", part("b")]}, "invalid_value", "input", "strings and parts"),
-    ({"input": "a", "model": "gpt-5"}, "unsupported_value", "model", "'omni-moderation-latest'"),
-    ({"input": "a", "model": ""}, "unsupported_value", "model", "is not a moderation model"),
+    ({"input": "a", "model": "m" * 257}, "above_max_length", "model", "257 characters"),
     ({"input": "a", "model": 1}, "invalid_type", "model", "expected a string"),
     ({"input": "a", "stream": True}, "unknown_parameter", "stream", "Unknown parameter"),
 ]
@@ -68,8 +65,3 @@ def test_refused_by_name(body: dict[str, Any], code: str, param: str, words: str
         parse_moderation(body)
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, code, param)
     assert words in caught.value.message
-
-
-@pytest.mark.parametrize("name", [None, "text-moderation-007", *typing.get_args(ModerationModel)])
-def test_every_name_of_openai_s_stands_for_the_server_s_policy(name: str | None) -> None:
-    assert parse_moderation({"input": "a", "model": name}).model == name

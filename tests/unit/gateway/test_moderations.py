@@ -1,6 +1,7 @@
 """`/v1/moderations` as the official SDK sees it, over a moderation service that plays its part from memory."""
 
 import asyncio
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +10,15 @@ import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
-from openai.types import ModerationCreateResponse
+from openai.types import ModerationCreateResponse, ModerationModel
 
 from services.gateway.api import replies
 from services.gateway.ledger import Limits, RateLimits
 from shared.heartbeats import Cluster
 from shared.ids import now_ms
-from shared.records import Moderate, Moderated, ModerationResult, Rejected
+from shared.records import Heartbeat, Moderate, Moderated, ModerationResult, ModerationWish, Rejected
 from shared.topics import MODERATION_QUERIES
-from tests.unit.gateway.harness import Mesh, gateway
+from tests.unit.gateway.harness import MODEL, PARTITIONS, Mesh, gateway
 
 BAD = "I hate"
 
@@ -103,6 +104,50 @@ async def test_what_is_wrong_is_said_before_anybody_is_asked(client: AsyncOpenAI
         await client.moderations.create(input=image)
     assert (caught.value.code, caught.value.param) == ("unsupported_value", "input[0].type")
     assert judge.heard == []
+
+
+NAMES = [*typing.get_args(ModerationModel), "text-moderation-007", "p-1", "p-1@0a1b2c3d"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_openai_s_names_stand_for_the_policy_and_so_do_its_own(
+    mesh: Mesh, client: AsyncOpenAI, name: str
+) -> None:
+    mesh.cluster.apply(policy_beat(), 1000)
+    assert (await client.moderations.create(input="Hello", model=name)).model == "p-1@0a1b2c3d"
+    response = await client.responses.create(model=MODEL, input="Hello", moderation={"model": name})
+    assert mesh.requests[-1].spec.moderation == ModerationWish(model=name)
+    assert response.moderation is not None
+
+
+@pytest.mark.parametrize("name", ["gpt-5", "", "omni", "p-1@ffffffff", "p-2", "xomni-moderation-latest"])
+async def test_a_model_that_is_not_the_server_s_is_not_found(
+    mesh: Mesh, client: AsyncOpenAI, judge: Judge, name: str
+) -> None:
+    mesh.cluster.apply(policy_beat(), 1000)
+    calls: list[tuple[Any, str]] = [
+        (client.moderations.create(input="Hello", model=name), "model"),
+        (client.responses.create(model=MODEL, input="Hello", moderation={"model": name}), "moderation.model"),
+        (
+            client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": "Hello"}], moderation={"model": name}
+            ),
+            "moderation.model",
+        ),
+    ]
+    for call, param in calls:
+        with pytest.raises(openai.NotFoundError, match="'omni-moderation-latest' or 'p-1' or 'p-1@0a1b2c3d'") as caught:
+            await call
+        assert (caught.value.code, caught.value.param) == ("model_not_found", param)
+    assert judge.heard == [] and mesh.requests == []
+
+
+def policy_beat() -> Heartbeat:
+    """What an owner says of itself since it has a policy."""
+    return Heartbeat(
+        service="moderation", id="o", state="ready", seq=2, model="p-1", revision="p-1@0a1b2c3d",
+        partitions=list(range(PARTITIONS)),
+    )  # fmt: skip
 
 
 async def test_nobody_asks_without_a_key(mesh: Mesh, judge: Judge) -> None:
