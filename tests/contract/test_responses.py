@@ -1,9 +1,19 @@
 """What every store must do (`services.history.stores.port.Store`)."""
 
+import msgspec
 import pytest
 
 from services.history.stores.port import Store, StoredResponse
-from shared.records import Cancelled, Deleted, Failed, Incomplete, Screening, Usage
+from shared.records import (
+    Cancelled,
+    Deleted,
+    Failed,
+    Incomplete,
+    ModerationResult,
+    ModerationWish,
+    Screening,
+    Usage,
+)
 from tests.unit.history.fakes import TENANT, accepted, an_id, completed, turn
 
 
@@ -11,6 +21,17 @@ async def test_gives_back_what_it_was_given(store: Store) -> None:
     response_id = an_id()
     first, last = accepted(response_id, text="zażółć 🐝", metadata={"k": "v"}), completed(response_id, "„gęślą”\0 jaźń")
     assert (await store.record([first, last])).ended == {response_id}
+    assert await store.get(TENANT, response_id) == StoredResponse(first, last)
+
+
+async def test_keeps_what_moderation_made_of_both_sides(store: Store) -> None:
+    response_id = an_id()
+    wish = ModerationWish(model="omni-moderation-latest", input="block")
+    clean = ModerationResult(policy="p1", scores={"hate": 0.25}, sources={"hate": "model"}, failed=["guard"])
+    bad = ModerationResult(policy="p1", scores={"hate": 0.75}, flagged=["hate"], sources={"hate": "model"})
+    first = msgspec.structs.replace(accepted(response_id, moderation=wish), moderation=clean)
+    last = msgspec.structs.replace(completed(response_id), moderation=bad)
+    await store.record([first, last])
     assert await store.get(TENANT, response_id) == StoredResponse(first, last)
 
 
