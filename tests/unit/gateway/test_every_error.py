@@ -78,6 +78,12 @@ TABLE = [
     Wrong(404, "not found", "GET", f"/conversations/{NO_CONVERSATION}", body=None),
     Wrong(404, "not found", "DELETE", f"/conversations/{NO_CONVERSATION}/items/msg_1", body=None),
     Wrong(405, "not served here", "PUT", f"/conversations/{NO_CONVERSATION}/items", told=("allow",)),
+    Wrong(400, "only text is judged", path="/moderations", body={"input": [{"type": "image_url"}]}),
+    Wrong(400, "at most 64", path="/moderations", body={"input": ["x"] * 65}),
+    Wrong(401, "API key", path="/moderations", body={"input": "x"}, key=None, told=("www-authenticate",)),
+    Wrong(404, "omni-moderation-latest", path="/moderations", body={"input": "x", "model": "gpt-9"}),
+    Wrong(404, "omni-moderation-latest", body={**ASK, "moderation": {"model": "gpt-9"}}),
+    Wrong(405, "not served here", "GET", "/moderations", body=None, told=("allow",)),
     Wrong(404, "does not exist", body={**ASK, "model": "gpt-9"}),
     Wrong(404, "does not exist", "GET", "/models/gpt-9", body=None),
     Wrong(405, "not served here", "PUT", "/responses", told=("allow",)),
@@ -92,6 +98,15 @@ TABLE = [
     Wrong(500, "no worker", path="/chat/completions", body=CHAT, script=FAILED),
     Wrong(500, "deadline", script=lambda *_: [], setting={"deadline_s": 0.05}),
     Wrong(503, "Try again", script=refusing, told=AGAIN),
+    Wrong(
+        503,
+        "did not answer within 0.05 s",
+        path="/moderations",
+        body={"input": "x"},
+        script=lambda *_: [],
+        setting={"moderation_timeout_s": 0.05},
+        told=AGAIN,
+    ),
 ]
 
 
