@@ -4,14 +4,15 @@ import asyncio
 import logging
 
 from services.moderation.backends.building import build_backend
-from services.moderation.classifiers import PatternClassifier
 from services.moderation.judging import JudgePool, judge_texts
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.owner import Owner
 from services.moderation.owner.screening import Screener
 from services.moderation.owner.watch import WatchLimits
-from services.moderation.policy import Policy, load_policy
+from services.moderation.policy import load_policy
+from services.moderation.policy.rollout import Rollout
+from services.moderation.policy.shelf import PolicyShelf
 from services.moderation.queries import ModerationQueries
 from services.moderation.settings import ModerationSettings
 from shared.errors import LogError
@@ -30,8 +31,6 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
     """Own the assigned partitions until `stop`, then commit and leave the group."""
     service_id = settings.service_id or new_id("moderation")
     policy = load_policy(settings.policy)
-    for warning in policy.warnings:
-        log.warning("%s", warning)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(Service.MODERATION, service_id))
         await wait_for_broker(settings, settings.start_timeout_s)
@@ -41,10 +40,12 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         replayer = Replayer(settings, Service.MODERATION)
         watcher = ClusterWatcher(settings, Service.MODERATION)
         judges = JudgePool(build_backend)
+        shelf = PolicyShelf(replayer, writer)
+        policies = Rollout(policy, settings.policy, shelf, judges.prepare, every_s=settings.policy_reload_s)
         queries = ModerationQueries(
-            settings, writer, lambda tenant, texts: judge_texts(judges.judge(policy.of(tenant)), texts)
+            settings, writer, lambda tenant, texts: judge_texts(judges.judge(policies.current.of(tenant)), texts)
         )
-        owner = _owner(settings, service_id, policy, writer, replayer, watcher.cluster)
+        owner = _owner(settings, service_id, policies, judges, writer, replayer, watcher.cluster)
         journal = GroupConsumer(
             settings,
             Service.MODERATION,
@@ -60,13 +61,16 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         await life.start("heartbeats of others", watcher)
         life.watch(watcher.task)
         life.at_end("backends", judges.close)
+        life.at_end("backends", judges.close)
+        await policies.start()
+        life.spawn("policy", policies.watch())
         await asyncio.gather(life.start("journal group", journal), life.start("questions", queries))
         life.at_end("low watermarks", lambda: _commit(owner, journal))
         life.spawn("journal", journal.each(owner.on_records))
-        life.spawn("watch", _watch(owner, journal, heart, settings))
+        life.spawn("judgements", owner.follow_judgements())
+        life.spawn("watch", _watch(owner, policies, journal, heart, settings))
         life.spawn("questions", queries.watch())
-        heart.update(state="ready", model=policy.version, revision=policy.name)
-        log.info("screens with policy %s", policy.name)
+        heart.update(state="ready")
         await life.until_end()
         heart.update(state="draining", partitions=[])
 
@@ -74,14 +78,15 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
 def _owner(
     settings: ModerationSettings,
     service_id: str,
-    policy: Policy,
+    policies: Rollout,
+    judges: JudgePool,
     writer: LogWriter,
     replayer: Replayer,
     cluster: Cluster,
 ) -> Owner:
     outbox = Outbox(writer)
     dispatcher = Dispatcher(outbox, cluster, WatchLimits.of(settings), settings.max_waiting)
-    screener = Screener(policy, PatternClassifier(policy), outbox, dispatcher)
+    screener = Screener(policies, judges, outbox, dispatcher)
     return Owner(settings, service_id, screener, dispatcher, outbox, replayer, cluster)
 
 
@@ -91,13 +96,18 @@ async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -
     await owner.take_over({n: (await journal.position(n), await journal.end_offset(n)) for n in numbers}, generation)
 
 
-async def _watch(owner: Owner, journal: GroupConsumer, heart: Heart, settings: ModerationSettings) -> None:
+async def _watch(
+    owner: Owner, policies: Rollout, journal: GroupConsumer, heart: Heart, settings: ModerationSettings
+) -> None:
     """Tick, tell the others what we own, commit now and then, heal partitions where an append failed."""
     loop = asyncio.get_running_loop()
     commit_at = loop.time() + settings.commit_every_s
     while True:
         broken = await owner.tick()
-        heart.update(partitions=owner.live_partitions, waiting=owner.waiting)
+        policy = policies.current
+        heart.update(
+            partitions=owner.live_partitions, waiting=owner.waiting, model=policy.version, revision=policy.name
+        )
         for number in broken:
             try:
                 await heal(owner, journal, number)

@@ -60,7 +60,7 @@ async def play(case: Case, *, one_batch: bool = False) -> MemoryLog:
     `one_batch`: let all records behind the first reach the owner together; the case must have journal steps only.
     """
     log = MemoryLog()
-    with patch("services.moderation.owner.screening.now_ms", lambda: log.now_ms):
+    with patch("services.moderation.owner.output.now_ms", lambda: log.now_ms):
         bench = await _owner(case, log, "moderation_1", worker_beat())
         if one_batch:
             first, *others = (msgspec.convert(step["journal"], Journal) for step in case["steps"])

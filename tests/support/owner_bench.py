@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.moderation.app import heal
-from services.moderation.classifiers import PatternClassifier
+from services.moderation.backends.port import Backend
+from services.moderation.judging import JudgePool
+from services.moderation.judging.pool import Build
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.owner import Owner
 from services.moderation.owner.screening import Screener
 from services.moderation.owner.watch import WatchLimits
-from services.moderation.policy import parse_policy
+from services.moderation.policy import BackendSpec, Policy, parse_policy
 from services.moderation.settings import ModerationSettings
 from shared.heartbeats import Cluster
 from shared.records import (
@@ -116,8 +118,28 @@ def logprob(token: str, end: int, top: Sequence[str] = ()) -> TokenLogprob:
     return TokenLogprob(token=token, logprob=-0.5, bytes=list(token.encode()), end=end, top=candidates)
 
 
+def _no_backends(name: str, spec: BackendSpec) -> Backend:
+    raise AssertionError(f"the policy names a backend {name} ({spec.kind}), the bench was given none")
+
+
+class KnownPolicies:
+    """The policy that new responses are accepted under, and those that were `current` before."""
+
+    def __init__(self, first: Policy) -> None:
+        self.known = {first.name: first}
+        self.current = first
+
+    def replace(self, policy: Policy) -> None:
+        """Accept new responses under this one."""
+        self.known[policy.name] = self.current = policy
+
+    async def named(self, name: str) -> Policy | None:
+        return self.known.get(name)
+
+
 class OwnerBench:
-    """An owner of one partition. `log` may hold a past: what other owners wrote before this one."""
+    """An owner of one partition. `log` may hold a past: what other owners wrote before this one. `build` makes the
+    backends that the policy names."""
 
     def __init__(
         self,
@@ -127,6 +149,7 @@ class OwnerBench:
         policy: str = TEST_POLICY,
         partition: int = PARTITION,
         generation: int = 1,
+        build: Build = _no_backends,
         **settings: Any,
     ) -> None:
         self.log = log or MemoryLog()
@@ -140,8 +163,8 @@ class OwnerBench:
         self.commits: list[int] = []
         outbox = Outbox(self.writer)  # type: ignore[arg-type]
         dispatcher = Dispatcher(outbox, self.cluster, WatchLimits.of(self.settings), self.settings.max_waiting)
-        policy_read = parse_policy(policy)
-        screener = Screener(policy_read, PatternClassifier(policy_read), outbox, dispatcher)
+        self.policies = KnownPolicies(parse_policy(policy))
+        screener = Screener(self.policies, JudgePool(build), outbox, dispatcher)
         self.owner = Owner(
             self.settings,
             service_id,
@@ -181,10 +204,17 @@ class OwnerBench:
 
     async def pump(self) -> None:
         """Hand the journal to the owner, one record at a time, until it has nothing to add."""
-        await settle()
+        await self._settle()
         while raws := self.log.read(JOURNAL, self.partition, self._position):
             self._position = raws[0].offset + 1
             await self.owner.on_records(raws[:1])
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Whatever backends have answered by now is acted on."""
+        await settle()
+        if self.owner.judging:
+            await self.owner.on_judgements()
             await settle()
 
     async def journal(self, *records: Journal) -> None:

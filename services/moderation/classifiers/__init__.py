@@ -1,13 +1,6 @@
-"""What finds harm in text, and how input is screened with it."""
+"""What finds harm in text without asking anybody."""
 
-from services.moderation.classifiers.inputs import InputFinding, InputVerdict, screen_input
 from services.moderation.classifiers.patterns import PatternClassifier
 from services.moderation.classifiers.port import Classifier
 
-__all__ = [
-    "Classifier",
-    "InputFinding",
-    "InputVerdict",
-    "PatternClassifier",
-    "screen_input",
-]
+__all__ = ["Classifier", "PatternClassifier"]

@@ -21,6 +21,8 @@ from shared.records import BackendReport
 
 log = logging.getLogger(__name__)
 
+_Status = Literal["ok", "failed", "late"]
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What became of a question; `judgement` None: the backend failed or was late, as the report says."""
@@ -46,7 +48,8 @@ class Batcher:
     def __init__(self, backend: Backend, timeout_s: float) -> None:
         self._backend = backend
         self._timeout_s = timeout_s
-        self._waiting: deque[_Question] = deque()
+        self._outputs: deque[_Question] = deque()
+        self._inputs: deque[_Question] = deque()
         self._asking: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
 
@@ -77,15 +80,16 @@ class Batcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for question in self._waiting:
+        for question in (*self._outputs, *self._inputs):
             question.answer.cancel()
-        self._waiting.clear()
+        self._outputs.clear()
+        self._inputs.clear()
         await self._backend.stop()
 
     def ask(self, excerpt: Excerpt) -> "asyncio.Future[Answer]":
         """The answer, which always comes, unless the batcher is stopped. Cancel it if nobody needs it any more."""
         question = _Question(excerpt, asyncio.get_running_loop().create_future())
-        self._waiting.append(question)
+        (self._outputs if excerpt.stage == "output" else self._inputs).append(question)
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask_all(), name=f"backend {self.name}")
         return question.answer
@@ -100,35 +104,41 @@ class Batcher:
             self._asking = None
 
     def _next_batch(self) -> list[_Question]:
-        batch: list[_Question] = []
-        while self._waiting and len(batch) < self._backend.batch:
-            question = self._waiting.popleft()
-            if not question.answer.done():
-                batch.append(question)
-        return batch
+        """Streams first, for somebody reads them, and a long prompt is many questions; one of those in each batch."""
+        batch = _take(self._inputs, 1)
+        batch = [*_take(self._outputs, self._backend.batch - len(batch)), *batch]
+        return [*batch, *_take(self._inputs, self._backend.batch - len(batch))]
 
     async def _settle(self, batch: Sequence[_Question]) -> None:
-        status: Literal["ok", "failed", "late"] = "ok"
-        judgements: Sequence[Judgement | None] = [None] * len(batch)
+        status, judgements = await self._judged(batch)
+        if status == "failed" and len(batch) > 1:
+            # One text that it cannot judge is no other one's fault. A late call is not repeated: one by one they would
+            # hold up everybody for as many timeouts.
+            for question in batch:
+                await self._settle([question])
+            return
+        for question, judgement in zip(batch, judgements, strict=True):
+            if not question.answer.done():
+                question.answer.set_result(Answer(judgement, self._report(question, status)))
+
+    async def _judged(self, batch: Sequence[_Question]) -> tuple[_Status, Sequence[Judgement | None]]:
+        nothing = [None] * len(batch)
         try:
-            judgements = await self._call([question.excerpt for question in batch])
+            return "ok", await self._call([question.excerpt for question in batch])
         except TimeoutError:
-            status = "late"
             log.warning("backend %s gave no answer within %g s", self.name, self._timeout_s)
+            return "late", nothing
         except (BackendError, SettingsError) as error:
-            status = "failed"
             log.warning("backend %s failed: %s", self.name, error)
+            return "failed", nothing
         except asyncio.CancelledError:
             for question in batch:
                 question.answer.cancel()
             raise
         except Exception:
             # A fault of the backend's own is its failure: what the policy says of that is the safe thing to do.
-            status = "failed"
             log.exception("backend %s failed in a way that it should not", self.name)
-        for question, judgement in zip(batch, judgements, strict=True):
-            if not question.answer.done():
-                question.answer.set_result(Answer(judgement, self._report(question, status)))
+            return "failed", nothing
 
     async def _call(self, excerpts: list[Excerpt]) -> Sequence[Judgement]:
         await self.start()
@@ -140,9 +150,19 @@ class Batcher:
             _check(judgement, len(excerpt.raw))
         return judgements
 
-    def _report(self, question: _Question, status: Literal["ok", "failed", "late"]) -> BackendReport:
+    def _report(self, question: _Question, status: _Status) -> BackendReport:
         latency_ms = round((time.perf_counter() - question.asked_s) * 1000, 3)
         return BackendReport(name=self.name, revision=self._backend.revision, status=status, latency_ms=latency_ms)
+
+
+def _take(waiting: deque[_Question], count: int) -> list[_Question]:
+    """At most so many whose answer somebody needs still."""
+    taken: list[_Question] = []
+    while waiting and len(taken) < count:
+        question = waiting.popleft()
+        if not question.answer.done():
+            taken.append(question)
+    return taken
 
 
 def _check(judgement: Judgement, length: int) -> None:

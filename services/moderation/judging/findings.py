@@ -21,7 +21,9 @@ def scores_of(policy: Policy, judgement: Judgement) -> dict[str, float]:
 
 
 def placed_findings(policy: Policy, judgement: Judgement, window: Window, backend: str) -> list[Finding]:
-    """Those whose places the backend knows. One that reaches the window's end is open: more text may make it longer."""
+    """Those whose places the backend knows. One that reaches the window's end is open: more text may make it longer.
+    One that begins with a window in the middle of the text is the rest of something that an earlier window had whole:
+    the tail of a long number looks like a short one."""
     return [
         Finding(
             span.category,
@@ -32,7 +34,7 @@ def placed_findings(policy: Policy, judgement: Judgement, window: Window, backen
             backend=backend,
         )
         for span in judgement.spans
-        if action_of(policy, window, span.category, span.score) != "off"
+        if (span.start > 0 or window.start == 0) and action_of(policy, window, span.category, span.score) != "off"
     ]
 
 

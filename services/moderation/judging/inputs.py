@@ -6,6 +6,7 @@ spreads a violation over several messages says it all the same.
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -21,6 +22,9 @@ InputOutcome = Literal["pass", "flag", "refuse"]
 
 CHUNK = 16_384
 """New code points per window of input: a text of any size is then a row of bounded steps, not one long one."""
+
+EXCERPT = 2_048
+"""The same where backends read: some take a millisecond for every fifty of them, and time is kept by the call."""
 
 CONTEXT_TURNS = 6
 CONTEXT_LENGTH = 4_000
@@ -58,12 +62,13 @@ class InputVerdict(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Subject(NamedTuple):
-    """A text to judge, told as text `number`, whose own code points begin at `offset`."""
+    """A text to judge, told as text `number`. One that several turns make: `seams` are where each but the first of them
+    begins, the last of them the text that it is told as."""
 
     number: int
     text: str
     context: Context = ()
-    offset: int = 0
+    seams: tuple[int, ...] = ()
 
 
 class _Place(NamedTuple):
@@ -81,7 +86,7 @@ async def judge_input(judge: Judge, messages: Sequence[Message]) -> InputVerdict
 
 async def match_input(judge: Judge, messages: Sequence[Message]) -> InputVerdict:
     """What the patterns alone make of a prompt."""
-    places = list(_places(judge.policy, _subjects(messages)))
+    places = list(_places(judge.policy, _subjects(messages), CHUNK))
     found = await judge.matches([place.window for place in places])
     findings = [
         f for place, of_window in zip(places, found, strict=True) for f in _told(judge.policy, place, of_window)
@@ -91,7 +96,7 @@ async def match_input(judge: Judge, messages: Sequence[Message]) -> InputVerdict
 
 async def hear_input(judge: Judge, messages: Sequence[Message], matched: InputVerdict) -> InputVerdict:
     """What patterns and backends make of a prompt of which the patterns made `matched`."""
-    places = list(_places(judge.policy, _subjects(messages)))
+    places = list(_places(judge.policy, _subjects(messages), EXCERPT))
     heard = await asyncio.gather(*(judge.hear(place.window, place.subject.context) for place in places))
     findings = [
         f
@@ -107,12 +112,12 @@ async def judge_texts(judge: Judge, texts: Sequence[str], context: Context = ())
 
 
 async def _judge_text(judge: Judge, text: str, context: Context) -> ModerationResult:
-    places = list(_places(judge.policy, [_Subject(0, text, context)]))
-    windows = [place.window for place in places]
+    subject = _Subject(0, text, context)
     scores: dict[str, float] = {}
-    for found in await judge.matches(windows):
+    for found in await judge.matches([place.window for place in _places(judge.policy, [subject], CHUNK)]):
         merge_highest(scores, {finding.category: finding.score for finding in found})
-    heard = await asyncio.gather(*(judge.hear(window, context) for window in windows))
+    excerpts = [place.window for place in _places(judge.policy, [subject], EXCERPT)]
+    heard = await asyncio.gather(*(judge.hear(window, context) for window in excerpts))
     for one in heard:
         if one.missing is not None:
             raise JudgingUnavailable(one.missing)
@@ -140,17 +145,18 @@ def _subjects(messages: Sequence[Message]) -> list[_Subject]:
     said = [number for number, message in enumerate(messages) if message.role == "user"]
     if len(said) < 2:
         return alone
-    head = "".join(f"{turn.text} " for turn in context_before([messages[number] for number in said[:-1]]))
-    return [*alone, _Subject(said[-1], head + messages[said[-1]].text[:CONTEXT_LENGTH], offset=len(head))]
+    turns = [f"{turn.text} " for turn in context_before([messages[number] for number in said[:-1]])]
+    seams = tuple(accumulate(map(len, turns)))
+    return [*alone, _Subject(said[-1], "".join(turns) + messages[said[-1]].text[:CONTEXT_LENGTH], seams=seams)]
 
 
-def _places(policy: Policy, subjects: Sequence[_Subject]) -> Iterator[_Place]:
+def _places(policy: Policy, subjects: Sequence[_Subject], chunk: int) -> Iterator[_Place]:
     """Windows over each whole text, each beginning `lookback` code points before the previous one's end."""
     lookback = policy.streaming.lookback
     for subject in subjects:
         text = subject.text
-        for index, begin in enumerate(range(0, max(len(text), 1), CHUNK)):
-            end = min(begin + CHUNK, len(text))
+        for index, begin in enumerate(range(0, max(len(text), 1), chunk)):
+            end = min(begin + chunk, len(text))
             window = Window(index, max(0, begin - lookback), end, end == len(text), text, 0, "input", checkpoint=True)
             yield _Place(subject, window)
 
@@ -160,11 +166,17 @@ def _told(policy: Policy, place: _Place, found: Sequence[Finding]) -> Iterator[I
     subject, window = place
     for finding in found:
         action = policy.input_action(finding.category, finding.score)
-        if action == "off" or _is_seen_again(finding, window, policy):
+        if action == "off" or _is_seen_again(finding, window, policy) or not _is_new(finding, subject):
             continue
-        start, end = (max(0, position - subject.offset) for position in (finding.start, finding.end))
+        offset = subject.seams[-1] if subject.seams else 0
+        start, end = (max(0, position - offset) for position in (finding.start, finding.end))
         own = msgspec.structs.replace(finding, start=start, end=end)
         yield InputFinding(subject.number, own, action)
+
+
+def _is_new(finding: Finding, subject: _Subject) -> bool:
+    """What lies in one turn was found there."""
+    return not subject.seams or any(finding.start < seam - 1 and seam < finding.end for seam in subject.seams)
 
 
 def _is_seen_again(finding: Finding, window: Window, policy: Policy) -> bool:

@@ -11,6 +11,7 @@ from services.moderation.classifiers import Classifier
 from services.moderation.judging.batcher import Answer, Batcher
 from services.moderation.judging.findings import merge_highest, placed_findings, scores_of, whole_findings
 from services.moderation.judging.localisation import Candidates, offence_start
+from services.moderation.normaliser import normalise
 from services.moderation.policy import Policy
 from services.moderation.windows import Finding, Window
 from shared.errors import ChatmeshError
@@ -145,7 +146,7 @@ _LOCATED = {"cut": Candidates.for_cut, "mask": Candidates.for_mask}
 
 
 def _excerpt(raw: str, window: Window, context: Context) -> Excerpt:
-    return Excerpt(raw, raw, window.stage, context)
+    return Excerpt(raw, normalise(raw).text, window.stage, context)
 
 
 def _silence(seat: Seat, answer: Answer) -> Heard:

@@ -2,14 +2,16 @@
 
 They name tokens, and so are text: those of a token become public together with its last character, those of a token
 that touches a masked piece never. The tokens that could have stood in its place were never said, but are shown: each
-is put there and screened as if it had been.
+is put there and screened by the policy's patterns as if it had been. Its backends are not asked: that would be a
+forward pass for each candidate of each token, twenty for each one said. What only a backend would find in a word that
+nobody said is shown.
 """
 
 from collections.abc import Sequence
 
 import msgspec
 
-from services.moderation.classifiers import Classifier
+from services.moderation.judging import Judge
 from services.moderation.policy import Policy
 from services.moderation.windows import Finding, Release, Window
 from shared.records import TokenCandidate, TokenLogprob
@@ -36,26 +38,25 @@ def start_of(said: Sequence[TokenLogprob], number: int) -> int:
     return said[number - 1].end if number else 0
 
 
-class Alternatives:
-    """Screens the candidates that stand beside a token."""
+async def without_violations(judge: Judge, token: TokenLogprob, before: str) -> TokenLogprob:
+    """`token` without the candidates that a pattern of the policy would mask or cut behind the text `before`."""
+    if not token.top:
+        return token
+    windows = [_window(judge.policy, before, candidate) for candidate in token.top]
+    found = await judge.matches(windows)
+    clean = [
+        candidate
+        for candidate, findings in zip(token.top, found, strict=True)
+        if not _violates(judge.policy, findings, len(before))
+    ]
+    return token if len(clean) == len(token.top) else msgspec.structs.replace(token, top=clean)
 
-    def __init__(self, policy: Policy, classifier: Classifier) -> None:
-        self._policy = policy
-        self._classifier = classifier
 
-    async def screened(self, token: TokenLogprob, before: str) -> TokenLogprob:
-        """`token` without the candidates that the policy would mask or cut behind the text `before`."""
-        if not token.top:
-            return token
-        windows = [self._window(before, candidate) for candidate in token.top]
-        found = await self._classifier.classify(windows)
-        clean = [c for c, findings in zip(token.top, found, strict=True) if not self._violates(findings, len(before))]
-        return token if len(clean) == len(token.top) else msgspec.structs.replace(token, top=clean)
+def _window(policy: Policy, before: str, candidate: TokenCandidate) -> Window:
+    text = before + candidate.token
+    return Window(0, max(0, len(text) - policy.streaming.lookback), len(text), True, text)
 
-    def _window(self, before: str, candidate: TokenCandidate) -> Window:
-        text = before + candidate.token
-        return Window(0, max(0, len(text) - self._policy.streaming.lookback), len(text), True, text)
 
-    def _violates(self, findings: Sequence[Finding], start: int) -> bool:
-        actions = (self._policy.output_action(finding.category) for finding in findings if finding.end > start)
-        return any(action in ("mask", "cut") for action in actions)
+def _violates(policy: Policy, findings: Sequence[Finding], start: int) -> bool:
+    actions = (policy.output_action(f.category, f.score) for f in findings if f.end > start)
+    return any(action in ("mask", "cut") for action in actions)

@@ -7,9 +7,9 @@ import random
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
+from services.moderation.owner.appends import succeeded
 from services.moderation.owner.dispatch import Slots, choose_worker, mailbox_of
 from services.moderation.owner.outbox import Outbox
-from services.moderation.owner.partition import succeeded
 from services.moderation.owner.response import Owned
 from services.moderation.owner.watch import Reason, WatchLimits, needs_attempt
 from shared.heartbeats import Cluster, Member

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from functools import cache, partial
 
+from services.moderation.owner.gate import BEFORE_ANY_TEXT, Gate
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
 from shared.ids import parse_response_id
@@ -42,6 +43,10 @@ class Outbox:
     def publish(self, owned: Owned, event: Events, trace: Mapping[str, str] | None = None) -> asyncio.Future[Appended]:
         """Append to the public log."""
         return self._send(owned.partition, EVENTS, event, trace=trace)
+
+    def gate(self, owned: Owned, judged_to: int = BEFORE_ANY_TEXT) -> Gate:
+        """The way of the response's events into the public log, each behind the verdict on it."""
+        return Gate(partial(self.publish, owned), lambda: owned.partition not in self.broken, judged_to)
 
     def erase(self, partition: int, deleted: Deleted) -> asyncio.Future[Appended]:
         """Say in public that a response is no more."""
@@ -96,9 +101,9 @@ class Outbox:
         )
         return [self._send(parse_response_id(response_id).partition, HISTORY_QUERIES, release)]
 
-    def verdict(self, owned: Owned, verdict: Verdict) -> None:
+    def verdict(self, owned: Owned, verdict: Verdict) -> asyncio.Future[Appended]:
         """Leave an audit trail."""
-        self._send(owned.partition, VERDICTS, verdict)
+        return self._send(owned.partition, VERDICTS, verdict)
 
     def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[Appended]:
         """A journal record that cannot be handled."""

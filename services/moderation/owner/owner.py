@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.moderation.owner.dispatcher import Dispatcher
+from services.moderation.owner.gate import BEFORE_ANY_TEXT
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.partition import Partition, first_epoch
 from services.moderation.owner.response import Owned
@@ -68,6 +69,11 @@ class Owner:
     def waiting(self) -> int:
         """Accepted responses that have no worker yet."""
         return self._dispatcher.waiting
+
+    @property
+    def judging(self) -> int:
+        """Responses that wait for the answer of a moderation backend."""
+        return sum(owned.judging for p in self._partitions.values() for owned in p.responses.values())
 
     # -- partitions come and go ------------------------------------------------------------------------------
 
@@ -155,7 +161,7 @@ class Owner:
         if responses:
             events = await self._fence(partition, responses)
             for owned in responses:
-                self._resume(partition, owned, events[owned.id])
+                await self._resume(partition, owned, events[owned.id])
 
     async def _fence(self, partition: Partition, responses: Sequence[Owned]) -> dict[str, EventFold]:
         """Rule 6.1: mark a new epoch for each response, wait for the ack, read up to the mark."""
@@ -180,7 +186,7 @@ class Owner:
             folds[envelope.record.response_id].apply(envelope.record)
         return folds
 
-    def _resume(self, partition: Partition, owned: Owned, events: EventFold) -> None:
+    async def _resume(self, partition: Partition, owned: Owned, events: EventFold) -> None:
         if events.terminal is not None:
             partition.forget(owned)
             return
@@ -193,7 +199,7 @@ class Owner:
         now_ms = self._cluster.now_ms
         owned.times.dispatched_ms = owned.times.claimed_ms = owned.times.tokens_ms = now_ms
         if events.accepted is not None:
-            self._screener.resume(owned, events)
+            await self._screener.resume(owned, events)
 
     # -- the journal -----------------------------------------------------------------------------------------
 
@@ -296,6 +302,23 @@ class Owner:
         if mailbox is not None and not repeats_the_owner:
             self._outbox.stop(owned.partition, owned.id, body.claim, mailbox, "superseded")
 
+    # -- what backends answer --------------------------------------------------------------------------------
+
+    async def follow_judgements(self) -> None:
+        """Go on with responses as backends answer about them, until cancelled."""
+        while True:
+            await self._screener.ready.wait()
+            await self.on_judgements()
+
+    async def on_judgements(self) -> None:
+        """Act on every response about which a backend has answered and that is still ours."""
+        async with self._lock:
+            await self._advance([owned for owned in self._screener.ready.take() if self._holds(owned)])
+
+    def _holds(self, owned: Owned) -> bool:
+        partition = self._partitions.get(owned.partition)
+        return partition is not None and partition.responses.get(owned.id) is owned and self._acts_on(partition)
+
     # -- acting ----------------------------------------------------------------------------------------------
 
     async def tick(self) -> list[int]:
@@ -354,7 +377,10 @@ class Owner:
                     log.error("%s: is to be deleted before its end: ignored", owned.id)
                     continue
                 deleted = Deleted(response_id=delete.response_id, epoch=partition.epoch, tenant=delete.tenant)
-                partition.answers[offset] = self._outbox.erase(partition.number, deleted)
+                if owned is not None and owned.events is not None:
+                    partition.answers[offset] = owned.events.pass_through(deleted, BEFORE_ANY_TEXT)
+                else:
+                    partition.answers[offset] = self._outbox.erase(partition.number, deleted)
             partition.erasures.clear()
 
 

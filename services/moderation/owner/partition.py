@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.moderation.owner.appends import succeeded
 from services.moderation.owner.response import Owned
 from shared.records import Delete
 
@@ -73,8 +74,3 @@ class Partition:
             self.forget(owned)
         for offset in [offset for offset, answer in self.answers.items() if succeeded(answer)]:
             del self.answers[offset]
-
-
-def succeeded(append: "asyncio.Future[Any]") -> bool:
-    """Whether the append is acknowledged."""
-    return append.done() and not append.cancelled() and append.exception() is None

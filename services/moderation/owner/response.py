@@ -7,7 +7,13 @@ from typing import Any
 
 from opentelemetry.trace import Span
 
+from services.moderation.judging import Context, Judge
+from services.moderation.owner.entering import Entering
+from services.moderation.owner.gate import Gate
+from services.moderation.owner.line import Line
+from services.moderation.owner.tally import Tally
 from services.moderation.owner.watch import Timeline
+from services.moderation.verdicts import Trail
 from services.moderation.windows import TextScreen
 from shared.folds import JournalFold
 from shared.ids import parse_response_id
@@ -20,6 +26,7 @@ from shared.records import (
     Failed,
     Finish,
     Incomplete,
+    ModerationResult,
     Requested,
     TokenLogprob,
     Usage,
@@ -33,6 +40,12 @@ class Owned:
     `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen.
     `late`: the request is older than our hold on its partition. `ending`: the journal was told that it must end.
     `logprobs` are the public ones, `shown` counts those of the journal that were judged.
+
+    `judged_by` is fixed with the first look: a response keeps its policy; `context` are the turns before the answer.
+    `entering`: its input is being judged. `line` has the windows that wait for their judgement, `events` what waits for
+    its verdict to become public, `tally` the scores. `public_before`: what others made public: how far in the raw text,
+    and as what. `stopped`: its worker was told.
+
     `closing` are the appends that end the response here: its terminal event, or what tells others that nothing became
     of it; once all are acknowledged, the owner may forget the response.
     """
@@ -44,7 +57,15 @@ class Owned:
     epoch: int
     late: bool = False
     accepted: bool = False
+    judged_by: Judge | None = None
+    context: Context = ()
+    entering: Entering | None = None
     screen: TextScreen | None = None
+    events: Gate | None = None
+    line: Line = field(default_factory=Line)
+    tally: Tally = field(default_factory=Tally)
+    public_before: tuple[int, str] = (0, "")
+    stopped: bool = False
     fed: int = 0
     shown: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -73,6 +94,37 @@ class Owned:
         """It was closed, and never was public."""
         return self.closed and not self.accepted
 
+    @property
+    def judge(self) -> Judge:
+        """Who judges it. Only for a response that was looked at."""
+        assert self.judged_by is not None, "nobody looked at the response yet"
+        return self.judged_by
+
+    @property
+    def gate(self) -> Gate:
+        """What becomes public. Only for an accepted response."""
+        assert self.events is not None, "the response is not accepted"
+        return self.events
+
+    @property
+    def trail(self) -> Trail:
+        """The verdicts on it."""
+        return Trail(self.id, self.requested.tenant, self.judge.policy)
+
+    @property
+    def judging(self) -> bool:
+        """It waits for a backend's answer."""
+        return bool(self.line) or self.entering is not None
+
+    @property
+    def public(self) -> tuple[int, str]:
+        """How far in the raw text it is public, and as what. Whoever took over judges from the beginning: until that
+        comes to where the last owner was, what that one published is all."""
+        assert self.screen is not None, "an accepted response has a screen"
+        if self.screen.position < self.public_before[0]:
+            return self.public_before
+        return self.screen.position, self.screen.text_released
+
     def unseen_pieces(self) -> list[str]:
         """Pieces of raw text that the screen has not been fed yet; marks them as fed."""
         pieces = self.fold.pieces[self.fed :]
@@ -89,14 +141,19 @@ class Owned:
         )
 
 
-def failed_by(cut: Cut, owned: Owned, *, text: str, finished_ms: int) -> Failed:
+def failed_by(
+    cut: Cut, owned: Owned, *, text: str, finished_ms: int, moderation: ModerationResult | None = None
+) -> Failed:
     """The end of a response that the owner gave up, with its whole public text."""
-    return Failed(**_common(owned, text, finished_ms), code=cut.code, message=cut.message)
+    return Failed(**_common(owned, text, finished_ms, moderation), code=cut.code, message=cut.message)
 
 
-def terminal_of(owned: Owned, *, text: str, violated: bool, finished_ms: int) -> AnyTerminal:
-    """The response's one end, with its whole public text. A violation outranks the decision: the text came first."""
-    common = _common(owned, text, finished_ms)
+def terminal_of(
+    owned: Owned, *, text: str, violated: bool, finished_ms: int, moderation: ModerationResult | None = None
+) -> AnyTerminal:
+    """The response's one end, with its whole public text. A violation outranks the decision: the text came first.
+    `moderation`: what was made of the output, if the request wants to know."""
+    common = _common(owned, text, finished_ms, moderation)
     decision = owned.fold.decision
     if violated:
         return Incomplete(**common, reason="content_filter")
@@ -110,12 +167,12 @@ def terminal_of(owned: Owned, *, text: str, violated: bool, finished_ms: int) ->
         case Cut(reason="policy"):
             return Incomplete(**common, reason="content_filter")
         case Cut():
-            return failed_by(decision, owned, text=text, finished_ms=finished_ms)
+            return failed_by(decision, owned, text=text, finished_ms=finished_ms, moderation=moderation)
         case None:
             raise AssertionError(f"{owned.id} has no decision yet")
 
 
-def _common(owned: Owned, text: str, finished_ms: int) -> dict[str, Any]:
+def _common(owned: Owned, text: str, finished_ms: int, moderation: ModerationResult | None) -> dict[str, Any]:
     return {
         "response_id": owned.id,
         "epoch": owned.epoch,
@@ -124,4 +181,5 @@ def _common(owned: Owned, text: str, finished_ms: int) -> dict[str, Any]:
         "usage": owned.usage(),
         "finished_ms": finished_ms,
         "logprobs": owned.logprobs,
+        "moderation": moderation,
     }

@@ -5,7 +5,7 @@ and so every mask, cut and letter that is released, is a function of the raw tex
 the text arrived or how many windows were classified at once (DESIGN 6.3): two owners decide alike. The windows that
 one piece of text completes release together, so whoever feeds the pieces of the journal publishes the same deltas.
 
-With S = stride, L = lookback, H = hold_back:
+With S = stride, L = lookback, H = hold_back, C = checkpoint:
 
 * Windows end at S, 2S, 3S, … as the text passes them, and once more, finally, at the end of the text. Each sees
   the L code points before its end.
@@ -14,6 +14,12 @@ With S = stride, L = lookback, H = hold_back:
 * After the window that ends at e, text up to e - H is public, less what is held. Without patterns longer than H,
   no letter of a match is public before the match is judged: up to the window that sees a match end, e - H lies at
   or before its start, and as L >= H + S the next window still sees it whole. Longer ones lose only their tail.
+* Patterns judge every window; backends, which are slow, only checkpoints: windows that are the first to reach a
+  multiple of C, and the final one. What is public after the window that ends at e was judged by a checkpoint that ends
+  behind e - C, so with H >= C by one that saw at least H - C of what follows it. What a backend finds at a checkpoint's
+  edge is held until the next checkpoint.
+* Every stretch of text between two checkpoints is told of once it is judged, and earlier if some of it is released
+  before (where H < C, which only policies without backends may have).
 * A cut ends the text where the earliest match begins (or, if that is public already, where the public text
   ends). A mask replaces its match as one piece, which is never published in part.
 """
@@ -23,7 +29,18 @@ from collections.abc import Iterable, Sequence
 
 from services.moderation.policy import Policy
 from services.moderation.windows.masks import MaskList
-from services.moderation.windows.values import DecidedAction, Decision, Finding, Outcome, Release, Window
+from services.moderation.windows.values import (
+    DecidedAction,
+    Decision,
+    Finding,
+    Outcome,
+    Release,
+    Stretch,
+    StretchAction,
+    Window,
+)
+
+_STRENGTH: tuple[StretchAction, ...] = ("pass", "flag", "mask", "cut")
 
 
 class ScreenError(RuntimeError):
@@ -42,6 +59,7 @@ class TextScreen:
         self._stride = policy.streaming.stride
         self._lookback = policy.streaming.lookback
         self._hold_back = policy.streaming.hold_back
+        self._checkpoint = policy.streaming.checkpoint
         self._resume_at = resume_at
         # The raw text from position `_base` on: no more of it than can still be looked at or released.
         self._tail = ""
@@ -57,6 +75,11 @@ class TextScreen:
         self._masks = MaskList(self._lookback)
         self._clear_from = 0
         self._recent: list[Decision] = []
+        # Where an open finding of a backend begins, until the next checkpoint judges it.
+        self._held_from: int | None = None
+        # How much is told of as judged, and the strongest thing that was done since.
+        self._told = 0
+        self._done_since: StretchAction = "pass"
         self._texts: list[str] = []
         self._done = False
 
@@ -64,6 +87,11 @@ class TextScreen:
     def done(self) -> bool:
         """Nothing more will come: the text was cut, or its final window is resolved."""
         return self._done
+
+    @property
+    def finished(self) -> bool:
+        """The final piece was fed."""
+        return self._finished
 
     @property
     def position(self) -> int:
@@ -102,7 +130,11 @@ class TextScreen:
         return windows
 
     def _window(self, index: int, end: int, *, final: bool = False) -> Window:
-        return Window(index, max(0, end - self._lookback), end, final, self._tail, self._base)
+        start, checkpoint = max(0, end - self._lookback), final or self._is_checkpoint(end)
+        return Window(index, start, end, final, self._tail, self._base, checkpoint=checkpoint)
+
+    def _is_checkpoint(self, end: int) -> bool:
+        return end // self._checkpoint > (end - self._stride) // self._checkpoint
 
     def resolve(self, windows: Sequence[Window], findings: Iterable[Sequence[Finding]]) -> Outcome:
         """Judge the next windows, of any number, by their findings (one sequence each, in any order).
@@ -113,6 +145,7 @@ class TextScreen:
         """
         releases: list[Release] = []
         decisions: list[Decision] = []
+        stretches: list[Stretch] = []
         for window, found in zip(windows, findings, strict=True):
             if self._done:
                 break
@@ -121,20 +154,26 @@ class TextScreen:
             if any(not window.start <= finding.start < finding.end <= window.end for finding in found):
                 raise ScreenError(f"a finding lies outside its window [{window.start}, {window.end}): {found}")
             self._resolved += 1
+            before = len(decisions)
             self._step(window, found, decisions)
+            self._tell(window, decisions[before:], stretches)
             if self._done or self._resolved == self._pieces[0]:
                 self._pieces.popleft()
                 self._emit(releases)
         self._forget()
-        return Outcome(self._unpublished(releases), decisions)
+        return Outcome(self._unpublished(releases), decisions, stretches)
 
     def _step(self, window: Window, found: Sequence[Finding], decisions: list[Decision]) -> None:
         """Judge one window and move the end of the public text."""
         limit = window.end if window.final else window.end - self._hold_back
         cut: Finding | None = None
+        if window.checkpoint:
+            self._held_from = None
         if found:
             cut, held_from = self._judge(window, found, decisions)
             limit = min(cut.start, held_from) if cut else min(limit, held_from)
+        if self._held_from is not None:
+            limit = min(limit, self._held_from)
         limit = self._masks.start_of_piece_at(limit)
         if limit > self._released:
             self._released, self._released_by = limit, window.index
@@ -143,29 +182,44 @@ class TextScreen:
             decisions.append(_decision("cut", cut, window.index, cut_at=self._released))
         self._done = window.final or cut is not None
 
+    def _tell(self, window: Window, decided: Sequence[Decision], stretches: list[Stretch]) -> None:
+        for decision in decided:
+            self._done_since = max(self._done_since, decision.action, key=_STRENGTH.index)
+        if window.checkpoint or self._released > self._told:
+            stretches.append(Stretch(window.index, self._told, window.end, self._done_since))
+            self._told, self._done_since = window.end, "pass"
+
     def _judge(self, window: Window, found: Sequence[Finding], decisions: list[Decision]) -> tuple[Finding | None, int]:
         """Mask and flag what is certain. Returns the earliest cut, if any, and where text that is still open begins."""
         held_from = window.end
         for finding in sorted(found, key=self._severity):
-            action = self._policy.output_action(finding.category)
+            action = self._policy.output_action(finding.category, finding.score)
             if action == "off":
                 continue
             if self._is_open(finding, window):
-                held_from = held_from if action == "flag" else min(held_from, finding.start)
+                if action != "flag":
+                    held_from = min(held_from, finding.start)
+                    self._hold(finding)
             elif action == "cut":
                 return finding, held_from
             else:
                 self._mark(finding, window.index, decisions, mask=action == "mask")
         return None, held_from
 
+    def _hold(self, finding: Finding) -> None:
+        """A pattern's finding is judged again by the next window, a backend's by the next checkpoint."""
+        if finding.backend is not None:
+            self._held_from = finding.start if self._held_from is None else min(self._held_from, finding.start)
+
     def _severity(self, finding: Finding) -> tuple[int, bool, int, int]:
         """Order of judgement: by place; at one place cuts first, then as the policy ranks, then the longest."""
         category = self._policy.categories.get(finding.category)
         rank = 0 if category is None else category.rank
-        return finding.start, self._policy.output_action(finding.category) != "cut", rank, -finding.end
+        return finding.start, self._policy.output_action(finding.category, finding.score) != "cut", rank, -finding.end
 
     def _is_open(self, finding: Finding, window: Window) -> bool:
-        next_window_start = window.end + self._stride - self._lookback
+        next_judged_after = self._stride if finding.backend is None else self._checkpoint + self._stride
+        next_window_start = window.end + next_judged_after - self._lookback
         return finding.open and not window.final and finding.start >= next_window_start
 
     def _mark(self, finding: Finding, window: int, decisions: list[Decision], *, mask: bool) -> None:
@@ -218,7 +272,9 @@ class TextScreen:
 
 
 def _decision(action: DecidedAction, finding: Finding, window: int, cut_at: int | None = None) -> Decision:
-    return Decision(action, finding.category, finding.start, finding.end, finding.score, window, cut_at)
+    return Decision(
+        action, finding.category, finding.start, finding.end, finding.score, window, cut_at, finding.backend
+    )
 
 
 def _is_same(finding: Finding, earlier: Decision) -> bool:

@@ -59,7 +59,7 @@ class Release(msgspec.Struct, frozen=True, gc=False):
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """What was done about the finding at `[start, end)`, for the verdict. `cut_at` (cuts only): where the public
-    text ends for good."""
+    text ends for good. `backend`: who found it; None: a pattern."""
 
     action: DecidedAction
     category: str
@@ -68,14 +68,30 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     score: float
     window: int
     cut_at: int | None = None
+    backend: str | None = None
+
+
+StretchAction = Literal["pass", "flag", "mask", "cut"]
+
+
+class Stretch(msgspec.Struct, frozen=True, gc=False):
+    """The raw `[start, end)` is judged, by windows up to number `window`; stretches join without a gap. `action`: the
+    strongest thing that was done since the stretch before."""
+
+    window: int
+    start: int
+    end: int
+    action: StretchAction
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What some windows came to: publish `releases`, then, if there is a `cut`, end the response. `decisions` has
-    each flag, mask and cut once, the cut last."""
+    each flag, mask and cut once, the cut last. Whatever is released lies in one of the `stretches`, of this outcome or
+    of an earlier one."""
 
     releases: list[Release] = []
     decisions: list[Decision] = []
+    stretches: list[Stretch] = []
 
     @property
     def cut(self) -> Decision | None:

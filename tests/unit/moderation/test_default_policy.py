@@ -2,9 +2,18 @@
 
 import pytest
 
-from services.moderation.classifiers import PatternClassifier, screen_input
+from services.moderation.classifiers import PatternClassifier
+from services.moderation.judging import InputVerdict, Judge, judge_input
 from services.moderation.policy import Policy, load_policy
 from services.moderation.windows import TextScreen
+from shared.records import Message
+
+
+async def judged(policy: Policy, *turns: str) -> InputVerdict:
+    """What the patterns make of what the user said."""
+    messages = [Message(role="user", parts=[turn]) for turn in turns]
+    return await judge_input(Judge(policy, PatternClassifier(policy), ()), messages)
+
 
 HARMLESS = """\
 What is the capital of France?
@@ -117,14 +126,14 @@ def test_the_list_is_long_enough_to_mean_something() -> None:
 
 @pytest.mark.parametrize("sentence", HARMLESS)
 async def test_ordinary_chat_never_trips_it(policy: Policy, sentence: str) -> None:
-    verdict = await screen_input(policy, PatternClassifier(policy), [sentence])
+    verdict = await judged(policy, sentence)
     assert verdict.action == "pass", verdict.findings
     assert await public_text(policy, sentence) == (sentence, None)
 
 
 async def test_nor_does_all_of_it_as_one_text(policy: Policy) -> None:
     chat = "\n".join(HARMLESS)
-    assert (await screen_input(policy, PatternClassifier(policy), [chat])).action == "pass"
+    assert (await judged(policy, chat)).action == "pass"
     assert await public_text(policy, chat) == (chat, None)
 
 
@@ -132,7 +141,7 @@ async def test_nor_does_all_of_it_as_one_text(policy: Policy) -> None:
 async def test_a_violation_is_refused_in_the_input_and_cut_from_the_output(
     policy: Policy, category: str, prompt: str
 ) -> None:
-    verdict = await screen_input(policy, PatternClassifier(policy), ["You are helpful.", prompt.upper()])
+    verdict = await judged(policy, "You are helpful.", prompt.upper())
     assert (verdict.action, verdict.category) == ("refuse", category)
     deciding = verdict.deciding
     assert deciding is not None and deciding.text == 1
@@ -144,12 +153,12 @@ async def test_a_violation_is_refused_in_the_input_and_cut_from_the_output(
 
 @pytest.mark.parametrize(("text", "expected"), MASKED)
 async def test_what_leaks_is_masked_in_the_output_only(policy: Policy, text: str, expected: str) -> None:
-    assert (await screen_input(policy, PatternClassifier(policy), [text])).action == "pass"
+    assert (await judged(policy, text)).action == "pass"
     assert await public_text(policy, text) == (expected, None)
 
 
 async def test_a_threat_is_flagged_and_published(policy: Policy) -> None:
     threat = "I'm going to kill you"
-    verdict = await screen_input(policy, PatternClassifier(policy), [threat])
+    verdict = await judged(policy, threat)
     assert (verdict.action, verdict.category) == ("flag", "harassment/threatening")
     assert await public_text(policy, threat) == (threat, None)

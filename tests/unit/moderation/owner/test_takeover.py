@@ -355,6 +355,7 @@ async def test_an_end_that_is_not_acknowledged_yet_still_counts_as_unended() -> 
     await bench.tick()
     assert bench.owner.low_watermarks() == {PARTITION: 0}
     bench.writer.acknowledge()
+    await settle()  # verdicts first, then what they let out
     await bench.tick()
     assert bench.owner.low_watermarks() == {PARTITION: bench.log.end(JOURNAL, PARTITION)}
 
