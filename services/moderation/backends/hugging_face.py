@@ -6,6 +6,8 @@ each label's highest score counts. Code that comes with a model is never run.
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement
@@ -16,8 +18,6 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:  # torch takes seconds to import: `start` does it in its thread
     from services.moderation.backends.classification import Classification, LabelScores
 
-BATCH = 32
-
 
 class HuggingFaceBackend:
     """Implements `Backend`."""
@@ -27,7 +27,7 @@ class HuggingFaceBackend:
         self.name = name
         self.revision = spec.revision or ""
         self.categories = frozenset(spec.labels.values())
-        self.batch = BATCH
+        self.batch = 1
         self._spec = spec
         self._model: Classification | None = None
         self._thread = OneThread(name)
@@ -35,7 +35,7 @@ class HuggingFaceBackend:
     async def start(self) -> None:
         """Raises SettingsError: no such model, a label that it lacks, a library that is not installed."""
         self._model = await self._thread.run(self._load)
-        self.revision = self._model.revision
+        self.revision, self.batch = self._model.revision, self._model.batch
 
     async def judge(self, excerpts: Sequence[Excerpt]) -> list[Judgement]:
         """Raises BackendError."""
@@ -45,7 +45,7 @@ class HuggingFaceBackend:
         # A model has an opinion on nothing at all, too; it means nothing.
         texts = [excerpt.raw for excerpt in excerpts if excerpt.raw.strip()]
         try:
-            scored = iter(await self._thread.run(lambda: model.scores(texts) if texts else []))
+            scored = iter(await self._scores(model, texts) if texts else [])
         except (
             RuntimeError,
             ValueError,
@@ -57,6 +57,12 @@ class HuggingFaceBackend:
     async def stop(self) -> None:
         await self._thread.stop()
         self._model = None
+
+    async def _scores(self, model: "Classification", texts: Sequence[str]) -> "list[LabelScores]":
+        """Step by step, so that nobody waits long behind who waits no more."""
+        steps = await self._thread.run(lambda: model.steps(texts))
+        probabilities = [await self._thread.run(partial(model.probabilities, step)) for step in steps]
+        return model.scores(list(chain(*steps)), list(chain(*probabilities)))
 
     def _load(self) -> "Classification":
         try:

@@ -246,6 +246,7 @@ def test_it_asks_greedily_and_for_likelihoods(tokenizer: ChatTokenizer, monkeypa
     assert request.eos_ids == tokenizer.eos_ids
 
 
+@pytest.mark.weights
 async def test_a_real_model_says_a_verdict(tmp_path: Path) -> None:
     """A network of random weights, whose first token decides: it reads the template, and the scores follow the text."""
     given = spec(model=str(write_llama(tmp_path)), safe="^[a-m]", labels={".": "violence"}, max_tokens=1)
