@@ -3,6 +3,8 @@
 compare   latency and throughput against its own engine and against `transformers serve`
 cpu       CPU time per token of worker, owner and gateway at full rate, each beside a bare aiokafka loop
 idle      memory of open streams in which nothing happens
+moderation
+          a window's cost, and that of models to a mesh under streams: the default policy against patterns alone
 history   contexts, recording and pages by store, and what others feel of a store that is stopped
 """
 
@@ -26,6 +28,7 @@ from tests.bench.history.places import default_places
 from tests.bench.history.stage import history
 from tests.bench.idle import idle_streams, idle_table
 from tests.bench.load import BenchError
+from tests.bench.moderation.stage import moderation
 from tests.bench.systems import ROOT
 from tests.bench.tokens.components import COMPONENTS
 from tests.bench.tokens.cost import Measured, cost_table, middle
@@ -62,6 +65,9 @@ def _arguments() -> argparse.Namespace:
     group = parser.add_argument_group("idle")
     group.add_argument("--idle-streams", type=int, default=10_000)
     group.add_argument("--protocols", nargs="+", choices=("sse", "websocket"), default=["sse", "websocket"])
+    group = parser.add_argument_group("moderation")
+    group.add_argument("--moderated", type=int, default=32, help="streams at once")
+    group.add_argument("--said", type=int, default=128, help="tokens of every answer")
     group = parser.add_argument_group("history")
     group.add_argument("--stores", nargs="+", choices=STORES, default=default_places(), help="MONGODB_URL adds its own")
     group.add_argument("--dialogues", type=int, default=20, help="chats whose next context is timed")
@@ -95,7 +101,7 @@ def idle(arguments: argparse.Namespace, broker: Broker) -> tuple[str, dict[str, 
     return idle_table(found), {"broker": broker.name, "idle": [asdict(each) for each in found]}
 
 
-STAGES: dict[str, Stage] = {"compare": compare, "cpu": cpu, "idle": idle, "history": history}
+STAGES: dict[str, Stage] = {"compare": compare, "cpu": cpu, "idle": idle, "moderation": moderation, "history": history}
 
 
 def main() -> int:

@@ -115,19 +115,25 @@ async def whole_mesh(
         policy = Path(folder) / "policy.yaml"
         policy.write_text(POLICY.format(hold_back=hold_back, lookback=max(64, 2 * hold_back)))
         env = {**settings.engine(), "OMP_NUM_THREADS": str(settings.threads), "CHATMESH_POLICY": str(policy), **more}
-        async with Mesh(broker, Path(folder), env=env) as mesh:
-            load = HttpLoad(mesh.url, responses_api(await _first_model(mesh.url)), settings.max_tokens)
-            pids = {replica.service.value: replica.process.pid for replica in mesh.replicas}
-            if isinstance(broker, LocalProcessBroker):
-                pids["broker"] = broker.pid
+        async with Mesh(broker, Path(folder), env=env) as mesh, mesh_system(mesh, settings, broker) as system:
+            yield system
 
-            async def stages(samples: Sequence[Sample]) -> dict[str, float]:
-                return median_stages([stages_ms(s, await _records(mesh, s.id)) for s in samples])
 
-            try:
-                yield System("mesh", load.measure, pids, stages)
-            finally:
-                await load.close()
+@asynccontextmanager
+async def mesh_system(mesh: Mesh, settings: Settings, broker: Broker) -> AsyncIterator[System]:
+    """A mesh that runs, as a system to measure."""
+    load = HttpLoad(mesh.url, responses_api(await _first_model(mesh.url)), settings.max_tokens)
+    pids = {replica.service.value: replica.process.pid for replica in mesh.replicas}
+    if isinstance(broker, LocalProcessBroker):
+        pids["broker"] = broker.pid
+
+    async def stages(samples: Sequence[Sample]) -> dict[str, float]:
+        return median_stages([stages_ms(s, await _records(mesh, s.id)) for s in samples])
+
+    try:
+        yield System("mesh", load.measure, pids, stages)
+    finally:
+        await load.close()
 
 
 async def _records(mesh: Mesh, response_id: str) -> list[Envelope[Any]]:

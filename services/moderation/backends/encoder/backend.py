@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,8 @@ class EncoderBackend:
         self._classifier = classifier
 
     def _load(self) -> "WindowClassifier":
+        # The head's products are numpy's, whose library reads this as it is loaded: else it would take all cores.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(self._threads))
         try:
             import torch
 

@@ -17,7 +17,7 @@ class WindowClassifier:
 
     def __init__(self, pieces: WordPieces, encoder: Encoder, head: Head) -> None:
         self._pieces = pieces
-        self._encoder = encoder
+        self.encoder = encoder
         self._head = head
 
     @classmethod
@@ -35,11 +35,11 @@ class WindowClassifier:
     @property
     def rows(self) -> int:
         """Windows that it likes at once."""
-        return self._encoder.rows[0]
+        return self.encoder.rows[0]
 
     def settle(self) -> tuple[int, ...]:
         """See Encoder.settle."""
-        return self._encoder.settle()
+        return self.encoder.settle()
 
     def windows(self, text: str) -> list[PieceWindow]:
         """See WordPieces.windows."""
@@ -47,5 +47,5 @@ class WindowClassifier:
 
     def scores(self, windows: Sequence[PieceWindow]) -> NDArray[np.float32]:
         """Probabilities [windows, categories]; each row a function of its window alone."""
-        pooled = self._encoder.pooled([window.ids for window in windows])
+        pooled = self.encoder.pooled([window.ids for window in windows])
         return self._head.score_all(pooled, [window.text for window in windows])
