@@ -61,7 +61,6 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         await life.start("heartbeats of others", watcher)
         life.watch(watcher.task)
         life.at_end("backends", judges.close)
-        life.at_end("backends", judges.close)
         await policies.start()
         life.spawn("policy", policies.watch())
         await asyncio.gather(life.start("journal group", journal), life.start("questions", queries))

@@ -16,8 +16,6 @@ log = logging.getLogger(__name__)
 
 Prepare = Callable[[Policy], Awaitable[None]]
 """Starts what the policy needs, its backends. Raises ChatmeshError where that cannot be."""
-Announce = Callable[[Policy], None]
-"""Tells others that it is the current one from now on."""
 
 
 class Rollout:
@@ -26,22 +24,12 @@ class Rollout:
     A response keeps the policy that it was accepted under: take `current` once, when it is accepted.
     """
 
-    def __init__(
-        self,
-        first: Policy,
-        path: Path,
-        shelf: PolicyShelf,
-        prepare: Prepare,
-        *,
-        every_s: float,
-        announce: Announce = lambda _policy: None,
-    ) -> None:
+    def __init__(self, first: Policy, path: Path, shelf: PolicyShelf, prepare: Prepare, *, every_s: float) -> None:
         """`first`: what the file said just now. `every_s`: how often to look at it; 0: only when asked."""
         self.current = first
         self._path = path
         self._shelf = shelf
         self._prepare = prepare
-        self._announce = announce
         self._every_s = every_s
         self._settled: str | None = first.source  # the content that needs no other look
         self._told = ""
@@ -98,7 +86,6 @@ class Rollout:
         await self._prepare(policy)
         await self._shelf.put(policy)
         self.current = policy
-        self._announce(policy)
         for warning in policy.warnings:
             log.warning("%s", warning)
 

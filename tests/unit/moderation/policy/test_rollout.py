@@ -28,22 +28,19 @@ class Bench:
         self.file.write_text(FIRST)
         self.writer = MemoryWriter(self.log, Service.MODERATION)
         self.prepared: list[str] = []
-        self.announced: list[str] = []
         self.trouble: Exception | None = None
         shelf = PolicyShelf(MemoryReplayer(self.log, Service.MODERATION), self.writer)
-        self.rollout = Rollout(
-            load_policy(self.file), self.file, shelf, self.prepare, every_s=every_s, announce=self.announce
-        )
+        self.rollout = Rollout(load_policy(self.file), self.file, shelf, self.prepare, every_s=every_s)
 
     async def prepare(self, policy: Policy) -> None:
         if self.trouble is not None:
             raise self.trouble
         self.prepared.append(policy.version)
 
-    def announce(self, policy: Policy) -> None:
-        assert policy is self.rollout.current
-        assert policy.name in {known.name for known in self.log.of(POLICIES, PolicyKnown)}
-        self.announced.append(policy.version)
+    @property
+    def known(self) -> list[str]:
+        """The names that other replicas can find."""
+        return [known.name for known in self.log.of(POLICIES, PolicyKnown)]
 
     @property
     def current(self) -> str:
@@ -59,8 +56,8 @@ async def bench(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Bench:
     return made
 
 
-async def test_the_first_policy_is_prepared_and_known_before_it_is_announced(bench: Bench) -> None:
-    assert (bench.prepared, bench.announced, bench.current) == (["first"], ["first"], "first")
+async def test_the_first_policy_is_prepared_and_known_when_it_has_started(bench: Bench) -> None:
+    assert (bench.prepared, bench.known, bench.current) == (["first"], [bench.rollout.current.name], "first")
 
 
 async def test_a_policy_that_cannot_be_prepared_ends_the_start(tmp_path: Path) -> None:
@@ -68,14 +65,15 @@ async def test_a_policy_that_cannot_be_prepared_ends_the_start(tmp_path: Path) -
     made.trouble = SettingsError("no such model")
     with pytest.raises(SettingsError, match="no such model"):
         await made.rollout.start()
-    assert made.announced == []
+    assert made.known == []
 
 
 async def test_a_changed_file_comes_into_force(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     replaced = bench.rollout.current
     bench.file.write_text(SECOND)
     await bench.rollout.look()
-    assert (bench.prepared, bench.announced, bench.current) == (["first", "second"], ["first", "second"], "second")
+    assert (bench.prepared, bench.current) == (["first", "second"], "second")
+    assert bench.known == [replaced.name, bench.rollout.current.name]
     (line,) = caplog.messages
     assert line == f"policy {bench.rollout.current.name} replaces {replaced.name} (responses that run keep theirs)"
     assert await bench.rollout.named(replaced.name) == replaced
@@ -100,7 +98,7 @@ async def test_each_fault_is_told_once_and_the_old_policy_stays(bench: Bench, ca
     first, *faults = caplog.messages
     assert first == f"policy {bench.rollout.current.name} stays: the moderation policy cannot be used"
     assert [fault.split(": ")[1] for fault in faults] == ["categories.hate.output", "categories.sexual.input"]
-    assert bench.current == "first" and bench.announced == ["first"]
+    assert (bench.prepared, bench.current) == (["first"], "first")
 
 
 async def test_a_file_that_is_gone_is_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -122,7 +120,7 @@ async def test_backends_that_cannot_be_started_keep_the_old_policy(
     for _ in range(2):
         await bench.rollout.look()
     assert caplog.messages == [f"policy {bench.rollout.current.name} stays: OPENAI_API_KEY is not set"]
-    assert len(bench.log.of(POLICIES)) == 1
+    assert len(bench.known) == 1
 
 
 async def test_a_broker_that_is_away_only_delays_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
