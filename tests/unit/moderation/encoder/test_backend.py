@@ -14,6 +14,8 @@ from services.moderation.backends.encoder import EncoderBackend, backend, classi
 from services.moderation.backends.port import BackendError, Excerpt
 from shared.errors import SettingsError
 
+pytestmark = pytest.mark.weights
+
 LONG = "calm words all over. " * 60
 
 

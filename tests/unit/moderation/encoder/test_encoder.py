@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from services.moderation.backends.encoder.encoder import CPU_ROWS, GPU_ROWS, GRAIN, LONGEST, Encoder, passes
 from services.moderation.backends.encoder.weights import encoder_files, load_weights
 
+pytestmark = pytest.mark.weights
+
 ALL = (0, 1, 2, 3, 4, 5, 6)
 LENGTHS = (2, 3, 15, 16, 17, 40, 64, 100, 127, 128)
 
