@@ -1,11 +1,11 @@
-// `client.moderations`.
+// `client.moderations`, and moderation that other calls ask for.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import OpenAI from 'openai';
 
-import { client, SECOND } from './mesh.mjs';
+import { all, client, MODEL, SECOND, TEXT } from './mesh.mjs';
 
 const openai = client();
 const FINE = 'How do I bake bread?';
@@ -47,4 +47,23 @@ test('the raw response', async () => {
   const { data, response, request_id: id } = await openai.moderations.create({ input: FINE }).withResponse();
   assert.equal(data.results[0].flagged, false);
   assert.equal(response.headers.get('x-request-id'), id);
+});
+
+test('inside a response', async () => {
+  const moderation = { model: 'omni-moderation-latest' };
+  const events = await all(await openai.responses.create({ model: MODEL, input: TEXT, moderation, stream: true }));
+  assert.equal(events[0].response.moderation, null);
+  const { input, output } = events.at(-1).response.moderation;
+  assert.deepEqual([input.type, input.flagged], ['moderation_result', false]);
+  assert.deepEqual([output.type, output.flagged], ['moderation_result', false]);
+});
+
+test('inside a completion', async () => {
+  const moderation = { model: 'omni-moderation-latest' };
+  const messages = [{ role: 'user', content: TEXT }];
+  const whole = await openai.chat.completions.create({ model: MODEL, messages, moderation });
+  assert.deepEqual(whole.moderation.output.results.map(({ flagged }) => flagged), [false]);
+  const chunks = await all(await openai.chat.completions.create({ model: MODEL, messages, moderation, stream: true }));
+  assert.equal(chunks.filter((chunk) => chunk.moderation).length, 1);
+  assert.deepEqual(chunks.at(-1).choices, []);
 });

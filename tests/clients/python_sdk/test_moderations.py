@@ -7,8 +7,8 @@ import pytest
 
 from services.moderation.policy import parse_policy
 from tests.clients.python_sdk.sdk import Sdk, client
-from tests.clients.scene import UNKNOWN, Scene
-from tests.support.policies import REFUSE_PHRASE, TEST_POLICY
+from tests.clients.scene import MODEL, UNKNOWN, Scene
+from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE, TEST_POLICY
 
 POLICY = parse_policy(TEST_POLICY).name
 FINE, BAD = "How do I bake bread?", f"Where is the {REFUSE_PHRASE}?"
@@ -75,3 +75,64 @@ async def test_an_unknown_key(scene: Scene) -> None:
     with pytest.raises(openai.AuthenticationError):
         await sdk.call(create(input=FINE))
     await sdk.close()
+
+
+# -- inside a request ------------------------------------------------------------------------------------------------
+
+TEXT = "The log is the stream."
+CUT = f"All is well. Then came the {CUT_PHRASE} over the hill."
+ASKED: Any = {"model": MODEL, "moderation": {"model": "omni-moderation-latest"}}
+
+
+async def test_a_response_has_both_results(sdk: Sdk) -> None:
+    response = await sdk.call(lambda c: c.responses.create(input=TEXT, **ASKED))
+    moderation = response.moderation
+    assert moderation.input.type == moderation.output.type == "moderation_result"
+    assert (moderation.input.flagged, moderation.output.flagged, moderation.output.model) == (False, False, POLICY)
+    assert len(moderation.output.categories) == 13
+    assert (await sdk.call(lambda c: c.responses.retrieve(response.id))).moderation == moderation
+
+
+async def test_a_stream_has_them_at_its_end(sdk: Sdk) -> None:
+    events, response = await sdk.helped(lambda c: c.responses.stream(input=TEXT, **ASKED), "get_final_response")
+    assert events[0].response.moderation is None
+    assert response.moderation.output.flagged is False
+
+
+async def test_a_stream_that_is_cut_has_them_too(sdk: Sdk) -> None:
+    events = await sdk.all(lambda c: c.responses.create(input=CUT, stream=True, **ASKED))
+    response = events[-1].response
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", "content_filter")
+    assert (response.moderation.input.flagged, response.moderation.output.flagged) == (False, True)
+    assert response.moderation.output.categories["violence"]
+
+
+async def test_blocked_input_is_a_bad_request_that_names_its_field(sdk: Sdk) -> None:
+    blocking = {**ASKED, "moderation": {**ASKED["moderation"], "policy": {"input": {"mode": "block"}}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        await sdk.call(lambda c: c.responses.create(input=CUT, **blocking))
+    assert (caught.value.code, caught.value.param) == ("content_policy_violation", "input")
+    with pytest.raises(openai.BadRequestError) as caught:
+        await sdk.call(lambda c: c.chat.completions.create(messages=[{"role": "user", "content": CUT}], **blocking))
+    assert (caught.value.code, caught.value.param) == ("content_policy_violation", "messages")
+
+
+async def test_a_completion_has_a_result_for_each_choice(sdk: Sdk) -> None:
+    messages: Any = [{"role": "user", "content": CUT}]
+    completion = await sdk.call(lambda c: c.chat.completions.create(messages=messages, n=2, **ASKED))
+    moderation = completion.moderation
+    assert [result.flagged for result in moderation.input.results] == [False]
+    assert [result.flagged for result in moderation.output.results] == [True, True]
+    assert [choice.finish_reason for choice in completion.choices] == ["content_filter", "content_filter"]
+
+
+async def test_a_streamed_completion_has_them_in_a_chunk_of_their_own(sdk: Sdk) -> None:
+    asked: Any = {**ASKED, "messages": [{"role": "user", "content": TEXT}], "stream_options": {"include_usage": True}}
+    chunks = await sdk.all(lambda c: c.chat.completions.create(stream=True, **asked))
+    *said, judged, counted = chunks
+    assert not any(chunk.moderation for chunk in [*said, counted])
+    assert (judged.choices, counted.choices) == ([], [])
+    assert judged.moderation.output.results[0].flagged is False and judged.usage is None
+    assert counted.usage.total_tokens > 0
+    _, completion = await sdk.helped(lambda c: c.chat.completions.stream(**asked), "get_final_completion")
+    assert completion.choices[0].message.content == TEXT
