@@ -213,8 +213,7 @@ class OwnerBench:
     async def _settle(self) -> None:
         """Whatever backends have answered by now is acted on."""
         await settle()
-        if self.owner.judging:
-            await self.owner.on_judgements()
+        while self.owner.judging and await self.owner.on_judgements():
             await settle()
 
     async def journal(self, *records: Journal) -> None:

@@ -78,7 +78,7 @@ class Judge:
         """What the backends say of the window: a function of its text, its context and the policy, as long as none
         fails. `context`: the turns before the text, oldest first."""
         if window.start == window.end:
-            return Heard()
+            return Heard()  # nothing was said
         return _together(await asyncio.gather(*(self._hear_one(seat, window, context) for seat in self._seats)))
 
     async def _hear_one(self, seat: Seat, window: Window, context: Context) -> Heard:

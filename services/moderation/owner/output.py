@@ -46,7 +46,7 @@ class Output:
         return windows
 
     def _hear(self, owned: Owned, window: Window) -> "asyncio.Task[Heard] | None":
-        if not window.checkpoint or not owned.judge.has_backends:
+        if not window.checkpoint or window.start == window.end or not owned.judge.has_backends:
             return None
         hearing = asyncio.create_task(owned.judge.hear(window, owned.context))
         hearing.add_done_callback(partial(self._ready.add, owned))

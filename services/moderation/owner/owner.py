@@ -310,10 +310,12 @@ class Owner:
             await self._screener.ready.wait()
             await self.on_judgements()
 
-    async def on_judgements(self) -> None:
-        """Act on every response about which a backend has answered and that is still ours."""
+    async def on_judgements(self) -> bool:
+        """Act on every response about which a backend has answered and that is still ours; whether there was one."""
         async with self._lock:
-            await self._advance([owned for owned in self._screener.ready.take() if self._holds(owned)])
+            answered = [owned for owned in self._screener.ready.take() if self._holds(owned)]
+            await self._advance(answered)
+            return bool(answered)
 
     def _holds(self, owned: Owned) -> bool:
         partition = self._partitions.get(owned.partition)
