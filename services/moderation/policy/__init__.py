@@ -9,12 +9,13 @@ from services.moderation.policy.backend_specs import (
     TextClassificationSpec,
     UpstreamSpec,
 )
-from services.moderation.policy.loading import DEFAULT_POLICY, PolicyError, load_policy, parse_policy
+from services.moderation.policy.loading import DEFAULT_POLICY, load_policy, parse_policy
 from services.moderation.policy.model import WINDOW_RULES, Category, Policy
 from services.moderation.policy.regexes import CompiledPattern
 from services.moderation.policy.rollout import Rollout
 from services.moderation.policy.schema import InputAction, OutputAction, Streaming, Thresholds
 from services.moderation.policy.shelf import PolicyShelf
+from services.moderation.policy.source import PolicyError
 
 __all__ = [
     "DEFAULT_POLICY",

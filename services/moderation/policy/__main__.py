@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.moderation.policy.description import describe
-from services.moderation.policy.loading import DEFAULT_POLICY, PolicyError, load_policy
+from services.moderation.policy.loading import DEFAULT_POLICY, load_policy
+from services.moderation.policy.source import PolicyError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 
 from services.moderation.policy.schema import PolicySpec
-
-Location = tuple[str | int, ...]
-Fault = tuple[Location, str]
+from services.moderation.policy.source import Fault, Location
 
 
 def contradictions(spec: PolicySpec) -> Iterator[Fault]:

@@ -10,8 +10,9 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Protocol
 
-from services.moderation.policy.loading import PolicyError, parse_policy
+from services.moderation.policy.loading import parse_policy
 from services.moderation.policy.model import Policy
+from services.moderation.policy.source import PolicyError
 from shared.log import Appended, Replay
 from shared.records import PolicyKnown, Record
 from shared.topics import POLICIES, Topic
