@@ -12,8 +12,8 @@ from tests.unit.moderation.policy.test_check import WHOLE
 LINES = WHOLE.splitlines()
 ODD = (
     "&a [*a]", "{? [x] : y}", "!!set {a, b}", "!!int abc", "2026-99-99", "!!python/object:os.system x", "~", "yes", "|",
-    "1e999", ".nan", "-1", "[]", "{}", "'(a+)+b'", "'[[a]'", '"\\ud800"', "<<: *x", "*x", "? ", "- - -", "\t", "%YAML 9",
-    ">-", "[" * 400, "{a: " * 200,
+    "1e999", ".nan", "-1", "[]", "{}", "'(a+)+b'", "'[[a]'", '"\\ud800"', "<<: *x", "*x", "? ", "- - -", "\t",
+    "%YAML 9", ">-", "[" * 400, "{a: " * 200,
 )  # fmt: skip
 WHERE = st.integers(0, len(LINES) - 1)
 EDITS = st.one_of(
