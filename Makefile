@@ -21,7 +21,7 @@ $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
-.PHONY: moderation-report eval-moderation
+.PHONY: moderation-report eval-moderation train-moderation
 
 help: ## this list
 	@echo "make <target>:"
@@ -75,6 +75,9 @@ lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrad
 
 openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of operations and the models of bodies
 	@$(BIN)/python -m services.gateway.api.surface
+
+train-moderation: $(ENVIRONMENT) ## train the default classifier's head, some minutes: DATA=folder, ARGS="--out FILE --no-blend"
+	@$(BIN)/python -m services.moderation.training --data "$(DATA)" $(ARGS)
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target

@@ -69,14 +69,6 @@ class Axes(NamedTuple):
     centre: Floats
     directions: Floats
 
-    @classmethod
-    def of(cls, vectors: Floats, rank: int) -> "Axes":
-        """The first `rank` principal axes of `vectors` [n, d], or all of them where there are fewer."""
-        centre = vectors.mean(0)
-        spread = vectors - centre
-        values, directions = np.linalg.eigh((spread.T @ spread).astype(np.float64))
-        return cls(centre, np.ascontiguousarray(directions[:, np.argsort(-values)[:rank]]).astype(np.float32))
-
     def place(self, vectors: Floats) -> tuple[Floats, Floats]:
         """Coordinates [n, r], and the squared length [n] of what they leave out.
 

@@ -68,8 +68,12 @@ class Head:
 
     def score_all(self, pooled: Floats, texts: Sequence[str]) -> Floats:
         """As `score`, and in the last column the probability of any violation: [n, outputs]."""
-        margins = [self._margins(pooled[row : row + 1], text) for row, text in enumerate(texts)]
-        return calibrated(np.array(margins, np.float32).reshape(len(texts), len(OUTPUTS)), self._calibration)
+        return calibrated(self.margins(pooled, texts), self._calibration)
+
+    def margins(self, pooled: Floats, texts: Sequence[str]) -> Floats:
+        """How far each window is on the wrong side, before calibration: [n, outputs]."""
+        rows = [self._margins(pooled[row : row + 1], text) for row, text in enumerate(texts)]
+        return np.array(rows, np.float32).reshape(len(texts), len(OUTPUTS))
 
     def _margins(self, pooled: Floats, text: str) -> Floats:
         """[outputs], of one window."""
