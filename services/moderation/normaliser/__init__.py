@@ -12,5 +12,6 @@ about, left out or starred ("f**k"), words cut by one dot ("ki.ll"), a sentence 
 from services.moderation.normaliser.characters import fold
 from services.moderation.normaliser.edits import Edit, Normalised
 from services.moderation.normaliser.normalise import REACH, is_plain, normalise
+from services.moderation.normaliser.shapes import PLAIN_PART
 
-__all__ = ["REACH", "Edit", "Normalised", "fold", "is_plain", "normalise"]
+__all__ = ["PLAIN_PART", "REACH", "Edit", "Normalised", "fold", "is_plain", "normalise"]

@@ -8,6 +8,8 @@ hyphens) as nothing. Letters of other scripts only become lower case.
 
 import unicodedata
 
+from services.moderation.normaliser.edits import Edit
+
 _SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f"
 _ASCII = {ord(c): c.lower() for c in map(chr, range(128))} | dict.fromkeys(map(ord, _SPACES), " ")
 
@@ -52,9 +54,12 @@ def fold(text: str) -> str:
     return "".join(map(_folded, text))
 
 
-def folds(text: str) -> list[str]:
-    """What each code point of `text` is read as."""
-    return list(map(_folded, text))
+def moves(text: str) -> list[Edit]:
+    """The edits by which `fold` changes the length of `text`."""
+    if text.isascii():
+        return []
+    read_as = enumerate(map(_folded, text))
+    return [Edit(place, place + 1, folded) for place, folded in read_as if len(folded) != 1]
 
 
 def _fold(character: str) -> str:

@@ -84,12 +84,13 @@ _OTHER_SCRIPT = re.compile(rf"[^\W\d_\x00-\x7f{_IN_TABLES}]")
 
 # Combining marks of no script of their own; those of Hebrew, Arabic or Devanagari are letters or vowels there.
 _MARK = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_ANY_MARK = re.compile(f"[{_MARK}]")
 _MARKS = re.compile(rf"(?<![^\x00-\x7f{_IN_TABLES}])[{_MARK}]+|(?<=[{_MARK}])[{_MARK}]+")
 
 
 def may_have_marks(folded: str) -> bool:
     """False only if no part of the text has anything for `marks`."""
-    return not folded.isascii()
+    return not folded.isascii() and _ANY_MARK.search(folded) is not None
 
 
 def marks(folded: str) -> list[Edit]:

@@ -1,6 +1,6 @@
 """Rewriting of a text that remembers where everything comes from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,13 +28,16 @@ def rewrite(text: str, edits: Iterable[Edit]) -> str:
 class Normalised:
     """A raw text, its normal form `text`, and which raw code points each code point of that comes from.
 
-    `layers`: the edits that lead from the raw text to `text`, one sequence per step; those that keep the length need
-    not be in it. Places are worked out when somebody asks: most texts hold nothing to point at.
+    `moves` and then `layers` lead from the raw text to `text`: the edits of each step; those that keep the length need
+    not be among them. Places are worked out when somebody asks: most texts hold nothing to point at.
     """
 
-    def __init__(self, raw: str, text: str, layers: Sequence[Sequence[Edit]] = ()) -> None:
+    def __init__(
+        self, raw: str, text: str, moves: Callable[[str], Sequence[Edit]], layers: Sequence[Sequence[Edit]] = ()
+    ) -> None:
         self.raw = raw
         self.text = text
+        self._moves = moves
         self._layers = layers
 
     def span(self, start: int, end: int) -> tuple[int, int]:
@@ -55,13 +58,15 @@ class Normalised:
     def _places(self) -> tuple[Sequence[int], Sequence[int]]:
         starts: Sequence[int] = range(len(self.raw))
         ends: Sequence[int] = range(1, len(self.raw) + 1)
-        for edits in self._layers:
+        for edits in (self._moves(self.raw), *self._layers):
             starts, ends = _moved(starts, ends, edits)
         return starts, ends
 
 
-def _moved(starts: Sequence[int], ends: Sequence[int], edits: Iterable[Edit]) -> tuple[Sequence[int], Sequence[int]]:
+def _moved(starts: Sequence[int], ends: Sequence[int], edits: Sequence[Edit]) -> tuple[Sequence[int], Sequence[int]]:
     """The places of the text before the edits, as those of the text after them."""
+    if not edits:
+        return starts, ends
     new_starts: list[int] = []
     new_ends: list[int] = []
     done = 0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.moderation.normaliser import confusables, shapes
-from services.moderation.normaliser.characters import fold, folds
+from services.moderation.normaliser.characters import fold, moves
 from services.moderation.normaliser.edits import Edit, Normalised, rewrite
 
 REACH = confusables.MAX_WORD + confusables.NEAR + shapes.MAX_REPEATS + 16
@@ -13,7 +13,7 @@ end. Raise WINDOW_RULES of the policy with any change of what `normalise` makes 
 
 
 class _Step(NamedTuple):
-    """`applies` is false only if `edits` has none for this text or any part of it of four code points and more."""
+    """`applies` is false only if `edits` has none for this text."""
 
     applies: Callable[[str], bool]
     edits: Callable[[str], Sequence[Edit]]
@@ -32,19 +32,20 @@ _STEPS = (
 def normalise(raw: str) -> Normalised:
     """The normal form of `raw`. Time is linear in its length; about 10 µs for 512 code points with nothing to undo."""
     text = fold(raw)
-    layers: list[Sequence[Edit]] = [] if raw.isascii() else [_moves(raw)]
+    layers: list[Sequence[Edit]] = []
     for step in _STEPS:
         if step.applies(text) and (edits := step.edits(text)):
             text = rewrite(text, edits)
             layers.append(edits)
-    return Normalised(raw, text, layers)
+    return Normalised(raw, text, moves, layers)
 
 
 def is_plain(folded: str) -> bool:
-    """Whether `fold` alone makes the normal form, of the text of which `folded` is the fold and of each part of it."""
-    return not any(step.applies(folded) for step in _STEPS)
-
-
-def _moves(raw: str) -> list[Edit]:
-    """Where folding changed the length."""
-    return [Edit(place, place + 1, folded) for place, folded in enumerate(folds(raw)) if len(folded) != 1]
+    """Whether the fold of a text, which this is, is its normal form but for the width of gaps, and so with each part of
+    the text that has PLAIN_PART code points."""
+    return not (
+        not folded.isascii()
+        or shapes.may_be_leet(folded)
+        or shapes.may_be_stretched(folded)
+        or shapes.may_be_spaced_out(folded)
+    )

@@ -87,7 +87,7 @@ def _is_within_word(text: str, start: int, end: int) -> bool:
 
 # -- space -----------------------------------------------------------------------------------------------
 
-_WIDE = re.compile(" {2,}")
+_WIDE = re.compile("  +")
 
 
 def wide_gaps(text: str) -> list[Edit]:
@@ -96,24 +96,36 @@ def wide_gaps(text: str) -> list[Edit]:
 
 
 # -- whether there is anything to do ---------------------------------------------------------------------
-# Each is false only if no part of the text, however it is cut, has the shape: most texts need nothing, and whoever
-# reads the windows of a text asks once for all of them.
+# Most texts need nothing, and these cost less than looking for what to do. Each is false only if neither the text nor
+# any part of it of PLAIN_PART code points needs its rule: who reads many windows of a text asks once for all of them.
+
+PLAIN_PART = 12
 
 _SHAPES = str.maketrans(
-    {chr(code): "." for code in range(128)}
+    {chr(code): " " for code in range(128)}
     | dict.fromkeys("abcdefghijklmnopqrstuvwxyz", "a")
     | dict.fromkeys("26", "2")
     | dict.fromkeys("01345789", "1")
     | dict.fromkeys("@$!", "$")
 )
 
+# Three letters, equally far apart, two of them single ones. The third may be what a cut leaves of a word.
+_NEARLY_A_CHAIN = re.compile(
+    rf"{_LETTER}({_BETWEEN}){_LETTER}\1{_LONE}|(?<![^\W_]){_LETTER}({_BETWEEN}){_LETTER}\2{_LETTER}"
+)
+
 
 def may_be_spaced_out(text: str) -> bool:
-    """Whether two single letters stand side by side, at most three code points apart."""
-    if not text.isascii():
-        return True
-    shape = f".{text.translate(_SHAPES).replace('1', 'a').replace('$', '.')}."
-    return ".a.a." in shape or ".a..a." in shape or ".a...a." in shape
+    """Whether letters may stand apart."""
+    return not text.isascii() or (_has_single_letters(text) and _NEARLY_A_CHAIN.search(text) is not None)
+
+
+def _has_single_letters(text: str) -> bool:
+    """Whether two letters of an ASCII text stand side by side, each alone."""
+    shape = f" {text.translate(_SHAPES)} ".replace("1", "a").replace("$", " ")
+    # Of a word of two letters and more, a pair stands at its beginning; gaps have up to three code points.
+    shape = shape.replace("aa", "b").replace("  ", " ").replace("  ", " ")
+    return " a a " in shape
 
 
 def may_be_leet(text: str) -> bool:
@@ -123,9 +135,12 @@ def may_be_leet(text: str) -> bool:
 
 
 def may_be_stretched(text: str) -> bool:
-    """Whether any character stands three times in a row: numbers as long as the text, compared with themselves."""
-    if not text.isascii():
-        return True
+    """Whether a letter stands three times in a row."""
+    return not text.isascii() or (_has_triples(text) and _STRETCHED.search(text) is not None)
+
+
+def _has_triples(text: str) -> bool:
+    """Whether anything stands three times in a row in an ASCII text, as one number compared with itself."""
     characters = int.from_bytes(text.encode("ascii"), "big")
     unlike = (characters ^ characters >> 8) | (characters ^ characters >> 16)
     # The first two have no two before them; what is compared there is not text.

@@ -30,19 +30,23 @@ def findings_one_by_one(policy: Policy, text: str, window: Window) -> list[Findi
     ]
 
 
-@settings(max_examples=300)
-@given(st.lists(st.text(alphabet="kilsu 1ſK", max_size=30), min_size=1, max_size=4))
-async def test_a_batch_finds_what_each_window_alone_does(texts: list[str]) -> None:
-    """Asked together or one by one: the same. The Kelvin sign (K) is in the texts because case folds it to a k."""
+@settings(max_examples=200)
+@given(st.lists(st.text(alphabet="kilsu 1ſK.\n", max_size=60), min_size=1, max_size=4), st.integers(1, 70))
+async def test_a_batch_finds_what_each_window_alone_does(texts: list[str], step: int) -> None:
+    """Asked together or one by one, fed in whatever pieces: the same, and all that is in the raw text. The Kelvin sign
+    (K) is in the texts because case folds it to a k."""
     batch: list[Window] = []
-    expected: list[list[Finding]] = []
+    raw: list[list[Finding]] = []
     for text in texts:
         screen = TextScreen(POLICY)
-        for at in range(0, len(text), 5):
-            batch += screen.feed(text[at : at + 5])
+        for at in range(0, len(text), step):
+            batch += screen.feed(text[at : at + step])
         batch += screen.feed("", final=True)
-        expected += [findings_one_by_one(POLICY, text, window) for window in batch[len(expected) :]]
-    assert await PatternClassifier(POLICY).classify(batch) == expected
+        raw += [findings_one_by_one(POLICY, text, window) for window in batch[len(raw) :]]
+    classifier = PatternClassifier(POLICY)
+    found = await classifier.classify(batch)
+    assert found == [(await classifier.classify([window]))[0] for window in batch]
+    assert all(set(all_raw) <= set(findings) for all_raw, findings in zip(raw, found, strict=True))
 
 
 @pytest.mark.parametrize("text", ["a \u017fkull", "a s\u212aull"])

@@ -21,7 +21,7 @@ PATTERNS = ["ab", "bb", "aab?", r"\bab\b", "a+", "cab", "c{2,4}", r"a.b", r"b\Z"
 def policy_of(stride: int, lookback: int, hold_back: int, *categories: tuple[str, str]) -> Policy:
     """A policy whose categories are pairs of an output action and a pattern."""
     listed = "".join(
-        f"\n  c{rank}: {{output: {action}, mask: '<{rank}>', patterns: ['{pattern}']}}"
+        f"\n  c{rank}: {{output: {action}, mask: '<{rank}>', patterns: [{{regex: '{pattern}', raw: true}}]}}"
         for rank, (action, pattern) in enumerate(categories)
     )
     streaming = f"{{stride: {stride}, lookback: {lookback}, hold_back: {hold_back}}}"
