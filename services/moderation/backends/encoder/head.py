@@ -9,6 +9,7 @@ numpy only; a window's scores depend on nothing else, to the bit.
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def load_head(path: Path = DEFAULT) -> Head:
         content = path.read_bytes()
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise SettingsError(f"{path} is no head of the default classifier: {error}") from error
     if int(arrays.get("format", -1)) != FORMAT:
         raise SettingsError(f"{path} has format {arrays.get('format')}, not {FORMAT}: train it again")
