@@ -27,6 +27,7 @@ SCENARIOS = {
     "attempts_exhausted",
     "cancelled_before_a_word",
     "cancelled_mid_stream",
+    "cut_by_a_score",
     "deadline",
     "duplicate_accepted",
     "duplicate_and_overlapping_deltas",
@@ -37,7 +38,13 @@ SCENARIOS = {
     "late_second_copy_of_tokens",
     "log_probabilities",
     "lost_tokens_record",
+    "masked_by_a_detector",
     "masked_piece",
+    "moderation_asked_for",
+    "moderation_away",
+    "moderation_away_mid_stream",
+    "moderation_blocks",
+    "moderation_refuses",
     "nobody_follows_any_more",
     "not_stored",
     "nothing_asked_for",
@@ -117,12 +124,15 @@ async def test_every_transport_carries_the_same_events(path: Path) -> None:
         assert clients["websocket"] == [f'{event[:-1]},"stream_id":"{LANE}"}}' for event in events]
     else:
         assert clients["sse"] == clients["json"]
-        assert json.loads(clients["websocket"][-1])["error"] == json.loads(clients["json"]["body"])["error"]
+        told_there = json.loads(clients["websocket"][-1])["error"]
+        headers = clients["json"].get("headers", {})
+        assert told_there.pop("headers", {}).get("retry-after") == headers.get("retry-after")
+        assert told_there == json.loads(clients["json"]["body"])["error"]
 
 
 @cases
 def test_chunks_add_up_to_the_completion(path: Path) -> None:
-    """What each choice of a completion says, its log probabilities and the usage, over SSE and as JSON."""
+    """What each choice says, its log probabilities, the usage and what moderation found, over SSE and as JSON."""
     expected = load(path)["expected"]
     if expected["chat_json"]["status"] != 200:
         return
@@ -131,8 +141,11 @@ def test_chunks_add_up_to_the_completion(path: Path) -> None:
     parsed = [json.loads(chunk.removeprefix("data: ")) for chunk in chunks]
     assert done == "data: [DONE]"
     assert (parsed[-1]["choices"], parsed[-1]["usage"]) == ([], whole["usage"])
+    asked_for = [whole["moderation"]] if "moderation" in whole else []
+    assert [chunk["moderation"] for chunk in parsed if "moderation" in chunk] == asked_for
+    said_parts = [part for chunk in parsed for part in chunk["choices"]]
     for choice in whole["choices"]:
-        parts = [chunk["choices"][0] for chunk in parsed[:-1] if chunk["choices"][0]["index"] == choice["index"]]
+        parts = [part for part in said_parts if part["index"] == choice["index"]]
         assert "".join(part["delta"].get("content", "") for part in parts) == choice["message"]["content"]
         said = [token for part in parts if part["logprobs"] for token in part["logprobs"]["content"]]
         assert said == (choice["logprobs"] or {"content": []})["content"]
