@@ -13,7 +13,7 @@ from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.ready import Ready
 from services.moderation.owner.response import Owned, failed_by, terminal_of
 from services.moderation.owner.spans import close_span
-from services.moderation.windows import Decision, Outcome, Release, Stretch, Window
+from services.moderation.windows import Decision, Outcome, Release, Stretch, TextScreen, Window
 from shared.ids import now_ms
 from shared.records import AnyTerminal, Cut, Delta, Finish, ModerationResult, TokenLogprob
 from shared.telemetry import inject
@@ -29,16 +29,19 @@ class Output:
 
     async def screen(self, owned: Owned) -> None:
         """Line up what is new in the journal, and resolve what is judged by now."""
-        windows = self._feed(owned)
-        for window, found in zip(windows, await owned.judge.matches(windows), strict=True):
-            owned.line.add(Step(window, found, self._hear(owned, window)))
-        await self._resolve(owned)
-        if not owned.closed and owned.fold.decision is not None:
-            self._stop_worker(owned)  # what is left to judge takes no slot
-
-    def _feed(self, owned: Owned) -> list[Window]:
         screen = owned.screen
         assert screen is not None, "an accepted response has a screen"
+        windows = self._feed(owned, screen)
+        if windows:
+            for window, found in zip(windows, await owned.judge.matches(windows), strict=True):
+                owned.line.add(Step(window, found, self._hear(owned, window)))
+        if not owned.line:
+            return  # most tokens complete no window
+        await self._resolve(owned, screen)
+        if owned.fold.decision is not None and not owned.closed:
+            self._stop_worker(owned)  # what is left to judge takes no slot
+
+    def _feed(self, owned: Owned, screen: TextScreen) -> list[Window]:
         windows = [window for piece in owned.unseen_pieces() for window in screen.feed(piece)]
         if owned.fold.decision is not None and not screen.finished:
             # By itself: whether the end came together with the last piece is a matter of batches.
@@ -52,17 +55,16 @@ class Output:
         hearing.add_done_callback(partial(self._ready.add, owned))
         return hearing
 
-    async def _resolve(self, owned: Owned) -> None:
-        screen = owned.screen
-        assert screen is not None, "an accepted response has a screen"
-        steps = list(owned.line.take_ready())
-        outcome = screen.resolve([step.window for step in steps], [step.findings for step in steps])
-        self._tell(owned, steps, outcome)
-        await self._publish(owned, outcome)
-        if screen.done:
-            self._end(owned, outcome.cut)
-        elif owned.line.stopped_by is not None:
-            self._give_up(owned, owned.line.stopped_by)
+    async def _resolve(self, owned: Owned, screen: TextScreen) -> None:
+        if steps := list(owned.line.take_ready()):
+            outcome = screen.resolve([step.window for step in steps], [step.findings for step in steps])
+            self._tell(owned, steps, outcome)
+            await self._publish(owned, outcome)
+            if screen.done:
+                self._end(owned, outcome.cut)
+                return
+        if (step := owned.line.stopped_by) is not None:
+            self._give_up(owned, step)
 
     # -- verdicts --------------------------------------------------------------------------------------------
 

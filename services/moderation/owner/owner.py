@@ -14,6 +14,7 @@ from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.partition import Partition, first_epoch
 from services.moderation.owner.response import Owned
 from services.moderation.owner.screening import Screener
+from services.moderation.policy import Policy
 from services.moderation.settings import ModerationSettings
 from shared.errors import LogError, MalformedRecordError, RecordError
 from shared.folds import Claim, Effect, EventFold, JournalFold
@@ -69,6 +70,13 @@ class Owner:
     def waiting(self) -> int:
         """Accepted responses that have no worker yet."""
         return self._dispatcher.waiting
+
+    @property
+    def policies(self) -> list[Policy]:
+        """Those by which responses are judged now, each once."""
+        responses = (owned for p in self._partitions.values() for owned in p.responses.values())
+        found = [owned.judged_by.policy for owned in responses if owned.judged_by is not None]
+        return list({id(policy): policy for policy in found}.values())
 
     @property
     def judging(self) -> int:
