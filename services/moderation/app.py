@@ -25,6 +25,7 @@ from shared.topics import JOURNAL, Service
 
 log = logging.getLogger(__name__)
 GROUP = "moderation"
+_RETIRE_EVERY_S = 5.0
 
 
 async def serve(settings: ModerationSettings, stop: Stop) -> None:
@@ -68,6 +69,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         life.spawn("journal", journal.each(owner.on_records))
         life.spawn("judgements", owner.follow_judgements())
         life.spawn("watch", _watch(owner, policies, journal, heart, settings))
+        life.spawn("unused backends", _retire(judges, policies, owner))
         life.spawn("questions", queries.watch())
         heart.update(state="ready")
         await life.until_end()
@@ -117,6 +119,13 @@ async def _watch(
             await _commit(owner, journal)
             commit_at = loop.time() + settings.commit_every_s
         await asyncio.sleep(settings.tick_ms / 1000)
+
+
+async def _retire(judges: JudgePool, policies: Rollout, owner: Owner) -> None:
+    """Free the backends of policies that were replaced, once no response is judged by them any more."""
+    while True:
+        await asyncio.sleep(_RETIRE_EVERY_S)
+        await judges.retire([policies.current, *owner.policies])
 
 
 async def heal(owner: Owner, journal: GroupConsumer, number: int) -> None:

@@ -65,6 +65,10 @@ class Judge:
         """Whether `hear` has anybody to ask."""
         return bool(self._seats)
 
+    def asks(self, batchers: Iterable[Batcher]) -> bool:
+        """Whether it asks one of these."""
+        return any(seat.batcher is batcher for seat in self._seats for batcher in batchers)
+
     @property
     def scored(self) -> frozenset[str]:
         """The categories that a backend scores."""

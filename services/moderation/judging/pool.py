@@ -1,6 +1,7 @@
 """The judges of all policies in use. Policies that say the same of a backend share it."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
@@ -16,15 +17,19 @@ _Key = tuple[str, str]
 
 _REMEMBERED_JUDGES = 256
 """A policy has one for each tenant with rules of its own and each kind of request: few, but a file may name many."""
+RETIRED_AFTER_S = 60.0
+"""Longer than anybody who was given a judge goes on asking without holding a response: clients' questions take 10 s."""
 
 
 class JudgePool:
     """Makes judges, and keeps the backends that they ask. `build` makes a backend of a name and what the policy says
     of it; it may raise SettingsError, as may the backend's start."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._build = build
+        self._clock = clock
         self._batchers: dict[_Key, Batcher] = {}
+        self._used_s: dict[_Key, float] = {}  # when a policy in use named it last
         self._judges: OrderedDict[int, Judge] = OrderedDict()
 
     async def prepare(self, policy: Policy) -> None:
@@ -51,6 +56,17 @@ class JudgePool:
             self._judges.popitem(last=False)
         return judge
 
+    async def retire(self, in_use: Iterable[Policy]) -> None:
+        """Free the backends that no policy in use has named for RETIRED_AFTER_S: what was rolled out before may be a
+        model of gigabytes. Who comes back to such a policy has it loaded again."""
+        now_s = self._clock()
+        for policy in in_use:
+            self._used_s.update({_key(name, spec): now_s for name, spec in policy.backends.items()})
+        since_s = {key: self._used_s.setdefault(key, now_s) for key in self._batchers}
+        retired = {key for key, used_s in since_s.items() if now_s - used_s >= RETIRED_AFTER_S}
+        if retired:
+            await self._stop(retired)
+
     async def close(self) -> None:
         """Stop every backend."""
         await self._stop(list(self._batchers))
@@ -59,10 +75,18 @@ class JudgePool:
         return [self._batcher(name, spec) for name, spec in policy.backends.items()]
 
     def _batcher(self, name: str, spec: BackendSpec) -> Batcher:
-        key = name, spec.model_dump_json()
+        key = _key(name, spec)
         if key not in self._batchers:
             self._batchers[key] = Batcher(self._build(name, spec), spec.timeout_s)
         return self._batchers[key]
 
     async def _stop(self, keys: Iterable[_Key]) -> None:
-        await asyncio.gather(*(self._batchers.pop(key).stop() for key in list(keys)))
+        stopped = [self._batchers.pop(key) for key in list(keys)]
+        self._used_s = {key: used_s for key, used_s in self._used_s.items() if key in self._batchers}
+        # Whoever asks for the judge of such a policy again is given one whose backends are not stopped.
+        self._judges = OrderedDict((of, judge) for of, judge in self._judges.items() if not judge.asks(stopped))
+        await asyncio.gather(*(batcher.stop() for batcher in stopped))
+
+
+def _key(name: str, spec: BackendSpec) -> _Key:
+    return name, spec.model_dump_json()
