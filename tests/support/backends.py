@@ -11,8 +11,8 @@ NOISE = 0.2
 
 class WordBackend:
     """`words`: word → category → score. Without one of them a score is noise (below `noise`), which follows from each
-    character of the excerpt and its context: two verdicts have the same scores only if the very same excerpts were
-    judged.
+    character of the excerpt and, with `reads_context`, of its context: two verdicts have the same scores only if the
+    very same excerpts were judged.
 
     `places`: word → category; the backend tells where such a word stands. `turns`: for how many turns of the event loop
     each call waits before it answers; none left: it answers at once. A call with `hangs` in one of its excerpts is not
@@ -30,6 +30,7 @@ class WordBackend:
         hangs: str | None = None,
         fails: str | None = None,
         noise: float = NOISE,
+        reads_context: bool = True,
     ) -> None:
         self.name = name
         self.revision = "words-1"
@@ -42,6 +43,7 @@ class WordBackend:
         self._hangs = hangs
         self._fails = fails
         self._noise = noise
+        self._reads_context = reads_context
         scored = {category for scores in words.values() for category in scores}
         self.categories = frozenset(scored | set(self._places.values()))
 
@@ -83,7 +85,7 @@ class WordBackend:
 
     def _drawn(self, category: str, excerpt: Excerpt) -> float:
         """Within 0 and 1, as if at random."""
-        turns = (f"{turn.role}\t{turn.text}" for turn in excerpt.context)
+        turns = (f"{turn.role}\t{turn.text}" for turn in excerpt.context if self._reads_context)
         shown = "\n".join([self.name, category, excerpt.raw, excerpt.text, *turns])
         return int.from_bytes(hashlib.sha256(shown.encode()).digest()[:4], "big") / 2**32
 

@@ -7,20 +7,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 CATEGORIES = ("violence", "harassment")
-HANG = "molasses"
-"""Who asks about a text with this word is answered only after `release()`."""
-FAIL = "gremlin"
-"""Who asks about a text with this word gets a 500."""
 
 
 class Moderator:
     """As a context manager: it listens on a port of its own, and nothing of it runs afterwards.
 
-    `words`: word → category → score; every other score is `floor`. `asked` has the texts of each request.
+    `words`: word → category → score; every other score is `floor`. `asked` has the texts of each request. Who asks
+    about a text with the word `fails` gets a 500; with the word of `hang()` no answer, until `release()`.
     """
 
     def __init__(self, words: Mapping[str, Mapping[str, float]], *, floor: float = 0.01) -> None:
         self.asked: list[list[str]] = []
+        self.fails: str | None = None
+        self.hangs: str | None = None
         self.hanging = threading.Event()
         self._released = threading.Event()
         self._words = words
@@ -44,17 +43,24 @@ class Moderator:
         self._server.server_close()
         self._thread.join()
 
+    def hang(self, word: str) -> None:
+        """Answer nobody any more who asks about it; `hanging` is set once somebody has."""
+        self.hanging.clear()
+        self._released.clear()
+        self.hangs = word
+
     def release(self) -> None:
         """Answer whoever hangs, and nobody hangs any more."""
+        self.hangs = None
         self._released.set()
 
     def answer(self, texts: list[str]) -> dict[str, Any] | None:
         """The body of the reply; None: there is none."""
         self.asked.append(texts)
-        if any(HANG in text for text in texts) and not self._released.is_set():
+        if _holds(texts, self.hangs):
             self.hanging.set()
             self._released.wait()
-        if any(FAIL in text for text in texts):
+        if _holds(texts, self.fails):
             return None
         return {"id": "modr-1", "model": "words", "results": [self._result(text) for text in texts]}
 
@@ -65,6 +71,10 @@ class Moderator:
                 scores = {category: max(score, found.get(category, 0.0)) for category, score in scores.items()}
         flagged = {category: score >= 0.5 for category, score in scores.items()}
         return {"flagged": any(flagged.values()), "categories": flagged, "category_scores": scores}
+
+
+def _holds(texts: list[str], word: str | None) -> bool:
+    return word is not None and any(word in text for text in texts)
 
 
 def _handler(moderator: Moderator) -> type[BaseHTTPRequestHandler]:

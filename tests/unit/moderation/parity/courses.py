@@ -304,11 +304,11 @@ def _forget_last(log: MemoryLog, topic: Topic, partition: int, number: int) -> N
     log.order = [(where, raw) for where, raw in log.order if id(raw) not in gone]
 
 
-async def run(policy: str, course: Course, backend: MakeBackend | None = None, **request: Any) -> Outcome:
+async def run(policy: str, course: Course, backend: MakeBackend | None = None, /, **request: Any) -> Outcome:
     """Play a course; `request` changes what is asked."""
     return outcome(await Run(policy, course, backend, request).play())
 
 
-async def plain(policy: str, text: str, backend: MakeBackend | None = None, **request: Any) -> Outcome:
+async def plain(policy: str, text: str, backend: MakeBackend | None = None, /, **request: Any) -> Outcome:
     """The course that all others are held against: a letter at a time, one owner, backends that answer at once."""
     return await run(policy, Course(tuple(text)), backend, **request)
