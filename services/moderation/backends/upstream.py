@@ -5,6 +5,7 @@ in an error or a log.
 """
 
 import asyncio
+import logging
 import math
 import os
 import random
@@ -16,12 +17,17 @@ import msgspec
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement
 from services.moderation.policy import UpstreamSpec
+from services.moderation.policy.backend_specs import MAX_TIMEOUT_S
 from shared.errors import SettingsError
 from shared.records import MODERATION_CATEGORIES
+
+log = logging.getLogger(__name__)
 
 BATCH = 32
 MAX_ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.1
+_HUNG_S = 2 * MAX_TIMEOUT_S
+"""Of a connection that nobody waits for any more."""
 _MAX_ANSWER_BYTES = 4 << 20
 _PASSING = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
@@ -37,9 +43,9 @@ class _Answer(msgspec.Struct):
 
 
 class UpstreamBackend:
-    """Implements `Backend`. `revision` is the model that the policy names, and with its answers the one that answered.
+    """Implements `Backend`. `revision` is the model that the policy names; who answers by another name is logged.
 
-    A call tries at most MAX_ATTEMPTS times within `timeout_s`, over connections that stay open.
+    A call tries at most MAX_ATTEMPTS times, over connections that stay open. Its time is the caller's to keep.
     """
 
     def __init__(self, name: str, spec: UpstreamSpec) -> None:
@@ -50,6 +56,7 @@ class UpstreamBackend:
         self.batch = BATCH
         self._spec = spec
         self._client: httpx.AsyncClient | None = None
+        self._answered_by = spec.model
 
     async def start(self) -> None:
         """Raises SettingsError without the key that the policy speaks of. The service itself may come up later."""
@@ -57,17 +64,17 @@ class UpstreamBackend:
         if self._spec.api_key_env is not None:
             headers["authorization"] = f"Bearer {self._key(self._spec.api_key_env)}"
         limits = httpx.Limits(max_connections=BATCH, max_keepalive_connections=8, keepalive_expiry=60)
-        self._client = httpx.AsyncClient(headers=headers, timeout=self._spec.timeout_s, limits=limits)
+        self._client = httpx.AsyncClient(headers=headers, timeout=_HUNG_S, limits=limits)
 
     async def judge(self, excerpts: Sequence[Excerpt]) -> list[Judgement]:
         """Raises BackendError."""
         if not excerpts:
             return []
         body = msgspec.json.encode({"model": self._spec.model, "input": [excerpt.raw for excerpt in excerpts]})
-        answer = self._answer(await self._post(body))
+        answer = self._answer(await self._attempts(body))
         if len(answer.results) != len(excerpts):
             raise BackendError(f"{self.name}: {len(answer.results)} results came for {len(excerpts)} texts")
-        self.revision = answer.model or self._spec.model
+        self._note(answer.model)
         return [self._judgement(result) for result in answer.results]
 
     async def stop(self) -> None:
@@ -83,15 +90,13 @@ class UpstreamBackend:
             raise SettingsError(f"backend {self.name} (upstream): {variable} holds characters that no header can carry")
         return key
 
-    async def _post(self, body: bytes) -> bytes:
-        """The bytes of a good answer, within `timeout_s` in all. Raises BackendError."""
-        try:
-            async with asyncio.timeout(self._spec.timeout_s):
-                return await self._attempts(body)
-        except TimeoutError as error:
-            raise BackendError(f"{self.name}: no answer within {self._spec.timeout_s:g} s") from error
+    def _note(self, model: str) -> None:
+        if model and model != self._answered_by:
+            log.info("backend %s: %s answers for %s", self.name, model, self._spec.model)
+            self._answered_by = model
 
     async def _attempts(self, body: bytes) -> bytes:
+        """The bytes of a good answer. Raises BackendError."""
         attempt = 0
         while True:
             attempt += 1
@@ -100,9 +105,10 @@ class UpstreamBackend:
             except _PassingError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise BackendError(f"{self.name}: {error}, {attempt} times") from error.__cause__
-                await asyncio.sleep(
-                    error.retry_after_s or _FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.5 + random.random())
-                )
+                asked_s = error.retry_after_s
+                if asked_s is not None and asked_s >= self._spec.timeout_s:
+                    raise BackendError(f"{self.name}: {error}, and it asks for {asked_s:g} s") from error.__cause__
+                await asyncio.sleep(asked_s or _FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.5 + random.random()))
 
     async def _attempt(self, body: bytes) -> bytes:
         """Raises _PassingError if another attempt may go better, BackendError else."""

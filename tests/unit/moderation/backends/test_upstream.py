@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import pytest_asyncio
 from services.moderation.backends.building import build_backend
 from services.moderation.backends.port import Backend, BackendError
 from services.moderation.backends.upstream import MAX_ATTEMPTS, UpstreamBackend
+from services.moderation.judging import Batcher
 from services.moderation.policy import UpstreamSpec
 from shared.errors import SettingsError
 from shared.records import MODERATION_CATEGORIES
@@ -77,11 +77,14 @@ async def test_it_asks_as_openai_s_api_is_asked(monkeypatch: pytest.MonkeyPatch)
     assert second.flagged == frozenset(MODERATION_CATEGORIES)
 
 
-async def test_the_revision_is_the_model_that_answered() -> None:
+async def test_the_revision_stays_and_who_answered_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with asking(moderations) as (backend, _):
-        assert backend.revision == "omni-moderation-latest"
-        await backend.judge([excerpt("a")])
-        assert backend.revision == "omni-2024-09-26"
+        with caplog.at_level(logging.INFO, logger="services.moderation"):
+            for _ in range(3):
+                await backend.judge([excerpt("a")])
+                assert backend.revision == "omni-moderation-latest"
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("services.moderation")]
+    assert told == ["backend elsewhere: omni-2024-09-26 answers for omni-moderation-latest"]
 
 
 async def test_connections_are_used_again() -> None:
@@ -139,19 +142,18 @@ async def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
     assert len(service.requests) == 1
 
 
-async def test_a_slow_answer_is_given_up_in_time() -> None:
-    async with asking(lambda _: Reply(after_s=30), timeout_s=0.2) as (backend, _):
-        started_s = time.monotonic()
-        with pytest.raises(BackendError, match=r"elsewhere: .*0\.2 s|ReadTimeout"):
-            await backend.judge([excerpt(TEXT)])
-        assert time.monotonic() - started_s < 5
+async def test_a_slow_answer_is_the_caller_s_to_give_up() -> None:
+    """So that it is told as late, never as failed."""
+    async with asking(lambda _: Reply(after_s=30), timeout_s=0.1) as (backend, _):
+        answer = await Batcher(backend, 0.1).ask(excerpt(TEXT))
+    assert (answer.judgement, answer.report.status) == (None, "late")
 
 
-async def test_it_does_not_wait_longer_than_it_may_because_it_was_asked_to() -> None:
-    """`retry-after: 3600` of a busy service."""
-    async with asking(lambda _: Reply(429, headers={"retry-after": "3600"}), timeout_s=0.2) as (backend, _):
-        with pytest.raises(BackendError, match=r"no answer within 0\.2 s"):
+async def test_who_asks_for_more_time_than_there_is_gets_no_other_attempt() -> None:
+    async with asking(lambda _: Reply(429, headers={"retry-after": "3600"})) as (backend, service):
+        with pytest.raises(BackendError, match="elsewhere: status 429, and it asks for 3600 s"):
             await backend.judge([excerpt(TEXT)])
+    assert len(service.requests) == 1
 
 
 async def test_nobody_there_is_a_failure() -> None:
