@@ -56,7 +56,7 @@ _SERVICES = (
 
 _PRIVATE_KEY = re.compile(
     r"(?:-----)?BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?(?:-----)?"
-    r"(?:(?!-----END)[\s\S])*(?:-----END [A-Z0-9 ]*-----)?"
+    r"(?:(?!-----END)[\s\S])*(?:-----END[A-Z0-9 ]*-{0,5})?"
     r"|PuTTY-User-Key-File-\d:(?:(?!Private-MAC:)[\s\S])*(?:Private-MAC:\s*[0-9a-fA-F]*)?"
 )
 _SIGNED_TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{14,}(?:\.[A-Za-z0-9_=-]*){1,4}")
