@@ -5,7 +5,7 @@ stretch names no category. Those on a single find in the output name its categor
 categories by the latter and by inputs.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,10 @@ class Summary:
         self.categories: Counter[tuple[str, str, str]] = Counter()  # category, stage, action
         self.policies: Counter[tuple[str, str]] = Counter()  # policy, action of a text
         self.tenants: Counter[tuple[str, str]] = Counter()  # tenant, action of a text
-        self.backends: dict[tuple[str, str], OfBackend] = {}  # name, revision
-        self.scores: dict[str, Counter[int]] = {}  # category → bucket → texts
+        self.backends: defaultdict[tuple[str, str], OfBackend] = defaultdict(OfBackend)  # name, revision
+        self.scores: defaultdict[str, list[int]] = defaultdict(lambda: [0] * BUCKETS)  # category → bucket → texts
         self.thresholds: set[tuple[str, str, float]] = set()  # category, what it is for, score
-        self.waits: dict[str, Latencies] = {}  # stage
+        self.waits: defaultdict[str, Latencies] = defaultdict(Latencies)  # stage
         self._tenant = tenant
         self._seen = Seen()
 
@@ -71,23 +71,25 @@ class Summary:
 
     def near(self, category: str, threshold: float) -> tuple[int, int]:
         """How many texts scored less than NEAR below the threshold, and up to NEAR above it."""
-        scores, at, width = self.scores.get(category, Counter()), round(threshold * BUCKETS), round(NEAR * BUCKETS)
-        return sum(scores[n] for n in range(at - width, at)), sum(scores[n] for n in range(at, at + width))
+        scores, at, width = self.scores.get(category, []), round(threshold * BUCKETS), round(NEAR * BUCKETS)
+        return sum(scores[max(0, at - width) : at]), sum(scores[at : at + width])
 
     def _add_text(self, verdict: Verdict) -> None:
         self.texts[verdict.stage, verdict.action] += 1
         self.policies[verdict.policy, verdict.action] += 1
         self.tenants[verdict.tenant, verdict.action] += 1
-        self.waits.setdefault(verdict.stage, Latencies()).add(verdict.latency_ms)
+        self.waits[verdict.stage].add(verdict.latency_ms)
         for category, score in verdict.scores.items():
-            self.scores.setdefault(category, Counter())[min(int(score * BUCKETS + 1e-9), BUCKETS - 1)] += 1
+            self.scores[category][min(int(score * BUCKETS + 1e-9), BUCKETS - 1)] += 1
         for report in verdict.backends:
-            self.backends.setdefault((report.name, report.revision), OfBackend()).add(report)
+            self.backends[report.name, report.revision].add(report)
 
     def _add_thresholds(self, verdict: Verdict) -> None:
-        for category, threshold in verdict.thresholds.items():
-            own = category == verdict.category and verdict.action not in ("pass", "flag")
-            self.thresholds.add((category, verdict.action if own else "flag", threshold))
+        acted_on = verdict.category if verdict.action not in ("pass", "flag") else None
+        self.thresholds.update(
+            (category, verdict.action if category == acted_on else "flag", threshold)
+            for category, threshold in verdict.thresholds.items()
+        )
 
 
 def is_on_a_text(verdict: Verdict) -> bool:
@@ -122,7 +124,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             for below, above in (summary.near(category, threshold),)
         ],
         "scores": {
-            category: {f"{bucket / BUCKETS:.2f}": counts[bucket] for bucket in sorted(counts)}
+            category: {f"{bucket / BUCKETS:.2f}": count for bucket, count in enumerate(counts) if count}
             for category, counts in sorted(summary.scores.items())
         },
     }
