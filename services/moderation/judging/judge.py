@@ -78,6 +78,10 @@ class Judge:
         """What the patterns find in each window."""
         return await self._patterns.classify(windows) if windows else ()
 
+    def cuts(self, found: Sequence[Finding]) -> bool:
+        """Whether one of these ends the text of a response."""
+        return any(self.policy.output_action(finding.category, finding.score) == "cut" for finding in found)
+
     async def hear(self, window: Window, context: Context = ()) -> Heard:
         """What the backends say of the window: a function of its text, its context and the policy, as long as none
         fails. `context`: the turns before the text, oldest first."""

@@ -13,7 +13,7 @@ MAX_STARTS = 8
 """Candidates per window. Each costs the judgement of two parts of the window."""
 
 _SENTENCE = re.compile(r"(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]+|\n\s*)(?=\S)")
-_CLAUSE = re.compile(r"(?:[.!?…,;:]+[\"'”’)\]]*\s+|\s[-–—]+\s+|[。！？，；：、]+|\n\s*)(?=\S)")
+_CLAUSE = re.compile(r"(?:[.!?…,;:]+[\"'”’)\]]*\s+|[ \t][-–—]+\s+|[。！？，；：、]+|\n\s*)(?=\S)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
+
 from services.moderation.judging import Heard, result_of
 from services.moderation.owner.alternatives import ending_in, start_of, without_violations
 from services.moderation.owner.dispatcher import Dispatcher
@@ -13,7 +15,7 @@ from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.ready import Ready
 from services.moderation.owner.response import Owned, failed_by, terminal_of
 from services.moderation.owner.spans import close_span
-from services.moderation.windows import Decision, Outcome, Release, Stretch, TextScreen, Window
+from services.moderation.windows import Decision, Finding, Outcome, Release, Stretch, TextScreen, Window
 from shared.ids import now_ms
 from shared.records import AnyTerminal, Cut, Delta, Finish, ModerationResult, TokenLogprob
 from shared.telemetry import inject
@@ -34,7 +36,7 @@ class Output:
         windows = self._feed(owned, screen)
         if windows:
             for window, found in zip(windows, await owned.judge.matches(windows), strict=True):
-                owned.line.add(Step(window, found, self._hear(owned, window)))
+                owned.line.add(self._step(owned, window, found))
         if not owned.line:
             return  # most tokens complete no window
         await self._resolve(owned, screen)
@@ -48,9 +50,16 @@ class Output:
             windows += screen.feed("", final=True)
         return windows
 
-    def _hear(self, owned: Owned, window: Window) -> "asyncio.Task[Heard] | None":
-        if not window.checkpoint or window.start == window.end or not owned.judge.has_backends:
-            return None
+    def _step(self, owned: Owned, window: Window, found: Sequence[Finding]) -> Step:
+        judge = owned.judge
+        if not judge.has_backends or window.start == window.end:
+            return Step(window, found)
+        if not window.checkpoint and judge.cuts(found):
+            # A cut releases what else would be held back: as at the end of the text, nobody will judge it later.
+            window = msgspec.structs.replace(window, checkpoint=True)
+        return Step(window, found, self._hear(owned, window) if window.checkpoint else None)
+
+    def _hear(self, owned: Owned, window: Window) -> "asyncio.Task[Heard]":
         hearing = asyncio.create_task(owned.judge.hear(window, owned.context))
         hearing.add_done_callback(partial(self._ready.add, owned))
         return hearing

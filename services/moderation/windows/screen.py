@@ -15,9 +15,9 @@ With S = stride, L = lookback, H = hold_back, C = checkpoint:
   no letter of a match is public before the match is judged: up to the window that sees a match end, e - H lies at
   or before its start, and as L >= H + S the next window still sees it whole. Longer ones lose only their tail.
 * Patterns judge every window; backends, which are slow, only checkpoints: windows that are the first to reach a
-  multiple of C, and the final one. What is public after the window that ends at e was judged by a checkpoint that ends
-  behind e - C, so with H >= C by one that saw at least H - C of what follows it. What a backend finds at a checkpoint's
-  edge is held until the next checkpoint.
+  multiple of C, the final one, and, as whoever asks the backends sees to, those in which a pattern cuts. What is public
+  after the window that ends at e was judged by a checkpoint that ends behind e - C, so with H >= C by one that saw at
+  least H - C of what follows it. What a backend finds at a checkpoint's edge is held until the next checkpoint.
 * Every stretch of text between two checkpoints is told of once it is judged, and earlier if some of it is released
   before (where H < C, which only policies without backends may have).
 * A cut ends the text where the earliest match begins (or, if that is public already, where the public text
