@@ -166,7 +166,7 @@ _MODERATIONS: Mapping[bytes, tuple[bytes, ...]] = {
         b"[1,2,3]",
         b"[[1],[2]]",
         b"[" + b",".join([b'"x"'] * 65) + b"]",
-        b'"' + b"x" * 131_073 + b'"',
+        b'"' + b"x" * 65_537 + b'"',
     ),
     b'"stream"': (b"true",),
 }

@@ -11,8 +11,8 @@ from services.gateway.errors import bad_request
 from shared.records import ModerationMode, ModerationWish
 
 MAX_TEXTS = 64
-MAX_CHARACTERS = 1 << 17
-"""Of all texts together: about what OpenAI's models take at once (32,768 tokens)."""
+MAX_CHARACTERS = 1 << 16
+"""Of all texts together: what the default classifier judges on one busy core well before the question's deadline."""
 
 
 def _no_tokens(value: Any) -> Any:
