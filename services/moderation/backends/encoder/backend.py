@@ -24,7 +24,7 @@ RULES = 1
 """Version of how a text becomes scores (windows, pooling, maximum), part of the revision: raise it with any change."""
 REMEMBERED = 16_384
 EXCERPTS = 4
-"""Excerpts in a call: on a CPU more take longer and gain nothing, and all of them wait for the last."""
+"""Excerpts in a call, unless a pass takes more: on a CPU more gain nothing, and all of them wait for the last."""
 
 
 @cache
@@ -61,6 +61,7 @@ class EncoderBackend:
         """Load encoder and head, and try every shape. Raises SettingsError."""
         classifier = await self._thread.run(self._load)
         self.categories = frozenset(classifier.categories)
+        self.batch = max(EXCERPTS, classifier.rows)
         self._classifier = classifier
 
     def _load(self) -> "WindowClassifier":
