@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.records import ModerationWish
@@ -99,8 +99,7 @@ async def test_no_course_changes_what_comes_of_a_text(data: st.DataObject, where
     assert set(in_dialects(found.log).values()) == {expected.text}
 
 
-@pytest.mark.xfail(reason="a window that a pattern cuts is judged by no backend yet")
-@settings(max_examples=150, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=150)
 @given(st.data(), windows, texts)
 async def test_nothing_that_is_cut_or_masked_is_public(data: st.DataObject, where: Windows, text: str) -> None:
     found = await run(where.policy(), data.draw(courses(text)), words)
@@ -166,7 +165,6 @@ async def crowd(
     return {number: outcome(log, number) for number in numbers}
 
 
-@pytest.mark.xfail(reason="a window that a pattern cuts is judged by no backend yet")
 async def test_what_a_patterns_cut_releases_was_judged_by_the_backend_too() -> None:
     """The window that finds the pattern is no checkpoint, and the text before the cut was seen by none."""
     found = await plain(Windows(4, 16, 26).policy(), f"{PLACE}{PATTERN} and so on", words)
