@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.moderation.judging import JudgingUnavailable
+from services.moderation.owner.entry import UNAVAILABLE
 from services.moderation.settings import ModerationSettings
 from shared.control import ControlPlane, Patience, place
 from shared.errors import LogError, RecordError
@@ -23,7 +24,6 @@ from shared.topics import MODERATION_QUERIES, REPLIES, Service
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("chatmesh.moderation")
 
-UNAVAILABLE = "moderation_unavailable"
 _BROKEN = "The server had an error while judging your input."
 
 JudgeTexts = Callable[[str, Sequence[str]], Awaitable[Sequence[ModerationResult]]]
@@ -79,7 +79,8 @@ class QueryHandler:
             async with deadline:
                 results = list(await self._judge(query.tenant, query.texts))
         except JudgingUnavailable as error:
-            return _rejected(query, 503, UNAVAILABLE, f"Moderation is not available now: {error}. Try again.")
+            message = f"The input could not be moderated: {error.backend} does not answer. Please retry later."
+            return _rejected(query, 503, UNAVAILABLE, message)
         except Exception as error:
             if deadline.expired():
                 _note_late(raw, query)
