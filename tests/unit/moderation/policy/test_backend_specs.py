@@ -162,3 +162,10 @@ class TestName:
             parse_policy(f"{CATEGORIES}backends: {{}}\ncombine: maximum\ntenants: {{}}\n").name
             == parse_policy(CATEGORIES).name
         )
+
+    def test_another_head_of_the_built_in_classifier_is_another_policy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with_encoder = f"{CATEGORIES}backends: {{e: {{kind: encoder}}}}\n"
+        before = {parse_policy(text).name for text in (CATEGORIES, with_encoder)}
+        monkeypatch.setattr("services.moderation.backends.encoder.head_revision", lambda: "trained-anew")
+        after = {parse_policy(text).name for text in (CATEGORIES, with_encoder)}
+        assert len(before & after) == 1 and parse_policy(CATEGORIES).name in after
