@@ -70,6 +70,8 @@ class Rollout:
             return  # the next look tries again
         except ChatmeshError as error:
             self._complain(f"policy {self.current.name} stays: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever a library raises as it loads a model: ours work
+            self._complain(f"policy {self.current.name} stays: {type(error).__name__}: {error}", trace=error)
         else:
             self._told = ""
         self._settled = text
@@ -89,11 +91,13 @@ class Rollout:
         for warning in policy.warnings:
             log.warning("%s", warning)
 
-    def _complain(self, message: str) -> None:
-        """One log line per fault, however long it stays."""
+    def _complain(self, message: str, *, trace: Exception | None = None) -> None:
+        """One log line per fault, however long it stays; behind the last of them where in the code it came up."""
         if message != self._told:
-            for line in message.splitlines():
+            *lines, last = message.splitlines()
+            for line in lines:
                 log.error("%s", line)
+            log.error("%s", last, exc_info=trace)
         self._told = message
 
 

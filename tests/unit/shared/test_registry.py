@@ -13,6 +13,7 @@ from shared.topics import (
     EVENTS,
     HEARTBEATS,
     JOURNAL,
+    POLICIES,
     REGISTRY,
     Service,
     Topic,
@@ -126,3 +127,8 @@ def test_readers_ignore_fields_of_the_next_release() -> None:
 
 def test_heartbeats_have_one_partition_so_that_their_order_is_total() -> None:
     assert HEARTBEATS.partitions == 1
+
+
+def test_policies_are_kept_as_long_as_anybody_may_ask_for_them_and_in_one_order() -> None:
+    assert POLICIES.broker_config(1)["cleanup.policy"] == "compact"
+    assert POLICIES.partitions == 1

@@ -123,6 +123,16 @@ async def test_backends_that_cannot_be_started_keep_the_old_policy(
     assert len(bench.known) == 1
 
 
+async def test_not_even_a_librarys_own_error_ends_the_service(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.trouble = RuntimeError("CUDA out of memory")
+    bench.file.write_text(SECOND)
+    for _ in range(2):
+        await bench.rollout.look()
+    (record,) = caplog.records
+    assert record.message == f"policy {bench.rollout.current.name} stays: RuntimeError: CUDA out of memory"
+    assert record.exc_info is not None and bench.current == "first"
+
+
 async def test_a_broker_that_is_away_only_delays_it(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.writer.fails = lambda _topic, _record: True
     bench.file.write_text(SECOND)
