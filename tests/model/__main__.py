@@ -1,7 +1,7 @@
 """`python -m tests.model [--states N] [--walks N] [--seed N]`: the long form of the exploration, with figures.
 
-Every set of at most two faults, with one policy and with an upgrade, breadth first up to `--states`, then `--walks`
-random walks with all faults at once.
+Every set of at most two faults, with one policy, with an upgrade, and with judgements that come late, breadth first up
+to `--states`, then `--walks` random walks with all faults at once.
 Prints counterexamples; leaves with 1 if there is one.
 """
 
@@ -23,17 +23,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     sound = True
-    for violates, upgraded in product((False, True), repeat=2):
-        for faults in _sets_of_faults():
-            scenario = Scenario(faults, violates, upgraded=upgraded)
+    for violates, (upgraded, late) in product((False, True), ((False, False), (True, False), (False, True))):
+        for faults in _sets_of_faults(late=late):
+            scenario = Scenario(faults, violates, upgraded=upgraded, judges_late=late)
             sound &= _report(scenario, partial(Explorer(scenario).exhaust, options.states))
-        scenario = Scenario(Faults(1, 1, 1, 1, 1), violates, upgraded=upgraded)
+        scenario = Scenario(Faults(1, 1, 1, 1, 1), violates, upgraded=upgraded, judges_late=late)
         sound &= _report(scenario, partial(Explorer(scenario).wander, options.seed, options.walks))
     return 0 if sound else 1
 
 
-def _sets_of_faults() -> list[Faults]:
-    return [Faults(**dict.fromkeys(names, 1)) for size in range(3) for names in combinations(Faults._fields, size)]
+def _sets_of_faults(*, late: bool) -> list[Faults]:
+    """A backend can only be missing where there is one."""
+    kinds = [kind for kind in Faults._fields if late or kind != "deaf"]
+    return [Faults(**dict.fromkeys(names, 1)) for size in range(3) for names in combinations(kinds, size)]
 
 
 def _report(scenario: Scenario, explore: Callable[[], Result]) -> bool:
@@ -42,6 +44,7 @@ def _report(scenario: Scenario, explore: Callable[[], Result]) -> bool:
     names = "+".join(name for name, count in scenario.faults._asdict().items() if count) or "no fault"
     text = "violates" if scenario.violates else "finishes"
     text += ", upgraded" if scenario.upgraded else ""
+    text += ", judged late" if scenario.judges_late else ""
     print(f"{names}, {text}, {time.perf_counter() - started_s:.1f} s: {result}", flush=True)
     return result.broken is None
 

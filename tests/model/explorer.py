@@ -17,14 +17,16 @@ from tests.model.world import Faults, Owner, World
 @dataclass(frozen=True)
 class Scenario:
     """Where an exploration starts. `handed_over`: the owner paused before the client asked, so two believe that they
-    own the partition and no response was there to be marked. `upgraded`: owner 1 has a newer policy. `begins`: labels
-    (their beginnings) of the first steps.
+    own the partition and no response was there to be marked. `upgraded`: owner 1 has a newer policy. `judges_late`: the
+    backends of owners answer some time after what they are asked about was read. `begins`: labels (their beginnings) of
+    the first steps.
     """
 
     faults: Faults
     violates: bool = False
     handed_over: bool = False
     upgraded: bool = False
+    judges_late: bool = False
     begins: tuple[str, ...] = ()
 
     def first(self, *, epochs_of_the_group: bool) -> World:
@@ -74,7 +76,7 @@ class Explorer:
         folding = Folding(
             rules, (policy(violates=scenario.violates), policy(violates=scenario.violates, version=later))
         )
-        self._mesh = Mesh(folding)
+        self._mesh = Mesh(folding, judges_late=scenario.judges_late)
         self._invariants = Invariants(folding)
 
     def exhaust(self, max_states: int) -> Result:

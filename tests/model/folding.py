@@ -40,6 +40,7 @@ from tests.model.world import Held, Log, Owner
 
 R = new_response_id(1, unix_ms=1_790_000_000_000).text
 POLICY_CHANGED = "the policy changed"
+DEAF = "a backend is missing"
 _FINISHED_MS = 1_790_000_000_900
 
 
@@ -128,10 +129,10 @@ class Folding:
         owned = Owned(self.requested(), 0, {}, fold, epoch)
         return terminal_of(owned, text=text, violated=violated, finished_ms=_FINISHED_MS)
 
-    def ended_by_another_policy(self, fold: JournalFold, epoch: int, text: str) -> AnyTerminal:
-        """The shipped end of a response that an owner with another policy finds: what is public stays."""
+    def given_up(self, fold: JournalFold, epoch: int, text: str, why: str) -> AnyTerminal:
+        """The shipped end of a response that its owner cannot go on with: what is public stays."""
         owned = Owned(self.requested(), 0, {}, fold, epoch)
-        return failed_by(self.cut("failed", POLICY_CHANGED), owned, text=text, finished_ms=_FINISHED_MS)
+        return failed_by(self.cut("failed", why), owned, text=text, finished_ms=_FINISHED_MS)
 
     def dispatched(self, attempt: int, worker: int) -> Dispatched:
         """The owner's note of a job."""
@@ -150,9 +151,9 @@ class Folding:
         """The client cancels."""
         return Cancel(response_id=R)
 
-    def cut(self, reason: Literal["policy", "failed"] = "policy", message: str = "") -> Cut:
-        """The owner ends it."""
-        return Cut(response_id=R, reason=reason, message=message)
+    def cut(self, reason: Literal["policy", "failed"] = "policy", message: str = "", *, of_input: bool = False) -> Cut:
+        """The owner ends it, or says that nothing became of it."""
+        return Cut(response_id=R, reason=reason, message=message, stage="input" if of_input else "output")
 
     # -- folds -----------------------------------------------------------------------------------------------
 
@@ -225,10 +226,11 @@ class Folding:
 
     # -- owner -----------------------------------------------------------------------------------------------
 
-    def screened(self, owner: Owner, fold: JournalFold) -> Screened:
-        """Feed the owner's screen what the journal has beyond what it was fed; all of it in one batch, as shipped."""
-        before, new = tuple(fold.pieces[: owner.screened]), tuple(fold.pieces[owner.screened :])
-        key = (owner.resume_at, before, new, fold.decision is not None)
+    def screened(self, owner: Owner, fold: JournalFold, up_to: int) -> Screened:
+        """Feed the owner's screen what the journal has beyond what it was fed, up to that many pieces; all of it in one
+        batch, as shipped."""
+        before, new = tuple(fold.pieces[: owner.screened]), tuple(fold.pieces[owner.screened : up_to])
+        key = (owner.resume_at, before, new, fold.decision is not None and up_to == len(fold.pieces))
         if key not in self._screens:
             self._screens[key] = self._screen(*key)
         return self._screens[key]

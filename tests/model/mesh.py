@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from shared.folds import EventFold, JournalFold
-from shared.records import Events, Finish, Journal
-from tests.model.folding import POLICY_CHANGED, Folding
+from shared.records import Cut, Events, Finish, Journal
+from tests.model.folding import DEAF, POLICY_CHANGED, Folding
 from tests.model.text import LIMIT
 from tests.model.world import Held, Log, Owner, Worker, World
 
@@ -46,10 +46,12 @@ class Act(NamedTuple):
 
 
 class Mesh:
-    """Enumerates steps. `spurious_attempts`: up to which attempt the watch may be wrong."""
+    """Enumerates steps. `spurious_attempts`: up to which attempt the watch may be wrong. `judges_late`: what owners
+    read is judged some time later, in pieces of any size."""
 
-    def __init__(self, folding: Folding, spurious_attempts: int = 3) -> None:
+    def __init__(self, folding: Folding, spurious_attempts: int = 3, *, judges_late: bool = False) -> None:
         self._folding = folding
+        self._judges_late = judges_late
         self._spurious_attempts = spurious_attempts
 
     def steps(self, world: World) -> Iterator[Step]:
@@ -225,6 +227,7 @@ class Mesh:
             yield from self._go_live(world, number)
         else:
             yield from self._read(world, number)
+            yield from self._hear(world, number)
             yield from self._watch(world, number)
         if owner.broken and self._folding.rules.heals:
             again = self._fold_anew(world, owner._replace(heals=owner.heals + 1))
@@ -277,9 +280,9 @@ class Mesh:
         if events.epoch > live.epoch:
             return [Act(live._replace(ended=True))]
         if live.ended or accepted is None or accepted.policy == self._folding.policies[number].name:
-            return self._act(world, number, live, fold)
+            return self._go_on(world, number, live, fold)
         cut = self._to_journal(self._folding.cut("failed", POLICY_CHANGED))
-        end = self._to_events(self._folding.ended_by_another_policy(fold, live.epoch, events.text))
+        end = self._to_events(self._folding.given_up(fold, live.epoch, events.text, POLICY_CHANGED))
         return [Act(live._replace(ended=True), (cut, end))]
 
     def _ends_of_reading(self, world: World, number: int) -> Iterable[int]:
@@ -298,12 +301,63 @@ class Mesh:
             fold = self._folding.journal(world.journal[:read])
             reading = owner._replace(read=read, attempt=max(owner.attempt, fold.attempt))
             label = f"owner {number} reads the journal to {read}"
-            yield from self._deliver(world, number, label, self._act(world, number, reading, fold))
+            yield from self._deliver(world, number, label, self._go_on(world, number, reading, fold))
 
-    def _act(self, world: World, number: int, owner: Owner, fold: JournalFold) -> list[Act]:
-        """Screen, publish, dispatch the first attempt. One act per worker that may get the job."""
+    def _go_on(self, world: World, number: int, owner: Owner, fold: JournalFold) -> list[Act]:
+        """Judge what was read, at once or later; what is accepted needs no judgement to be dispatched."""
+        if not self._judges_late:
+            return self._act(world, number, owner, fold)
+        if not owner.accepted or owner.ended or owner.ending or fold.decision is not None or owner.attempt > 0:
+            return [Act(owner)]
+        return self._dispatch(world, owner, fold, ())
+
+    def _hear(self, world: World, number: int) -> Iterator[Step]:
+        """The backends answer about the input, about the next piece, or about all that was read; or one never does."""
+        owner = world.owners[number]
+        fold = self._folding.journal(world.journal[: owner.read])
+        if not self._judges_late or owner.ended or fold.requested is None:
+            return
+        if owner.deaf:
+            yield from self._deliver(
+                world, number, f"owner {number} ends what it cannot judge", self._end_deaf(owner, fold)
+            )
+            return
+        waits = not owner.accepted or owner.screened < len(fold.pieces) or fold.decision is not None
+        waits &= owner.accepted or not owner.ending or fold.decision is not None
+        steps = {min(owner.screened + 1, len(fold.pieces)), len(fold.pieces)}
+        for up_to in sorted(steps) if waits else ():
+            label = f"owner {number} hears its backends, up to piece {up_to}"
+            yield from self._deliver(world, number, label, self._act(world, number, owner, fold, up_to))
+        deafened = world.spend("deaf") if waits and not owner.ending else None
+        if deafened is not None:
+            label = f"owner {number} hears NOTHING"
+            acts = self._go_deaf(owner, fold)
+            yield from self._deliver(deafened._replace(deafened=True), number, label, acts, fault=True)
+
+    def _go_deaf(self, owner: Owner, fold: JournalFold) -> list[Act]:
+        """Whether a backend is there depends on the moment: the journal decides, unless it has already."""
+        if fold.decision is not None:
+            return [Act(owner._replace(deaf=True))] if owner.accepted else [Act(owner)]
+        cut = self._to_journal(self._folding.cut("failed", DEAF, of_input=not owner.accepted))
+        return [Act(owner._replace(ending=True, deaf=owner.accepted), (cut,))]
+
+    def _end_deaf(self, owner: Owner, fold: JournalFold) -> list[Act]:
+        """Where the journal has decided, the response ends with what is public."""
+        if fold.decision is None:
+            return []
+        text = fold.text[: owner.public]
+        if isinstance(fold.decision, Finish):
+            end: Events = self._folding.given_up(fold, owner.epoch, text, DEAF)
+        else:
+            end = self._folding.terminal(fold, owner.epoch, text, violated=False)
+        return [Act(owner._replace(ended=True), (self._to_events(end),))]
+
+    def _act(self, world: World, number: int, owner: Owner, fold: JournalFold, up_to: int | None = None) -> list[Act]:
+        """Screen, up to so many pieces, publish, dispatch the first attempt. One act per worker that may get it."""
         if owner.ended or fold.requested is None:
             return [Act(owner)]
+        if not owner.accepted and isinstance(fold.decision, Cut) and fold.decision.stage == "input":
+            return [Act(owner._replace(ended=True), rejected=True)]
         ends_now = fold.decision is not None and not self._folding.rules.accepts_before_it_ends
         if not owner.accepted and ends_now:
             cut = self._to_journal(self._folding.cut("failed"))
@@ -312,14 +366,14 @@ class Mesh:
         if not owner.accepted:
             owner = owner._replace(accepted=True)
             sends.append(self._to_events(self._folding.accepted(owner.epoch, number)))
-        owner = self._screen(number, owner, fold, sends)
+        owner = self._screen(number, owner, fold, sends, len(fold.pieces) if up_to is None else up_to)
         if owner.ended or owner.ending or fold.decision is not None or owner.attempt > 0:
             return [Act(owner, tuple(sends))]
         return self._dispatch(world, owner, fold, sends)
 
-    def _screen(self, number: int, owner: Owner, fold: JournalFold, sends: list[Send]) -> Owner:
-        screened = self._folding.screened(owner, fold)
-        owner = owner._replace(screened=len(fold.pieces), public=max(owner.resume_at, screened.position))
+    def _screen(self, number: int, owner: Owner, fold: JournalFold, sends: list[Send], up_to: int) -> Owner:
+        screened = self._folding.screened(owner, fold, up_to)
+        owner = owner._replace(screened=up_to, public=max(owner.resume_at, screened.position))
         sends += [self._to_events(delta) for delta in self._folding.deltas(screened.outcome, owner.epoch, number)]
         if not screened.done:
             return owner

@@ -58,3 +58,33 @@ def test_random_orders_of_all_faults_at_once(faults: Faults, violates: bool) -> 
     result = Explorer(Scenario(faults, violates)).wander(seed=20_261_121, walks=300)
     assert result.broken is None, str(result)
     assert result.quiet == 300
+
+
+# -- backends that take their time ---------------------------------------------------------------------------------
+
+LATE = [Faults(), Faults(cancel=1), Faults(deaf=1), Faults(deaf=1, cancel=1)]
+
+
+@pytest.mark.parametrize("violates", [False, True], ids=["finishes", "violates"])
+@pytest.mark.parametrize("faults", LATE, ids=_id)
+def test_an_answer_may_come_whenever_it_likes_or_never(faults: Faults, violates: bool) -> None:
+    result = Explorer(Scenario(faults, violates, judges_late=True)).exhaust(max_states=20_000)
+    assert result.complete, str(result)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(crash=1), Faults(loss=1), Faults(pause=1), Faults(crash=1, deaf=1), Faults(loss=1, deaf=1)],
+    ids=_id,
+)
+def test_whoever_dies_pauses_or_loses_while_something_is_judged(faults: Faults) -> None:
+    result = Explorer(Scenario(faults, judges_late=True)).exhaust(max_states=8_000)
+    assert result.broken is None, str(result)
+
+
+@pytest.mark.parametrize("violates", [False, True], ids=["finishes", "violates"])
+def test_random_orders_of_all_faults_at_once_while_something_is_judged(violates: bool) -> None:
+    scenario = Scenario(Faults(crash=1, duplicate=1, loss=1, cancel=1, deaf=1), violates, judges_late=True)
+    result = Explorer(scenario).wander(seed=20_261_121, walks=200)
+    assert result.broken is None, str(result)
+    assert result.quiet == 200

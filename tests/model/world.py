@@ -11,13 +11,15 @@ Ids = tuple[int, ...]
 
 
 class Faults(NamedTuple):
-    """How many of each may still happen. `cancel` is the client's, and no fault, but as rare."""
+    """How many of each may still happen. `cancel` is the client's, and no fault, but as rare. `deaf`: a backend without
+    whose answer nothing passes has none, where judging takes its time (`Scenario.judges_late`)."""
 
     crash: int = 0
     pause: int = 0
     duplicate: int = 0
     loss: int = 0
     cancel: int = 0
+    deaf: int = 0
 
 
 class Held(NamedTuple):
@@ -46,7 +48,8 @@ class Owner(NamedTuple):
     `read`: journal offset behind what it folded. `screened`: pieces that its screen was fed. `public`: how
     much raw text it thinks is public. `ended`: published its
     end. `ending`: gave up. `attempt`: the last that it sent. `broken`: an append was lost, not noticed yet.
-    `generation`: of the group, when it got the partition; `heals`: how often it took it over anew since.
+    `generation`: of the group, when it got the partition; `heals`: how often it took it over anew since. `deaf`: it can
+    judge no more of the text.
     """
 
     phase: str = "out"
@@ -64,11 +67,12 @@ class Owner(NamedTuple):
     broken: bool = False
     generation: int = 0
     heals: int = 0
+    deaf: bool = False
 
 
 class World(NamedTuple):
     """`assigned`: whom the group gave the partition. `rejected`: the client was told that nothing became of it.
-    `spent`: faults that may have cost an attempt."""
+    `spent`: faults that may have cost an attempt. `deafened`: text may have stayed unjudged."""
 
     journal: Log = ()
     events: Log = ()
@@ -81,6 +85,7 @@ class World(NamedTuple):
     claims: int = 0
     faults: Faults = Faults()
     spent: int = 0
+    deafened: bool = False
 
     def worker(self, index: int, worker: Worker) -> "World":
         """The same world with another worker `index`."""
