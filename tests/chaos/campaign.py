@@ -11,7 +11,7 @@ from typing import Any
 from deploy.brokers import BrokerError
 from deploy.brokers.ports import LOOPBACK, free_port
 from deploy.brokers.select import broker_for_suite
-from shared.topics import EVENTS, JOURNAL, Service
+from shared.topics import EVENTS, JOURNAL, VERDICTS, Service
 from tests.chaos.checker import check, references_of
 from tests.chaos.clients import Gateway, StreamClient
 from tests.chaos.evidence import Evidence, Rule, Screening
@@ -99,11 +99,11 @@ async def campaign(suite: str, folder: Path, plan: Plan, progress: Progress = pr
 
 async def _evidence(mesh: Mesh, notebook: Notebook, references: Mapping[str, str]) -> Evidence:
     """What is to be judged, once history's recorder has caught up with the log or had the time to."""
-    journals, events = await logs.sub_logs(mesh, JOURNAL), await logs.sub_logs(mesh, EVENTS)
+    journals, events, verdicts = [await logs.sub_logs(mesh, topic) for topic in (JOURNAL, EVENTS, VERDICTS)]
     give_up_at = now() + RECORDED_S
     while True:
         stored = await logs.stored(mesh, sorted(events))
-        evidence = Evidence(notebook.lines, journals, events, references, SCREENING, stored)
+        evidence = Evidence(notebook.lines, journals, events, references, SCREENING, stored, verdicts)
         if now() > give_up_at or not any(violation.rule is Rule.STORED for violation in check(evidence)):
             return evidence
         await asyncio.sleep(1.0)

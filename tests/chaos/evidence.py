@@ -97,7 +97,9 @@ class Screening:
             f"  word-{number}: {{patterns: ['{word}'], output: {action}{mask}}}\n"
             for number, (word, action, mask) in enumerate(entries)
         )
-        streaming = f"{{stride: {self.stride}, lookback: 64, hold_back: {self.hold_back}}}"
+        # As large as what is held back allows: a verdict on each range is due before the range is public.
+        checkpoint = max(self.stride, self.hold_back // self.stride * self.stride)
+        streaming = f"{{stride: {self.stride}, checkpoint: {checkpoint}, lookback: 64, hold_back: {self.hold_back}}}"
         return f"version: {version}\nstreaming: {streaming}\ncategories:" + (f"\n{categories}" if entries else " {}\n")
 
     def forbidden(self, raw: str) -> list[Forbidden]:

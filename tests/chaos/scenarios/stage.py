@@ -7,7 +7,7 @@ from itertools import count, islice
 from typing import Any
 
 from shared.heartbeats import Cluster
-from shared.topics import EVENTS, JOURNAL, Service
+from shared.topics import EVENTS, JOURNAL, VERDICTS, Service
 from tests.chaos.checker import check
 from tests.chaos.clients import Gateway, StreamClient
 from tests.chaos.evidence import Evidence, Rule, Screening, Violation
@@ -97,8 +97,8 @@ class Stage:
 
     async def check(self) -> list[Violation]:
         """Everything that clients saw, the logs hold and history stored, against the rules."""
-        journals, events = await logs.sub_logs(self.mesh, JOURNAL), await logs.sub_logs(self.mesh, EVENTS)
-        evidence = Evidence(self.notebook.lines, journals, events, self.references, SCREENING)
+        journals, events, verdicts = [await logs.sub_logs(self.mesh, topic) for topic in (JOURNAL, EVENTS, VERDICTS)]
+        evidence = Evidence(self.notebook.lines, journals, events, self.references, SCREENING, verdicts=verdicts)
         deadline = now() + _RECORDED_S
         while True:
             stored = await logs.stored(self.mesh, sorted(events))

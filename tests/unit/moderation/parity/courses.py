@@ -28,7 +28,8 @@ from tests.support.backends import WordBackend
 from tests.support.fakes import MemoryLog
 from tests.support.owner_bench import OwnerBench, claimed, gateway_beat, requested, response_id, worker_beat
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
+"""Against a hang: a run takes a few milliseconds, with a model a few seconds."""
 
 MakeBackend = Callable[[str, Sequence[int]], WordBackend]
 """Makes the backend of this name for one owner; it is given the latency of each call, in turns of the event loop."""
