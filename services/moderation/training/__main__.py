@@ -16,7 +16,7 @@ from services.moderation.backends.encoder.head import DEFAULT, OUTPUTS, calibrat
 from services.moderation.normaliser import normalise
 from services.moderation.training.blend import blend_scores
 from services.moderation.training.calibration import calibrate, thresholds
-from services.moderation.training.data import labels_of, read_material
+from services.moderation.training.data import Material, labels_of, read_material
 from services.moderation.training.fitting import Arrays, fit
 from services.moderation.training.quality import paired_difference, table
 from services.moderation.training.reading import Cutter, Pooler, Say, highest, read_windows, whole_texts
@@ -24,16 +24,19 @@ from services.moderation.training.rehearsal import Run, Texts, rehearse
 from shared.errors import SettingsError
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
-    options = _options()
+    options = _options(arguments)
     started = time.monotonic()
 
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", flush=True)
 
     try:
-        texts = read_texts(options.data, *_encoder(), say)
+        material = read_material(options.data)
+        if not options.out.parent.is_dir():
+            raise SettingsError(f"{options.out.parent} is no folder: the head is to be written into it")
+        texts = read_texts(material, *_encoder(), say)
         runs = rehearse(texts, range(options.seeds), say)
         for line in report(texts, runs, blend=options.blend):
             print(line)
@@ -48,7 +51,7 @@ def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m services.moderation.training", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the training data")
     parser.add_argument(
@@ -58,7 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--blend", action=argparse.BooleanOptionalAction, default=True, help="compare with a plain blend"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _encoder() -> tuple[Cutter, Pooler]:
@@ -73,9 +76,8 @@ def _encoder() -> tuple[Cutter, Pooler]:
     return WordPieces(files.tokenizer), Encoder(load_weights(files.weights), LAYERS, dtype=torch.float32)
 
 
-def read_texts(folder: Path, cutter: Cutter, pooler: Pooler, say: Say) -> Texts:
-    """Everything that a head is trained on, encoded. Raises SettingsError."""
-    material = read_material(folder)
+def read_texts(material: Material, cutter: Cutter, pooler: Pooler, say: Say) -> Texts:
+    """Everything that a head is trained on, encoded."""
     examples = [*material.labelled, *material.further]
     measured = len(material.labelled)
     say(f"read {measured} labelled texts and {len(material.further)} further ones")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from services.moderation.backends.encoder.head import OUTPUTS, load_head
-from services.moderation.training.__main__ import read_texts, report, train, unseen_probabilities, write
+from services.moderation.training import __main__ as command
+from services.moderation.training.__main__ import main, read_texts, report, train, unseen_probabilities, write
+from services.moderation.training.data import read_material
 from services.moderation.training.quality import quality
 from services.moderation.training.rehearsal import Run, Texts, rehearse
 from tests.unit.moderation.training.made_up import WordCutter, WordPooler, write_folder
@@ -17,7 +19,7 @@ SEXUAL, HATE = OUTPUTS.index("sexual"), OUTPUTS.index("hate")
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Texts:
     folder = write_folder(tmp_path_factory.mktemp("data"))
-    return read_texts(folder, WordCutter(), WordPooler(), lambda line: None)
+    return read_texts(read_material(folder), WordCutter(), WordPooler(), lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,28 @@ def test_the_report_has_every_output_and_the_blend(texts: Texts, runs: list[Run]
     lines = "\n".join(report(texts, runs, blend=True))
     assert all(lines.count(f"\n{name} ") == 4 for name in OUTPUTS)
     assert "plain blend" in lines
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_encoder", lambda: (WordCutter(), WordPooler()))
+
+
+@pytest.mark.usefixtures("encoder")
+def test_the_command_says_how_far_it_is_and_writes_a_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = tmp_path / "head.npz"
+    options = ["--data", str(write_folder(tmp_path)), "--out", str(head), "--seeds", "1", "--no-blend"]
+    assert main(options) == 0
+    said = capsys.readouterr().out
+    assert "read 153 labelled texts" in said
+    assert "seed 0, fold 5 of 5" in said
+    assert "plain blend" not in said
+    assert load_head(head).revision in said
+
+
+@pytest.mark.usefixtures("encoder")
+def test_the_command_says_what_is_missing_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere is no folder" in capsys.readouterr().err
+    assert main(["--data", str(write_folder(tmp_path)), "--out", str(tmp_path / "no" / "head.npz")]) == 1
+    assert "is no folder: the head" in capsys.readouterr().err
