@@ -21,9 +21,22 @@ _LINK = re.compile(rf"({_LETTER})({_BETWEEN})(?={_LETTER})")
 
 
 def spaced_out(text: str) -> list[Edit]:
-    """What stands between single letters, where it is the same before and after one of them, is dropped. A wider gap
-    stays: it parts two words."""
-    return [edit for chain in _CHAIN.finditer(text) for edit in _unlinked(text, chain.start(), chain.end())]
+    """What stands between single letters is dropped, where it is the same before and after one of them, or narrower
+    than a space that parts words beside it (h o w   d o   I). An `a` or `I` behind a word is one (make a b o m b)."""
+    return [
+        edit for chain in _CHAIN.finditer(text) for edit in _unlinked(text, _first_letter(text, chain), chain.end())
+    ]
+
+
+def _first_letter(text: str, chain: re.Match[str]) -> int:
+    """Where the letters of the chain begin that are no words."""
+    start = chain.start()
+    is_word = (
+        text[start] in "ai"
+        and text[start + 1] == " " == text[start - 1 : start]
+        and text[start - 2 : start - 1].isalnum()
+    )
+    return start + 2 if is_word else start
 
 
 def _unlinked(text: str, start: int, end: int) -> list[Edit]:
@@ -31,10 +44,16 @@ def _unlinked(text: str, start: int, end: int) -> list[Edit]:
     gaps = ["", *(link[2] for link in links), ""]
     return [
         Edit(link.start(2), link.end(2), "")
-        for number, link in enumerate(links, start=1)
-        if gaps[number] in (gaps[number - 1], gaps[number + 1])
-        and (_is_letter(link[1]) or _is_letter(text[link.end()]))
+        for link, before, gap, after in zip(links, gaps, gaps[1:], gaps[2:], strict=False)
+        if _is_within_word(gap, (before, after)) and (_is_letter(link[1]) or _is_letter(text[link.end()]))
     ]
+
+
+def _is_within_word(gap: str, beside: tuple[str, str]) -> bool:
+    """Whether letters with `gap` between them are of one word. `beside`: the gaps before and after, "" for none."""
+    narrower = any(other.isspace() and len(gap) < len(other) for other in beside)
+    wider = gap.isspace() and any(0 < len(other) < len(gap) for other in beside)
+    return (narrower or gap in beside) and not wider
 
 
 def _is_letter(character: str) -> bool:
@@ -77,11 +96,11 @@ def stretched(text: str) -> list[Edit]:
     return [
         Edit(found.start(), found.end(), found[1] * (2 if found[1] in _DOUBLED else 1))
         for found in _STRETCHED.finditer(text)
-        if len(found[0]) <= MAX_REPEATS and _is_within_word(text, found.start(), found.end())
+        if len(found[0]) <= MAX_REPEATS and _has_letter_beside(text, found.start(), found.end())
     ]
 
 
-def _is_within_word(text: str, start: int, end: int) -> bool:
+def _has_letter_beside(text: str, start: int, end: int) -> bool:
     return _is_letter(text[start - 1 : start]) or _is_letter(text[end : end + 1])
 
 
@@ -109,10 +128,15 @@ _SHAPES = str.maketrans(
     | dict.fromkeys("@$!", "$")
 )
 
-# Three letters, equally far apart, two of them single ones. The third may be what a cut leaves of a word.
-_NEARLY_A_CHAIN = re.compile(
-    rf"{_LETTER}({_BETWEEN}){_LETTER}\1{_LONE}|(?<![^\W_]){_LETTER}({_BETWEEN}){_LETTER}\2{_LETTER}"
-)
+
+def _three_letters(group: int) -> str:
+    """Single letters equally far apart, or with a wide space on one side of the middle one."""
+    middles = (rf"({_BETWEEN}){_LETTER}\{group}", rf"{_BETWEEN}{_LETTER} {{2,3}}", rf" {{2,3}}{_LETTER}{_BETWEEN}")
+    return "(?:" + "|".join(_LETTER + middle for middle in middles) + ")"
+
+
+# The first or the last one may be what a cut leaves of a word.
+_NEARLY_A_CHAIN = re.compile(rf"{_three_letters(1)}{_LONE}|(?<![^\W_]){_three_letters(2)}{_LETTER}")
 
 
 def may_be_spaced_out(text: str) -> bool:

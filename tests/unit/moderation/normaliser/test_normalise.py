@@ -23,6 +23,9 @@ TRICKS = st.sampled_from(
         "kkkk",
         "k i l l",
         "b-o-m-b",
+        " a ",
+        "   ",
+        "   d o   ",
         "k1ll",
         "@ss",
         "а",  # Cyrillic
@@ -57,6 +60,7 @@ TEXTS = st.one_of(st.lists(TRICKS, max_size=60).map("".join), st.text(max_size=6
         ("k1ll h0w s3x b00bs @ss $ex 5uicide a$$ myse1f sk1n", "kill how sex boobs ass sex suicide ass myself skin"),
         ("k i l l, k.i.l.l, k-i-l-l, k - i - l - l, k_i_l_l, k\ni\nl\nl", "kill, kill, kill, kill, kill, kill"),
         ("k i l l   y o u", "kill you"),
+        ("h o w   d o   I   k i l l", "how do i kill"),
         ("k 1 l l!", "kill!"),
         ("kiiiiillll shiiiit booomb", "kill shit bomb"),
         ("how  to\n\nmake\ta", "how to make a"),
