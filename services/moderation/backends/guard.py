@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from services.moderation.backends.answers import AnswerReader, Reading, UnreadableAnswerError
 from services.moderation.backends.port import BackendError, Excerpt, Judgement
 from services.moderation.policy import GuardSpec
-from shared.chat import ChatTokenizer, ModelNotFoundError
 from shared.errors import ChatmeshError, SettingsError
 
 if TYPE_CHECKING:
     from services.inference.engines import Engine
     from services.moderation.backends.asking import Answers
     from services.moderation.backends.prompts import Prompts
+    from shared.chat import ChatTokenizer
 
 SLOTS = 8
 _CACHE_TOKENS = 32_768
@@ -62,10 +62,6 @@ class GuardBackend:
         except ImportError as error:
             raise SettingsError(
                 f"backend {self.name} (guard) needs torch and transformers: pip install 'chatmesh[inference]' ({error})"
-            ) from error
-        except ModelNotFoundError as error:
-            raise SettingsError(
-                f"backend {self.name}: the model {self._spec.model} is neither a folder nor to be had from the hub"
             ) from error
         except ChatmeshError as error:
             raise SettingsError(f"backend {self.name}: {error}") from error
@@ -109,14 +105,18 @@ class GuardBackend:
 
 
 def load_engine(spec: GuardSpec) -> "tuple[Engine, ChatTokenizer]":
-    """The engine of inference for the model that the policy names, not started. Raises ModelError, ImportError."""
+    """The engine of inference for the model that the policy names, not started. Raises SettingsError, ModelError,
+    ImportError."""
     import torch
 
     from services.inference.engines import TransformersSettings, build_engine
-    from shared.chat import load_chat_tokenizer
+    from shared.chat import ModelNotFoundError, load_chat_tokenizer
 
     model = spec.model if spec.revision is None else f"{spec.model}@{spec.revision}"
     dtype = "bfloat16" if torch.accelerator.is_available() else "float32"
     settings = TransformersSettings(model=model, slots=SLOTS, cache_tokens=_CACHE_TOKENS, dtype=dtype)
-    tokenizer = load_chat_tokenizer(model)
+    try:
+        tokenizer = load_chat_tokenizer(model)
+    except ModelNotFoundError as error:
+        raise SettingsError(f"the model {model} is neither a folder nor to be had from the hub") from error
     return build_engine(settings, tokenizer), tokenizer

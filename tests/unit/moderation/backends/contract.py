@@ -41,6 +41,23 @@ def check(judgement: Judgement, judged: Excerpt, subject: Backend) -> None:
         assert 0 < span.score <= judgement.scores[span.category]
 
 
+class Started:
+    """A backend that was started already, for a caller that would start it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name = backend.name
+        self.revision = backend.revision
+        self.categories = backend.categories
+        self.batch = backend.batch
+        self.judge = backend.judge
+
+    async def start(self) -> None:
+        """It was."""
+
+    async def stop(self) -> None:
+        """Whoever started it does."""
+
+
 class BackendContract:
     """Its tests; they never look at what the backend thinks of a text, only at how it says it."""
 

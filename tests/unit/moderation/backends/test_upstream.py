@@ -17,7 +17,7 @@ from services.moderation.judging import Batcher
 from services.moderation.policy import UpstreamSpec
 from shared.errors import SettingsError
 from shared.records import MODERATION_CATEGORIES
-from tests.unit.moderation.backends.contract import BackendContract, excerpt, excerpts
+from tests.unit.moderation.backends.contract import BackendContract, Started, excerpt, excerpts
 from tests.unit.moderation.backends.http_service import Answer, Reply, Request, Service, serving
 
 KEY = "sk-very-secret-0123456789"
@@ -145,7 +145,7 @@ async def test_what_will_not_pass_is_not_tried_again(status: int) -> None:
 async def test_a_slow_answer_is_the_caller_s_to_give_up() -> None:
     """So that it is told as late, never as failed."""
     async with asking(lambda _: Reply(after_s=30), timeout_s=0.1) as (backend, _):
-        answer = await Batcher(backend, 0.1).ask(excerpt(TEXT))
+        answer = await Batcher(Started(backend), 0.1).ask(excerpt(TEXT))
     assert (answer.judgement, answer.report.status) == (None, "late")
 
 
