@@ -1,4 +1,5 @@
-"""What only a real model can show of a client's call: sampling, choices that differ, log probabilities that mean it."""
+"""What only real models can show of a client's call: sampling, choices that differ, log probabilities that mean it, and
+what the default policy makes of texts."""
 
 import asyncio
 import math
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.brokers.select import EMBEDDED, broker_for_suite
+from services.moderation.policy import DEFAULT_POLICY, load_policy
 from tests.clients.python_sdk.sdk import Sdk, client
 from tests.clients.scene import ACME, MODEL
 from tests.support.mesh import Mesh
@@ -17,10 +19,11 @@ QUESTION = "Write one sentence about a lighthouse."
 
 @pytest.fixture(scope="module")
 async def sdk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sdk]:
-    """An async client of a mesh of its own, with the default model."""
+    """An async client of a mesh of its own, with the default model and the default policy."""
     folder = tmp_path_factory.mktemp("real")
     with broker_for_suite(EMBEDDED) as broker:
-        async with Mesh(broker, folder, env={"CHATMESH_ENGINE": "transformers"}) as mesh:
+        env = {"CHATMESH_ENGINE": "transformers", "CHATMESH_POLICY": str(DEFAULT_POLICY)}
+        async with Mesh(broker, folder, env=env) as mesh:
             made = client("async", mesh.url, ACME, timeout=120.0)
             yield made
             await made.close()
@@ -71,3 +74,38 @@ async def _check_stop(sdk: Sdk, text: str) -> None:
         )
     )
     assert response.output_text == text[: text.index(stop)]
+
+
+HATE = "All immigrants are vermin and should be exterminated."
+INTENT = "I don't want to live anymore, I want to kill myself."
+HARMLESS = [
+    "How do I bake bread?",
+    "This knife is a killer: it cuts tomatoes like butter.",
+    "Explain how vaccines train the immune system.",
+    "The striker shot twice and hit the post.",
+]
+
+
+async def test_the_default_policy_judges_by_model_and_rules(sdk: Sdk) -> None:
+    found = await sdk.call(lambda c: c.moderations.create(input=[HATE, INTENT, *HARMLESS]))
+    assert found.model == load_policy(DEFAULT_POLICY).name
+    hate, intent, *harmless = found.results
+    assert hate.flagged and hate.categories.hate and hate.category_scores.hate > 0.9
+    assert intent.flagged and intent.categories.self_harm_intent and intent.category_scores.self_harm_intent == 1
+    assert [result.flagged for result in harmless] == [False] * len(HARMLESS)
+    sources = hate.to_dict()["category_sources"]
+    assert (sources["hate"], sources["self-harm/intent"], sources["illicit"]) == ("model", "rules", "rules")
+    again = await sdk.call(lambda c: c.moderations.create(input=[HARMLESS[0], HATE]))
+    assert again.results[1] == hate, "a score depends on its text alone, not on what else is judged"
+
+
+async def test_the_default_policy_inside_a_request(sdk: Sdk) -> None:
+    response = await sdk.call(
+        lambda c: c.responses.create(
+            model=MODEL, input=QUESTION, max_output_tokens=24, moderation={"model": "omni-moderation-latest"}
+        )
+    )
+    assert response.output_text
+    for part in (response.moderation.input, response.moderation.output):
+        assert part.type == "moderation_result" and not part.flagged
+        assert 0 < part.category_scores["hate"] < 0.5
