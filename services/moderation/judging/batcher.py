@@ -69,9 +69,9 @@ class Batcher:
         try:
             # Whoever gives up waiting leaves the others theirs.
             await asyncio.shield(starting)
-        except SettingsError:
+        except Exception:
             if self._starting is starting:
-                self._starting = None
+                self._starting = None  # whoever asks next tries again
             raise
 
     async def stop(self) -> None:

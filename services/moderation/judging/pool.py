@@ -38,7 +38,7 @@ class JudgePool:
         try:
             await asyncio.gather(*(batcher.start() for batcher in self._batchers_of(policy)))
         except BaseException:
-            await self._stop(set(self._batchers) - known)
+            await self._stop({_key(name, spec) for name, spec in policy.backends.items()} - known)
             raise
 
     def judge(self, policy: Policy) -> Judge:
