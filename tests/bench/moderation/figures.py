@@ -8,6 +8,9 @@ from statistics import median, quantiles
 from shared.records import Verdict
 from tests.bench.workload import Level
 
+_OUTSIDE = ("client", "others")
+"""What CpuMeter counts beside the mesh's processes."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowCost:
@@ -51,6 +54,11 @@ class Run:
     waits: Waits
 
     @property
+    def cpu_ms(self) -> float:
+        """CPU time of the whole mesh per token, the broker included."""
+        return sum(ms for name, ms in self.level.cpu_ms.items() if name not in _OUTSIDE)
+
+    @property
     def held_tokens(self) -> float:
         """The hold-back in tokens of the measured text."""
         return self.hold_back / self.level.characters_per_token
@@ -65,6 +73,11 @@ def cost_share(rounds: Sequence[Round]) -> float:
     return median(1 - models.level.tokens_per_s / patterns.level.tokens_per_s for patterns, models in rounds)
 
 
+def cpu_share(rounds: Sequence[Round]) -> float:
+    """By how much models raise the mesh's CPU time per token: what a busy machine shows too. Median over the rounds."""
+    return median(models.cpu_ms / patterns.cpu_ms - 1 for patterns, models in rounds)
+
+
 def mesh_table(rounds: Sequence[Round]) -> str:
     """Markdown: medians over the rounds, and the two figures that have a goal."""
     patterns, models = ([pair[n] for pair in rounds] for n in (0, 1))
@@ -74,7 +87,8 @@ def mesh_table(rounds: Sequence[Round]) -> str:
         "|---" * (len(head) + 1) + "|",
         *(_run_row(runs) for runs in (patterns, models)),
         "",
-        f"Models cost **{cost_share(rounds):.1%}** of the tokens/s (to reach: ≤ 10 %). Their answers about "
+        f"Models cost **{cost_share(rounds):.1%}** of the tokens/s (to reach: ≤ 10 %) and "
+        f"{cpu_share(rounds):+.1%} CPU time. Their answers about "
         f"{sum(run.waits.checkpoints for run in models)} checkpoints, one every {models[0].checkpoint} code points, "
         f"took **{_middle(models, 'median_ms'):.0f} ms** as a median (to reach: ≤ 60), "
         f"{_middle(models, 'p95_ms'):.0f} ms for 19 of 20.",
