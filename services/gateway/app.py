@@ -138,7 +138,9 @@ async def _connected(
         deletion=Deletion(lookup, cancellation, history, writer, settings.cancel_timeout_s),
         history=history,
         conversations=Conversations(history, ledger),
-        moderations=Moderations(writer, replies, ledger, watcher.cluster, settings.moderation_timeout_s),
+        moderations=Moderations(
+            writer, replies, ledger, watcher.cluster, settings.moderation_timeout_s, settings.max_moderations
+        ),
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,

@@ -1,11 +1,12 @@
 """What moderation makes of texts that a client asks about: a question over the log, to whichever replica takes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.gateway.auth import Caller
 from services.gateway.catalogue import check_moderation_model
-from services.gateway.errors import server_error, unavailable
+from services.gateway.errors import server_error, too_many, unavailable
 from services.gateway.ledger import Ledger, Repeatable
 from services.gateway.once import admitted
 from services.gateway.questions import ask
@@ -25,15 +26,18 @@ class Judged:
     results: Sequence[ModerationResult]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Moderations:
-    """Asks for judgements; `timeout_s` is also their deadline on the other side, which drops what is late."""
+    """Asks for judgements, at most `max_waiting` at once; `timeout_s` is also their deadline on the other side, which
+    drops what is late."""
 
     writer: LogWriter
     replies: Replies
     ledger: Ledger
     cluster: Cluster
     timeout_s: float
+    max_waiting: int
+    waiting: int = 0
 
     async def judge(
         self, caller: Caller, texts: Sequence[str], model: str | None, repeatable: Repeatable | None
@@ -44,9 +48,21 @@ class Moderations:
             raise unavailable("No moderation service is ready. Try again.")
         if model is not None:
             check_moderation_model(self.cluster, model, "model")
-        attempt = await admitted(self.ledger, caller, (new_id("modr"),), repeatable)
-        (name,) = attempt.names
-        return Judged(name, await attempt.make(self._asked(caller, texts)))
+        with self._place():
+            attempt = await admitted(self.ledger, caller, (new_id("modr"),), repeatable)
+            (name,) = attempt.names
+            return Judged(name, await attempt.make(self._asked(caller, texts)))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places of those that wait. Raises ApiError 429 when none is free."""
+        if self.waiting >= self.max_waiting:
+            raise too_many(f"{self.waiting:,} questions to moderation wait here already. Please retry later.")
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     async def _asked(self, caller: Caller, texts: Sequence[str]) -> Sequence[ModerationResult]:
         query = Moderate(

@@ -56,6 +56,7 @@ class GatewaySettings(MeshSettings):
         128 * 1024, ge=4096, description="what the kernel may hold for a slow client; Linux grants twice it"
     )
     query_timeout_s: float = Field(5.0, gt=0, description="how long to wait for history's answer")
+    max_moderations: int = Field(256, ge=1, description="questions to moderation that wait here at once; beyond, 429")
     moderation_timeout_s: float = Field(10.0, gt=0, description="how long a question to moderation may take")
     cancel_timeout_s: float = Field(10.0, gt=0, description="how long a cancel waits for the response to end")
 

@@ -196,7 +196,9 @@ async def gateway(
         deletion=Deletion(lookup, cancellation, history, writer, options.cancel_timeout_s),
         history=history,
         conversations=Conversations(history, ledger),
-        moderations=Moderations(writer, mesh.replies, ledger, seen, options.moderation_timeout_s),
+        moderations=Moderations(
+            writer, mesh.replies, ledger, seen, options.moderation_timeout_s, options.max_moderations
+        ),
         fanout=fanout,
         cluster=seen,
         tokenizer=tokenizer,

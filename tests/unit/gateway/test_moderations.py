@@ -192,6 +192,23 @@ async def test_without_a_moderation_service_it_is_503_at_once() -> None:
     assert judge.heard == []
 
 
+async def test_more_than_can_wait_are_429_and_places_are_given_back(judge: Judge) -> None:
+    judge.silent = True
+    options = {"max_moderations": 2, "moderation_timeout_s": 0.5}
+    async with gateway(Mesh(on_query=judge), **options) as mesh, mesh.client() as client:
+        waiting = [asyncio.create_task(client.moderations.create(input="Hello")) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while len(judge.heard) < 2:
+                await asyncio.sleep(0.01)
+        with pytest.raises(openai.RateLimitError, match="2 questions to moderation wait") as caught:
+            await client.moderations.create(input="Hello")
+        assert caught.value.response.headers["retry-after"] == "1"
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(outcome, openai.InternalServerError) for outcome in outcomes)
+        judge.silent = False
+        assert (await client.moderations.create(input="Hello")).results
+
+
 async def test_it_counts_as_a_request_of_no_tokens() -> None:
     limits = RateLimits({"default": Limits(2, 10)})
     async with gateway(Mesh(on_query=Judge()), keys=True, limits=limits) as mesh, mesh.client() as client:
