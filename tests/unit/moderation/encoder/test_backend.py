@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from services.moderation.backends.encoder import EncoderBackend, backend, classifier, head_revision
+from services.moderation.backends.encoder.head import Head
 from services.moderation.backends.port import BackendError, Excerpt
 from shared.errors import SettingsError
+from tests.unit.moderation.backends.contract import BackendContract
 
 pytestmark = pytest.mark.weights
 
@@ -155,3 +158,38 @@ def test_naming_it_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shipped() -> AsyncIterator[EncoderBackend]:
+    """With the head that is committed."""
+    encoder = EncoderBackend("shipped")
+    await encoder.start()
+    yield encoder
+    await encoder.stop()
+
+
+class TestContract(BackendContract):
+    """What every backend keeps to, with the committed head."""
+
+    @pytest.fixture
+    def subject(self, shipped: EncoderBackend) -> EncoderBackend:
+        return shipped
+
+
+async def test_the_shipped_head_scores_what_it_was_taught(shipped: EncoderBackend) -> None:
+    assert shipped.categories == {*Head.outputs}
+    threat, greeting = await shipped.judge([excerpt("i will kill you and your family"), excerpt("hello, how are you?")])
+    assert set(threat.scores) == set(Head.outputs)
+    assert threat.scores["any"] > 0.5
+    assert greeting.scores["any"] < 0.25
+
+
+async def test_the_shipped_head_too_judges_each_text_by_itself(shipped: EncoderBackend) -> None:
+    texts = [f"text number {n}: " + "he said that he would kill them all. " * (n % 9) for n in range(24)]
+    together = await shipped.judge([excerpt(text) for text in texts])
+    fresh = EncoderBackend("fresh")
+    await fresh.start()
+    alone = [(await fresh.judge([excerpt(text)]))[0] for text in texts]
+    await fresh.stop()
+    assert together == alone
