@@ -52,7 +52,8 @@ def _thresholds(summary: Summary) -> Iterator[str]:
     rows = []
     for category, what, threshold in sorted(summary.thresholds):
         below, above = summary.near(category, threshold)
-        rows.append([category, what, f"{threshold:g}", f"{below:,}", f"{above:,}"])
+        if below or above:
+            rows.append([category, what, f"{threshold:g}", f"{below:,}", f"{above:,}"])
     head = ["", "for", "threshold", f"up to {NEAR:g} below", f"up to {NEAR:g} above"]
     yield from _section("texts whose score is near a threshold", head, rows)
 

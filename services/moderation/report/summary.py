@@ -14,7 +14,8 @@ from services.moderation.report.seen import Seen
 from shared.records import BackendReport, Verdict
 
 BUCKETS = 100
-"""Of the scores from 0 to 1; the last one has 1 itself too."""
+"""Of the scores below 1. Another one has 1 itself, the score of patterns: to them it does not matter if a threshold is
+moved a little, so they are not near any but 1."""
 NEAR = 0.1
 """Scores up to so far from a threshold are counted apart: they change sides when it is moved."""
 QUANTILES = (0.5, 0.95, 0.99)
@@ -46,7 +47,7 @@ class Summary:
         self.policies: Counter[tuple[str, str]] = Counter()  # policy, action of a text
         self.tenants: Counter[tuple[str, str]] = Counter()  # tenant, action of a text
         self.backends: defaultdict[tuple[str, str], OfBackend] = defaultdict(OfBackend)  # name, revision
-        self.scores: defaultdict[str, list[int]] = defaultdict(lambda: [0] * BUCKETS)  # category → bucket → texts
+        self.scores: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (BUCKETS + 1))  # category → bucket → texts
         self.thresholds: set[tuple[str, str, float]] = set()  # category, what it is for, score
         self.waits: defaultdict[str, Latencies] = defaultdict(Latencies)  # stage
         self._tenant = tenant
@@ -72,7 +73,8 @@ class Summary:
     def near(self, category: str, threshold: float) -> tuple[int, int]:
         """How many texts scored less than NEAR below the threshold, and up to NEAR above it."""
         scores, at, width = self.scores.get(category, []), round(threshold * BUCKETS), round(NEAR * BUCKETS)
-        return sum(scores[max(0, at - width) : at]), sum(scores[at : at + width])
+        above = max(at + 1, min(at + width, BUCKETS))
+        return sum(scores[max(0, at - width) : at]), sum(scores[at:above])
 
     def _add_text(self, verdict: Verdict) -> None:
         self.texts[verdict.stage, verdict.action] += 1
@@ -80,7 +82,7 @@ class Summary:
         self.tenants[verdict.tenant, verdict.action] += 1
         self.waits[verdict.stage].add(verdict.latency_ms)
         for category, score in verdict.scores.items():
-            self.scores[category][min(int(score * BUCKETS + 1e-9), BUCKETS - 1)] += 1
+            self.scores[category][int(score * BUCKETS + 1e-9)] += 1
         for report in verdict.backends:
             self.backends[report.name, report.revision].add(report)
 

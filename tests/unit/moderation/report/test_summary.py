@@ -64,9 +64,17 @@ class TestThresholds:
         summary = summed(*(verdict(n, scores={"hate": s}, thresholds={"hate": 0.5}) for n, s in enumerate(scores)))
         assert summary.near("hate", 0.5) == (below, above)
 
-    def test_a_score_of_1_is_in_the_last_bucket(self) -> None:
-        summary = summed(verdict(0, scores={"hate": 1.0}))
-        assert as_json(summary)["scores"] == {"hate": {"0.99": 1}} and summary.near("hate", 1.0) == (1, 0)
+    def test_a_score_of_1_is_a_patterns_and_near_no_threshold_below(self) -> None:
+        summary = summed(verdict(0, scores={"hate": 1.0}), verdict(1, scores={"hate": 0.9999}))
+        assert as_json(summary)["scores"] == {"hate": {"0.99": 1, "1.00": 1}}
+        assert (summary.near("hate", 0.95), summary.near("hate", 1.0)) == ((0, 1), (1, 1))
+
+    def test_what_nothing_is_near_is_not_shown(self) -> None:
+        shown = render(
+            summed(verdict(0, scores={"hate": 0.1, "sexual": 0.45}, thresholds={"hate": 0.5, "sexual": 0.5}))
+        )
+        assert ["sexual", "flag", "0.5", "1", "0"] in [line.split() for line in shown.splitlines()]
+        assert "hate" not in shown
 
     def test_scores_of_finds_are_those_of_their_text_and_not_counted_again(self) -> None:
         assert as_json(summed(CUT, CUT_STRETCH))["scores"] == {"hate": {"0.93": 1}, "sexual": {"0.01": 1}}
