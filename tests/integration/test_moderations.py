@@ -186,6 +186,16 @@ async def test_over_a_websocket_it_is_the_same(client: AsyncOpenAI, policy: Poli
     raise AssertionError("the connection closed before the response had ended")
 
 
+async def test_a_turn_that_says_nothing_has_both_results_too(client: AsyncOpenAI, policy: Policy) -> None:
+    async with client.responses.connect() as connection:
+        await connection.response.create(model=MODEL, input="crimson walrus", moderation=SCORE, generate=False)
+        async for event in connection:
+            if event.type == "response.completed":
+                _check(event.response, policy, flagged=(True, False))
+                return
+    raise AssertionError("the connection closed before the response had ended")
+
+
 def _check(response: Response, policy: Policy, *, flagged: tuple[bool, bool]) -> None:
     moderation = response.moderation
     assert moderation is not None
