@@ -1,5 +1,6 @@
 """Policies and verdicts on a real broker: replicas find each other's policies, and an operator reads every verdict."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -121,3 +122,20 @@ async def test_a_broker_without_a_mesh_is_named(settings: MeshSettings) -> None:
     with pytest.raises(LogError, match=r"no mesh has run .* nobody\.moderation\.verdicts"):
         await told(empty)
     assert await partitions_found(empty, VERDICTS) == 0  # and asking did not make it
+
+
+async def test_what_is_found_from_now_on_is_told_as_it_comes(settings: MeshSettings, writer: LogWriter) -> None:
+    lines: asyncio.Queue[str] = asyncio.Queue(maxsize=100)
+    following = asyncio.create_task(report(settings, parse(["--follow", "--since", "1s"]), lines.put_nowait))
+    try:
+        async with asyncio.timeout(30):
+            await lines.get()  # the summary: it has read all that there was
+            flagged = verdict(2000, action="flag", category="hate", scores={"hate": 0.6})
+            for each in (verdict(2001), flagged, flagged, verdict(2002, action="refuse", stage="input")):
+                await writer.append(VERDICTS, each)
+            told = {(await lines.get()).split()[1], (await lines.get()).split()[1]}
+        assert told == {flagged.verdict_id, f"modr_{2002:032x}"}
+        assert lines.empty() and not following.done()
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
