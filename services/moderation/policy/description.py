@@ -1,6 +1,7 @@
 """A policy in words and tables, for whoever wrote it. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 from services.moderation.policy.backend_specs import BackendSpec
 from services.moderation.policy.model import Category, Policy
@@ -28,6 +29,20 @@ def describe(policy: Policy) -> str:
         rows = [_row(category, policy.backends) for category in changed]
         lines += ["", f"tenant {tenant}, otherwise:", *_table(_HEAD, rows)]
     return "\n".join([*lines, *(f"\nwarning: {warning}" for warning in policy.warnings)])
+
+
+class LoadedBackend(Protocol):
+    """What is told of a backend that was started."""
+
+    name: str
+    revision: str
+    categories: frozenset[str]
+
+
+def describe_backend(backend: LoadedBackend, took_s: float) -> str:
+    """What a backend turned out to be, on one line. `took_s`: how long it took to start."""
+    categories = ", ".join(sorted(backend.categories))
+    return f"{backend.name}: revision {backend.revision or 'unknown'}, started in {took_s:.1f} s, judges {categories}"
 
 
 def _checkpoints(policy: Policy) -> str:

@@ -1,5 +1,6 @@
 """`python -m services.moderation.policy check`: what a policy does, or all that is wrong in it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,33 @@ def test_faults_go_to_stderr_with_status_1(tmp_path: Path, capsys: pytest.Captur
     assert told.out == ""
     assert f"{file}:3: categories.hate.output: Input should be" in told.err
     assert f"{file}:8: backends.keys: " in told.err
+
+
+SECRETS = (
+    "version: v\ncategories: {secrets: {output: mask, mask: x}}\nbackends: {keys: {kind: secrets, category: secrets}}\n"
+)
+KEYED = (
+    "version: v\ncategories: {}\nbackends: {far: {kind: upstream, base_url: 'http://h/v1', api_key_env: NO_SUCH_KEY}}\n"
+)
+
+
+def test_models_are_loaded_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "secrets.yaml"
+    file.write_text(SECRETS)
+    assert main(["check", str(file), "--load"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"keys: revision \S+, started in \d+\.\d s, judges secrets", last)
+
+
+def test_what_only_loading_shows_is_a_fault_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    file = tmp_path / "keyed.yaml"
+    file.write_text(KEYED)
+    assert main(["check", str(file)]) == 0
+    assert main(["check", str(file), "--load"]) == 1
+    assert "NO_SUCH_KEY" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["chek"], 2), (["--help"], 0), (["check", "--help"], 0)])
