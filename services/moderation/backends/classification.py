@@ -7,7 +7,7 @@ on an accelerator padded to a step of LENGTH_STEP tokens, in a batch that is alw
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,19 @@ class Classification:
     def steps(self, texts: Sequence[str]) -> "list[list[Window]]":
         """What there is to read of the texts, in steps of one forward pass each."""
         windows = self._windows(texts)
-        return [[windows[index] for index in indices] for indices in _batches(windows, self._rows)]
+        by_length: dict[int, list[Window]] = {}
+        for window in windows:
+            by_length.setdefault(self._padded(window), []).append(window)
+        return [
+            alike[start : start + self._rows]
+            for alike in by_length.values()
+            for start in range(0, len(alike), self._rows)
+        ]
 
     def probabilities(self, step: "Sequence[Window]") -> list[list[float]]:
         """[windows of the step][labels]."""
-        return self._forward([window.inputs for window in step])[: len(step)]
+        length = None if self._rows == 1 else self._padded(step[0])
+        return self._forward([window.inputs for window in step], length)[: len(step)]
 
     def scores(self, windows: "Sequence[Window]", probabilities: Sequence[Sequence[float]]) -> list[LabelScores]:
         """One per text, in order, of all its windows and their probabilities."""
@@ -113,11 +121,15 @@ class Classification:
             for index, text in enumerate(encoded["overflow_to_sample_mapping"])
         ]
 
+    def _padded(self, window: "Window") -> int:
+        """The length to which it is padded on an accelerator."""
+        length = len(window.inputs["input_ids"])
+        return min(-(-length // LENGTH_STEP) * LENGTH_STEP, self._window)
+
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Mapping[str, list[int]]]) -> list[list[float]]:
-        """[self._rows][labels]; rows that are missing are filled with the first."""
+    def _forward(self, rows: Sequence[Mapping[str, list[int]]], length: int | None) -> list[list[float]]:
+        """[self._rows][labels], of rows padded to `length`; those that are missing are filled with the first."""
         filled = [*rows, *itertools.repeat(rows[0], self._rows - len(rows))]
-        length = None if self._rows == 1 else _padded(filled[0])
         padded = self._tokenizer.pad(
             filled, padding="max_length" if length else False, max_length=length, return_tensors="pt"
         )
@@ -143,20 +155,6 @@ class Window:
 
     text: int
     inputs: Mapping[str, list[int]]
-
-
-def _padded(inputs: Mapping[str, list[int]]) -> int:
-    return -(-len(inputs["input_ids"]) // LENGTH_STEP) * LENGTH_STEP
-
-
-def _batches(windows: Sequence[Window], rows: int) -> Iterator[list[int]]:
-    """Indices of windows that run together: at most `rows`, all of one padded length."""
-    by_length: dict[int, list[int]] = {}
-    for index, window in enumerate(windows):
-        by_length.setdefault(_padded(window.inputs), []).append(index)
-    for indices in by_length.values():
-        for start in range(0, len(indices), rows):
-            yield indices[start : start + rows]
 
 
 def _device() -> torch.device:

@@ -1,13 +1,14 @@
 """Any text-classification model of Hugging Face: a hub id, or a folder.
 
-It reads the raw text, as models are trained on; a text longer than it can read is read in overlapping windows, of which
-each label's highest score counts. Code that comes with a model is never run.
+It reads the raw text, as models are trained on, and where the normaliser undid more than capitals (look-alike letters,
+digits for letters, invisible characters) also what it made of it. A text longer than the model can read is read in
+overlapping windows. The highest score counts. Code that comes with a model is never run.
 """
 
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement
@@ -42,17 +43,13 @@ class HuggingFaceBackend:
         model = self._model
         if model is None:
             raise BackendError(f"{self.name} was not started")
-        # A model has an opinion on nothing at all, too; it means nothing.
-        texts = [excerpt.raw for excerpt in excerpts if excerpt.raw.strip()]
+        readings = [readings_of(excerpt) for excerpt in excerpts]
         try:
-            scored = iter(await self._scores(model, texts) if texts else [])
-        except (
-            RuntimeError,
-            ValueError,
-            IndexError,
-        ) as error:  # out of memory is one; torch speaks of shapes, not texts
+            scored = iter(await self._scores(model, list(chain(*readings))) if any(readings) else [])
+        except (RuntimeError, ValueError, IndexError) as error:
+            # Out of memory is one of them; torch speaks of shapes, never of texts.
             raise BackendError(f"{self.name}: the model failed with {type(error).__name__}: {error}") from error
-        return [self._judgement(next(scored)) if excerpt.raw.strip() else self._nothing() for excerpt in excerpts]
+        return [self._judgement(list(islice(scored, len(of_excerpt)))) for of_excerpt in readings]
 
     async def stop(self) -> None:
         await self._thread.stop()
@@ -77,16 +74,22 @@ class HuggingFaceBackend:
         except SettingsError as error:
             raise SettingsError(f"backend {self.name}: {error}") from error
 
-    def _judgement(self, scores: "LabelScores") -> Judgement:
-        """Raises BackendError if a score is no number."""
-        found = dict(self._nothing().scores)
-        for label, category in self._spec.labels.items():
-            probability = scores.probabilities[label]
-            if not math.isfinite(probability):
-                raise BackendError(f"{self.name}: the score of {label} is {probability}, not a number")
-            found[category] = max(found[category], probability)
-        said = {category for label, category in self._spec.labels.items() if label in scores.said}
-        return Judgement(found, flagged=frozenset(said))
+    def _judgement(self, readings: "Sequence[LabelScores]") -> Judgement:
+        """The highest score of all readings. Raises BackendError if one is no number."""
+        scores = dict.fromkeys(sorted(self.categories), 0.0)
+        said: set[str] = set()
+        for reading in readings:
+            for label, category in self._spec.labels.items():
+                probability = reading.probabilities[label]
+                if not math.isfinite(probability):
+                    raise BackendError(f"{self.name}: the score of {label} is {probability}, not a number")
+                scores[category] = max(scores[category], probability)
+            said |= {category for label, category in self._spec.labels.items() if label in reading.said}
+        return Judgement(scores, flagged=frozenset(said))
 
-    def _nothing(self) -> Judgement:
-        return Judgement(dict.fromkeys(sorted(self.categories), 0.0))
+
+def readings_of(excerpt: Excerpt) -> list[str]:
+    """What a model reads of an excerpt: nothing of a blank one, of which it has an opinion too, but no reason."""
+    if not excerpt.raw.strip():
+        return []
+    return [excerpt.raw] if excerpt.text.casefold() == excerpt.raw.casefold() else [excerpt.raw, excerpt.text]

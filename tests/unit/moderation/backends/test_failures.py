@@ -60,9 +60,9 @@ async def classifying(fault: Fault, tmp_path_factory: pytest.TempPathFactory) ->
     assert model is not None
     forward = model._forward
 
-    def failing(rows: Any) -> list[list[float]]:
+    def failing(rows: Any, length: int | None) -> list[list[float]]:
         fault.strike()
-        return forward(rows)
+        return forward(rows, length)
 
     model._forward = failing  # type: ignore[method-assign]
     yield backend

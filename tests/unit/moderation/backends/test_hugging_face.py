@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 
 from services.moderation.backends.building import build_backend
-from services.moderation.backends.classification import folder_digest
+from services.moderation.backends.classification import ROWS, folder_digest
 from services.moderation.backends.hugging_face import HuggingFaceBackend
-from services.moderation.backends.port import Backend, BackendError
+from services.moderation.backends.port import Backend, BackendError, Excerpt
 from services.moderation.policy import TextClassificationSpec
 from shared.errors import SettingsError
 from tests.unit.moderation.backends.contract import BackendContract, excerpt, excerpts
@@ -108,6 +108,35 @@ async def test_of_a_long_text_the_worst_window_counts(many_labels: Path) -> None
         text = filler * before + worst * WINDOW + filler * (100 - before)
         (judgement,) = await backend.judge([excerpt(text)])
         assert judgement.scores["sexual"] > clean.scores["sexual"]
+    await backend.stop()
+
+
+async def test_what_is_disguised_is_read_both_ways(many_labels: Path) -> None:
+    backend = await started(spec(many_labels))
+    plain, disguise = "the quick brown fox", "th\u0435 qu\u0456ck br0wn f0x"
+    (judgement,) = await backend.judge([Excerpt(raw=disguise, text=plain, stage="input")])
+    raw, normal = await backend.judge(excerpts([disguise, plain]))
+    assert judgement.scores == {category: max(raw.scores[category], normal.scores[category]) for category in raw.scores}
+    assert judgement.flagged == raw.flagged | normal.flagged
+    assert raw.scores != normal.scores
+    (capitals,) = await backend.judge([Excerpt(raw=plain.upper(), text=plain, stage="input")])
+    assert capitals == normal
+    await backend.stop()
+
+
+async def test_rows_of_an_accelerator_change_nothing(many_labels: Path) -> None:
+    """Always as many rows, padded: to the last bit the same, whoever fills them; and what the model says, alone too."""
+    backend = await started(spec(many_labels))
+    model = backend._model
+    assert model is not None
+    texts = ["the quick brown fox", "word", "dull boy " * 30, "all work and no play makes jack a dull boy", "fox " * 22]
+    alone = await backend.judge(excerpts(texts))
+    model._rows = ROWS
+    padded = [(await backend.judge([excerpt(text)]))[0] for text in texts]
+    assert await backend.judge(excerpts(texts)) == padded
+    assert await backend.judge(excerpts(texts[::-1] * 9)) == padded[::-1] * 9
+    for one, other in zip(alone, padded, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-5)
     await backend.stop()
 
 
