@@ -73,9 +73,11 @@ class AnswerReader:
         return any(self._is_safe(self._decode([*before, other])) for other, _ in token.likely)
 
     def _weigh(self, before: Sequence[int], token: Token) -> tuple[float, list[str]]:
-        """How likely the answer is not harmless, and what it would begin with then."""
+        """How likely the answer is not harmless, and what it would begin with then. Raises UnreadableAnswerError."""
         texts = [(self._decode([*before, other]), probability) for other, probability in token.likely]
         harmless = math.fsum(probability for text, probability in texts if self._is_safe(text))
+        if not math.isfinite(harmless):
+            raise UnreadableAnswerError("the probabilities of its verdict are no numbers")
         return min(1.0, max(0.0, 1.0 - harmless)), [text for text, _ in texts if not self._is_safe(text)]
 
 

@@ -68,14 +68,9 @@ class UpstreamBackend:
 
     async def judge(self, excerpts: Sequence[Excerpt]) -> list[Judgement]:
         """Raises BackendError."""
-        if not excerpts:
-            return []
-        body = msgspec.json.encode({"model": self._spec.model, "input": [excerpt.raw for excerpt in excerpts]})
-        answer = self._answer(await self._attempts(body))
-        if len(answer.results) != len(excerpts):
-            raise BackendError(f"{self.name}: {len(answer.results)} results came for {len(excerpts)} texts")
-        self._note(answer.model)
-        return [self._judgement(result) for result in answer.results]
+        texts = [excerpt.raw for excerpt in excerpts if excerpt.raw.strip()]  # OpenAI's refuses an empty one
+        results = iter(await self._results(texts) if texts else [])
+        return [self._judgement(next(results)) if excerpt.raw.strip() else Judgement() for excerpt in excerpts]
 
     async def stop(self) -> None:
         client, self._client = self._client, None
@@ -89,6 +84,15 @@ class UpstreamBackend:
         if not key.isascii() or not key.isprintable():
             raise SettingsError(f"backend {self.name} (upstream): {variable} holds characters that no header can carry")
         return key
+
+    async def _results(self, texts: list[str]) -> list[_Result]:
+        """One per text, in order. Raises BackendError."""
+        body = msgspec.json.encode({"model": self._spec.model, "input": texts})
+        answer = self._answer(await self._attempts(body))
+        if len(answer.results) != len(texts):
+            raise BackendError(f"{self.name}: {len(answer.results)} results came for {len(texts)} texts")
+        self._note(answer.model)
+        return answer.results
 
     def _note(self, model: str) -> None:
         if model and model != self._answered_by:

@@ -98,6 +98,12 @@ def test_probabilities_that_pass_one_by_rounding_make_no_score_below_zero() -> N
     assert math.copysign(1, reading.scores["hate"]) == 1
 
 
+def test_probabilities_that_are_no_numbers_are_no_harmless_answer() -> None:
+    reader = AnswerReader("^No", {"^Yes": "hate"}, decode)
+    with pytest.raises(UnreadableAnswerError, match="no numbers"):
+        reader.read(said("No", likely={0: {"No": math.nan, "Yes": math.nan}}))
+
+
 def test_two_labels_of_one_category_are_one() -> None:
     reader = AnswerReader("^safe", {"S1": "violence", "S2": "violence"}, decode)
     assert reader.read(said("unsafe", "\n", "S1", ",", " S2")).scores == {"violence": 1.0}

@@ -87,6 +87,14 @@ async def test_the_revision_stays_and_who_answered_is_logged_once(caplog: pytest
     assert told == ["backend elsewhere: omni-2024-09-26 answers for omni-moderation-latest"]
 
 
+async def test_nobody_is_asked_about_nothing() -> None:
+    async with asking(moderations) as (backend, service):
+        blank, four = await backend.judge(excerpts([" \n", "four"]))
+        assert await backend.judge(excerpts(["", " "])) == [blank, blank]
+    assert [request.json["input"] for request in service.requests] == [["four"]]
+    assert (blank.scores, four.scores["hate"]) == ({}, 0.4)
+
+
 async def test_connections_are_used_again() -> None:
     async with asking(moderations) as (backend, service):
         for _ in range(5):
