@@ -31,6 +31,12 @@ categories:
     patterns: ["green submarine"]
     input: refuse
     output: cut
+  violence:
+    patterns: ["angry teapot"]
+    input: off
+    output: off
+tenants:
+  local: {categories: {violence: {input: flag}}}
 """
 OMNI = "omni-moderation-latest"
 
@@ -89,7 +95,14 @@ async def test_texts_are_judged_by_the_server_s_policy(client: AsyncOpenAI, poli
     assert harassing.categories.harassment and not harassing.categories.illicit
     assert (harassing.category_scores.harassment, harassing.category_scores.illicit) == (1.0, 0.0)
     sources = harassing.to_dict()["category_sources"]
-    assert sources == {**dict.fromkeys(MODERATION_CATEGORIES, "none"), "harassment": "rules", "illicit": "rules"}
+    looked_for = ("harassment", "illicit", "violence")
+    assert sources == {**dict.fromkeys(MODERATION_CATEGORIES, "none"), **dict.fromkeys(looked_for, "rules")}
+
+
+async def test_a_tenant_s_own_rules_count(client: AsyncOpenAI, policy: Policy) -> None:
+    """Whoever has no key is the tenant `local`; for all others the policy does not look for this."""
+    found = await client.moderations.create(input="an angry teapot")
+    assert found.results[0].categories.violence and found.model == policy.name
 
 
 async def test_text_parts_are_one_text(client: AsyncOpenAI) -> None:
