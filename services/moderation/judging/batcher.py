@@ -39,7 +39,8 @@ class _Question:
 
 
 class Batcher:
-    """Asks `backend`, one call at a time.
+    """Asks `backend`, one call at a time; only what was in a call that failed is asked about again, each text in a call
+    of its own, together.
 
     `timeout_s` is how long a call may take. To wait behind other calls is no lateness: an owner that takes a partition
     over has whole texts judged again, and none of them may fail because they are many.
@@ -111,11 +112,10 @@ class Batcher:
 
     async def _settle(self, batch: Sequence[_Question]) -> None:
         status, judgements = await self._judged(batch)
-        if status == "failed" and len(batch) > 1:
-            # One text that it cannot judge is no other one's fault. A late call is not repeated: one by one they would
+        if status != "ok" and len(batch) > 1:
+            # One text that it cannot judge, or not in time, is no other one's fault. All at once: one by one they could
             # hold up everybody for as many timeouts.
-            for question in batch:
-                await self._settle([question])
+            await asyncio.gather(*(self._settle([question]) for question in batch if not question.answer.done()))
             return
         for question, judgement in zip(batch, judgements, strict=True):
             if not question.answer.done():

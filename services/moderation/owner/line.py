@@ -37,6 +37,11 @@ class Step:
         heard = self.heard.findings
         return [*self.matched, *heard] if heard else self.matched
 
+    def give_up(self) -> None:
+        """Nobody needs the answer any more."""
+        if self.hearing is not None:
+            self.hearing.cancel()
+
     @property
     def waited_ms(self) -> float:
         """How long the window has waited for its judgement."""
@@ -67,9 +72,13 @@ class Line:
         head = self._steps[0] if self._steps else None
         return head if head is not None and head.ready and head.heard.missing is not None else None
 
+    def stop_here(self) -> None:
+        """Nothing behind the first step will be resolved."""
+        while len(self._steps) > 1:
+            self._steps.pop().give_up()
+
     def clear(self) -> None:
         """Nobody needs the answers any more."""
         for step in self._steps:
-            if step.hearing is not None:
-                step.hearing.cancel()
+            step.give_up()
         self._steps.clear()

@@ -73,6 +73,7 @@ class Output:
                 self._end(owned, outcome.cut)
                 return
         if (step := owned.line.stopped_by) is not None:
+            owned.line.stop_here()
             self._give_up(owned, step)
 
     # -- verdicts --------------------------------------------------------------------------------------------
