@@ -29,9 +29,10 @@ from tests.unit.moderation.parity.courses import (
 )
 
 PATTERN = "zebra"
-CUT, FLAG, NEAR, PLACE = "qualmy", "grumble", "peevish", "@home"
+CUT, SURLY, FLAG, NEAR, PLACE = "qualmy", "surly", "grumble", "peevish", "@home"
 WORDS = {CUT: {"violence": 0.95}, FLAG: {"harassment": 0.6}, NEAR: {"violence": 0.6}}
-"""`CUT` reaches the threshold of its category's action; the others that of a flag only."""
+MORE_WORDS = {SURLY: {"violence": 0.92}, NEAR: {"violence": 0.7}}
+"""Of another backend. `CUT` and `SURLY` reach the threshold of their category's action, the others that of a flag."""
 MASK = "[place]"
 HANG, FAIL = "molasses", "gremlin"
 
@@ -47,17 +48,18 @@ class Windows:
     @property
     def forbidding(self) -> Screening:
         """What the checker knows of it."""
-        return Screening(self.stride, self.hold_back, {PLACE: MASK}, (PATTERN, CUT))
+        return Screening(self.stride, self.hold_back, {PLACE: MASK}, (PATTERN, CUT, SURLY))
 
     def policy(self, **backend: Any) -> str:
-        """A policy with one pattern and one backend; `backend` are the backend's further keys."""
+        """A policy with one pattern and two backends; `backend` are further keys of the first."""
         keys = "".join(f", {name}: {value}" for name, value in backend.items())
         return f"""
 version: backends-1
 streaming:
   {{stride: {self.stride}, checkpoint: {self.checkpoint}, hold_back: {self.hold_back}, lookback: 160}}
 backends:
-  words: {{kind: encoder{keys}}}
+  words: {{kind: upstream, base_url: "http://words/v1"{keys}}}
+  more: {{kind: upstream, base_url: "http://more/v1"}}
 categories:
   violence: {{input: refuse, output: cut, thresholds: {{flag: 0.5, cut: 0.9}}}}
   harassment: {{input: flag, output: flag}}
@@ -66,14 +68,19 @@ categories:
 """
 
 
-def words(_: str, turns: Sequence[int] = ()) -> WordBackend:
-    """What the policies here ask."""
-    return WordBackend("words", WORDS, places={PLACE: "places"}, batch=3, turns=turns, hangs=HANG, fails=FAIL)
+def words(name: str, turns: Sequence[int] = (), *, reads_context: bool = True) -> WordBackend:
+    """What the policies here ask: two that differ in what they know, and in when they are slow."""
+    if name == "more":
+        return WordBackend(name, MORE_WORDS, batch=5, turns=turns[::-1], reads_context=reads_context)
+    places = {PLACE: "places"}
+    return WordBackend(
+        name, WORDS, places=places, batch=3, turns=turns, hangs=HANG, fails=FAIL, reads_context=reads_context
+    )
 
 
-def words_alone(_: str, turns: Sequence[int] = ()) -> WordBackend:
-    """One that does not care what was said before."""
-    return WordBackend("words", WORDS, places={PLACE: "places"}, turns=turns, reads_context=False)
+def words_alone(name: str, turns: Sequence[int] = ()) -> WordBackend:
+    """Those that do not care what was said before."""
+    return words(name, turns, reads_context=False)
 
 
 EDGY = [Windows(1, 1, 12), Windows(4, 8, 24), Windows(4, 16, 32), Windows(16, 16, 32), Windows(8, 32, 64)]
@@ -83,27 +90,54 @@ windows = st.builds(
     st.integers(1, 5),
     st.integers(0, 12),
 )
-pieces = [PATTERN, CUT, FLAG, NEAR, PLACE, "qual", "my", "a", "the sea", " ", " ", ". ", "? ", "\n", ", ", "é", "👩‍🚀"]
+wishes = st.sampled_from(
+    [
+        None,
+        ModerationWish(model="omni-moderation-latest"),
+        ModerationWish(model="omni-moderation-latest", output="block"),
+    ]
+)
+pieces = [
+    PATTERN,
+    CUT,
+    SURLY,
+    FLAG,
+    NEAR,
+    PLACE,
+    "qual",
+    "my",
+    "a",
+    "the sea",
+    " ",
+    " ",
+    ". ",
+    "? ",
+    "\n",
+    ", ",
+    "é",
+    "👩‍🚀",
+]
 texts = st.lists(st.sampled_from(pieces), max_size=24).map("".join)
-calm_texts = st.lists(st.sampled_from([FLAG, NEAR, PLACE, "a", "the sea", " ", ". ", "é"]), max_size=30).map("".join)
 
 
-@settings(max_examples=150)
-@given(st.data(), windows, texts)
-async def test_no_course_changes_what_comes_of_a_text(data: st.DataObject, where: Windows, text: str) -> None:
+@settings(max_examples=100)
+@given(st.data(), windows, texts, wishes)
+async def test_no_course_changes_what_comes_of_a_text(
+    data: st.DataObject, where: Windows, text: str, wish: ModerationWish | None
+) -> None:
     policy = where.policy()
-    expected = await plain(policy, text, words)
-    found = await run(policy, data.draw(courses(text)), words)
+    expected = await plain(policy, text, words, moderation=wish)
+    found = await run(policy, data.draw(courses(text)), words, moderation=wish)
     assert found == expected
     assert violations(found.log, where.forbidding) == []
     assert set(in_dialects(found.log).values()) == {expected.text}
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.data(), windows, texts)
 async def test_nothing_that_is_cut_or_masked_is_public(data: st.DataObject, where: Windows, text: str) -> None:
     found = await run(where.policy(), data.draw(courses(text)), words)
-    first = min((text.find(word) for word in (PATTERN, CUT) if word in text), default=None)
+    first = min((text.find(word) for word in (PATTERN, CUT, SURLY) if word in text), default=None)
     assert found.cut == (first is not None)
     assert found.position <= (len(text) if first is None else first)
     assert found.text == text[: found.position].replace(PLACE, MASK)
@@ -121,7 +155,7 @@ async def test_a_text_of_one_checkpoint_has_the_same_scores_wherever_it_is_judge
     of_input = await plain(where.policy(), "", words_alone, text=text, moderation=wish)
     asked, said = of_input.told[0], of_output.told[1]
     assert said is not None
-    refused = any(word in text for word in (PATTERN, CUT))
+    refused = any(word in text for word in (PATTERN, CUT, SURLY))
     assert (of_input.end == "content_policy_violation") == of_output.cut == refused
     if not refused:
         assert asked is not None
@@ -175,7 +209,7 @@ async def test_what_a_patterns_cut_releases_was_judged_by_the_backend_too() -> N
 # -- where it is cut ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", [CUT, PATTERN, PLACE])
+@pytest.mark.parametrize("word", [CUT, SURLY, PATTERN, PLACE])
 @pytest.mark.parametrize("where", EDGY, ids=str)
 async def test_a_word_is_found_across_every_edge(where: Windows, word: str) -> None:
     for offset in range(where.hold_back + where.checkpoint + where.stride + 3):

@@ -25,7 +25,7 @@ words = st.sampled_from([*MASKS, *CUTS, "fi", "ze", "bra", "a", "the", " ", " ",
 texts = st.lists(words, max_size=30).map("".join)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.data(), screenings, texts)
 async def test_no_course_changes_what_comes_of_a_text(data: st.DataObject, screening: Screening, text: str) -> None:
     policy = screening.policy("parity")
@@ -49,3 +49,15 @@ async def test_a_word_is_found_across_every_edge(screening: Screening, word: str
         assert (found.cut, word in found.text) == (word in CUTS, False)
         action = "cut" if word in CUTS else "mask"
         assert [place[1:] for place in found.places(action)] == [(offset, offset + len(word))]
+
+
+@pytest.mark.parametrize("spelling", ["z e b r a", "z.e.b.r.a", "ze\u200bbra", "z\u0435bra", "ZEBRA", "ｚｅｂｒａ"])
+async def test_an_evasion_is_found_across_every_edge(spelling: str) -> None:
+    """However it is spelled, as long as no more is spelled than is held back."""
+    screening = Screening(stride=4, hold_back=16, masks=MASKS, cuts=CUTS)
+    for offset in range(EDGES):
+        text = "one " * (offset // 4) + "." * (offset % 4) + " " + spelling + " and so on, for a while, until it ends"
+        found = await run(screening.policy("evasions"), Course((text,)))
+        assert found.cut
+        assert found.position <= text.index(spelling)
+        assert violations(found.log) == []
