@@ -71,21 +71,21 @@ async def test_a_match_wider_than_what_windows_share_is_judged_where_it_begins()
 
 
 async def test_a_huge_text_leaves_the_event_loop_responsive() -> None:
-    """1 MiB of digits (the pattern without literals is scanned everywhere) beside a ticking task."""
+    """1 MiB of digits (the pattern without literals is scanned everywhere) beside a ticking task, in CPU time."""
     longest_s, running = 0.0, True
 
     async def tick() -> None:
         nonlocal longest_s
         while running:
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0)
-            longest_s = max(longest_s, time.perf_counter() - before)
+            longest_s = max(longest_s, time.thread_time() - before)
 
     ticking = asyncio.create_task(tick())
     policy = load_policy()
-    started = time.perf_counter()
+    started = time.thread_time()
     await judged(policy, "make 4111 " * (1 << 17))
-    whole_s = time.perf_counter() - started
+    whole_s = time.thread_time() - started
     running = False
     await ticking
     assert longest_s < max(whole_s / 10, 0.05), f"stalled {longest_s:.3f} s of {whole_s:.3f} s"
