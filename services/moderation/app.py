@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from services.moderation.backends.building import build_backend
 from services.moderation.judging import JudgePool, judge_texts
@@ -40,7 +41,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         writer = LogWriter(settings, Service.MODERATION, service_id)
         replayer = Replayer(settings, Service.MODERATION)
         watcher = ClusterWatcher(settings, Service.MODERATION)
-        judges = JudgePool(build_backend)
+        judges = JudgePool(partial(build_backend, threads=settings.classifier_threads))
         shelf = PolicyShelf(replayer, writer)
         policies = Rollout(policy, settings.policy, shelf, judges.prepare, every_s=settings.policy_reload_s)
         queries = ModerationQueries(

@@ -12,13 +12,14 @@ from services.moderation.policy import (
 )
 
 
-def build_backend(name: str, spec: BackendSpec) -> Backend:
-    """The backend that the policy calls `name`, not started. What cannot work is told by its `start`."""
+def build_backend(name: str, spec: BackendSpec, *, threads: int = 1) -> Backend:
+    """The backend that the policy calls `name`, not started. What cannot work is told by its `start`. `threads`: cores
+    that the built-in classifier may take."""
     match spec:
         case EncoderSpec():
             from services.moderation.backends.encoder import EncoderBackend
 
-            return EncoderBackend(name)
+            return EncoderBackend(name, threads=threads)
         case TextClassificationSpec():
             from services.moderation.backends.hugging_face import HuggingFaceBackend
 
