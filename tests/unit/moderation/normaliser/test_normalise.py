@@ -120,7 +120,7 @@ def test_what_is_there_unchanged_comes_from_itself(raw: str) -> None:
             assert character == raw[start].lower()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(TRICKS, min_size=1, max_size=30), st.lists(TRICKS, min_size=REACH, max_size=3 * REACH), st.data())
 def test_a_part_of_a_text_normalises_as_in_the_whole(before: list[str], rest: list[str], data: st.DataObject) -> None:
     """But for REACH code points at either end: what is found does not depend on where windows lie."""
@@ -142,7 +142,7 @@ def placed(normal: Normalised, moved: int, first: int, last: int) -> Iterator[tu
             yield character, start + moved, end + moved
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(TRICKS, max_size=20).map("".join), st.data())
 def test_of_a_plain_text_every_part_is_folded_and_its_gaps_narrowed_only(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
