@@ -1,6 +1,6 @@
 """Judging by a policy: its patterns at once, its backends as they answer."""
 
-from services.moderation.judging.batcher import Answer, Batcher
+from services.moderation.judging.batcher import Answer, Batcher, Urgency
 from services.moderation.judging.inputs import (
     InputFinding,
     InputVerdict,
@@ -25,6 +25,7 @@ __all__ = [
     "JudgePool",
     "JudgingUnavailable",
     "Seat",
+    "Urgency",
     "context_before",
     "hear_input",
     "judge_input",

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal
 
 import msgspec
@@ -22,6 +23,15 @@ from shared.records import BackendReport
 log = logging.getLogger(__name__)
 
 _Status = Literal["ok", "failed", "late"]
+
+
+class Urgency(Enum):
+    """Who waits for an answer, the most urgent first. A long prompt, and a long text whose owner died, are many
+    questions at once; they may not hold up the streams that run."""
+
+    STREAM = "somebody reads the text that waits"
+    INPUT = "somebody waits to be accepted, or asks about a text"
+    AGAIN = "the text is public: an owner that took it over judges it again"
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -49,8 +59,8 @@ class Batcher:
     def __init__(self, backend: Backend, timeout_s: float) -> None:
         self._backend = backend
         self._timeout_s = timeout_s
-        self._outputs: deque[_Question] = deque()
-        self._inputs: deque[_Question] = deque()
+        self._waiting: dict[Urgency, deque[_Question]] = {urgency: deque() for urgency in Urgency}
+        self._turns = deque(self._waiting.values())
         self._asking: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
 
@@ -81,16 +91,16 @@ class Batcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for question in (*self._outputs, *self._inputs):
-            question.answer.cancel()
-        self._outputs.clear()
-        self._inputs.clear()
+        for waiting in self._waiting.values():
+            for question in waiting:
+                question.answer.cancel()
+            waiting.clear()
         await self._backend.stop()
 
-    def ask(self, excerpt: Excerpt) -> "asyncio.Future[Answer]":
+    def ask(self, excerpt: Excerpt, urgency: Urgency = Urgency.STREAM) -> "asyncio.Future[Answer]":
         """The answer, which always comes, unless the batcher is stopped. Cancel it if nobody needs it any more."""
         question = _Question(excerpt, asyncio.get_running_loop().create_future())
-        (self._outputs if excerpt.stage == "output" else self._inputs).append(question)
+        self._waiting[urgency].append(question)
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask_all(), name=f"backend {self.name}")
         return question.answer
@@ -105,10 +115,14 @@ class Batcher:
             self._asking = None
 
     def _next_batch(self) -> list[_Question]:
-        """Streams first, for somebody reads them, and a long prompt is many questions; one of those in each batch."""
-        batch = _take(self._inputs, 1)
-        batch = [*_take(self._outputs, self._backend.batch - len(batch)), *batch]
-        return [*batch, *_take(self._inputs, self._backend.batch - len(batch))]
+        """One question of each urgency, in turns where a batch is too small for that, then the most urgent."""
+        self._turns.rotate()
+        batch: list[_Question] = []
+        for waiting in self._turns:
+            batch += _take(waiting, min(1, self._backend.batch - len(batch)))
+        for waiting in self._waiting.values():
+            batch += _take(waiting, self._backend.batch - len(batch))
+        return batch
 
     async def _settle(self, batch: Sequence[_Question]) -> None:
         status, judgements = await self._judged(batch)

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from services.moderation.judging.batcher import Urgency
 from services.moderation.judging.findings import merge_highest
 from services.moderation.judging.judge import Context, Heard, Judge, JudgingUnavailable
 from services.moderation.judging.results import result_of
@@ -97,7 +98,7 @@ async def match_input(judge: Judge, messages: Sequence[Message]) -> InputVerdict
 async def hear_input(judge: Judge, messages: Sequence[Message], matched: InputVerdict) -> InputVerdict:
     """What patterns and backends make of a prompt of which the patterns made `matched`."""
     places = list(_places(judge.policy, _subjects(messages), EXCERPT))
-    heard = await asyncio.gather(*(judge.hear(place.window, place.subject.context) for place in places))
+    heard = await asyncio.gather(*(judge.hear(place.window, place.subject.context, Urgency.INPUT) for place in places))
     findings = [
         f
         for place, of_window in zip(places, heard, strict=True)
@@ -117,7 +118,7 @@ async def _judge_text(judge: Judge, text: str, context: Context) -> ModerationRe
     for found in await judge.matches([place.window for place in _places(judge.policy, [subject], CHUNK)]):
         merge_highest(scores, {finding.category: finding.score for finding in found})
     excerpts = [place.window for place in _places(judge.policy, [subject], EXCERPT)]
-    heard = await asyncio.gather(*(judge.hear(window, context) for window in excerpts))
+    heard = await asyncio.gather(*(judge.hear(window, context, Urgency.INPUT) for window in excerpts))
     for one in heard:
         if one.missing is not None:
             raise JudgingUnavailable(one.missing)

@@ -8,7 +8,7 @@ import msgspec
 
 from services.moderation.backends.port import Excerpt
 from services.moderation.classifiers import Classifier
-from services.moderation.judging.batcher import Answer, Batcher
+from services.moderation.judging.batcher import Answer, Batcher, Urgency
 from services.moderation.judging.findings import merge_highest, placed_findings, scores_of, whole_findings
 from services.moderation.judging.localisation import Candidates, offence_start
 from services.moderation.normaliser import normalise
@@ -82,32 +82,32 @@ class Judge:
         """Whether one of these ends the text of a response."""
         return any(self.policy.output_action(finding.category, finding.score) == "cut" for finding in found)
 
-    async def hear(self, window: Window, context: Context = ()) -> Heard:
+    async def hear(self, window: Window, context: Context = (), urgency: Urgency = Urgency.STREAM) -> Heard:
         """What the backends say of the window: a function of its text, its context and the policy, as long as none
         fails. `context`: the turns before the text, oldest first."""
         if window.start == window.end:
             return Heard()  # nothing was said
-        return _together(await asyncio.gather(*(self._hear_one(seat, window, context) for seat in self._seats)))
+        asked = (self._hear_one(_Asked(seat, window, context, urgency)) for seat in self._seats)
+        return _together(await asyncio.gather(*asked))
 
-    async def _hear_one(self, seat: Seat, window: Window, context: Context) -> Heard:
-        name = seat.batcher.name
-        answer = await seat.batcher.ask(_excerpt(window.excerpt, window, context))
+    async def _hear_one(self, asked: "_Asked") -> Heard:
+        window, name = asked.window, asked.seat.batcher.name
+        answer = await asked.about(window.excerpt)
         judgement = answer.judgement
         if judgement is None:
-            return _silence(seat, answer)
+            return _silence(asked.seat, answer)
         scores = scores_of(self.policy, judgement)
         placed = placed_findings(self.policy, judgement, window, name)
         whole = whole_findings(self.policy, judgement, scores, window, name)
-        located = await self._located(seat, window, context, whole)
+        located = await self._located(asked, whole)
         if isinstance(located, Answer):
-            return _silence(seat, located)
+            return _silence(asked.seat, located)
         return Heard((*placed, *located), scores, (answer.report,))
 
-    async def _located(
-        self, seat: Seat, window: Window, context: Context, findings: Sequence[Finding]
-    ) -> list[Finding] | Answer:
+    async def _located(self, asked: "_Asked", findings: Sequence[Finding]) -> list[Finding] | Answer:
         """The same findings, those that will be cut or masked with the place where the offence begins; or the answer
         that is none. A prompt is taken or refused as a whole."""
+        window = asked.window
         if window.stage == "input":
             return list(findings)
         located = list(findings)
@@ -116,19 +116,15 @@ class Judge:
             if not numbers:
                 continue
             candidates = candidates_of(window.excerpt, self._unpublished)
-            scores = await self._ask_about(seat, candidates, window, context)
+            scores = await self._ask_about(asked, candidates)
             if isinstance(scores, Answer):
                 return scores
             for number in numbers:
                 located[number] = self._moved(located[number], window, candidates, scores)
         return located
 
-    async def _ask_about(
-        self, seat: Seat, candidates: Candidates, window: Window, context: Context
-    ) -> list[dict[str, float]] | Answer:
-        answers = await asyncio.gather(
-            *(seat.batcher.ask(_excerpt(text, window, context)) for text in candidates.texts)
-        )
+    async def _ask_about(self, asked: "_Asked", candidates: Candidates) -> list[dict[str, float]] | Answer:
+        answers = await asyncio.gather(*map(asked.about, candidates.texts))
         scores = []
         for answer in answers:
             if answer.judgement is None:
@@ -153,8 +149,17 @@ class Judge:
 _LOCATED = {"cut": Candidates.for_cut, "mask": Candidates.for_mask}
 
 
-def _excerpt(raw: str, window: Window, context: Context) -> Excerpt:
-    return Excerpt(raw, normalise(raw).text, window.stage, context)
+class _Asked(NamedTuple):
+    """A window as one backend is asked about it, and about parts of it."""
+
+    seat: Seat
+    window: Window
+    context: Context
+    urgency: Urgency
+
+    def about(self, raw: str) -> "asyncio.Future[Answer]":
+        excerpt = Excerpt(raw, normalise(raw).text, self.window.stage, self.context)
+        return self.seat.batcher.ask(excerpt, self.urgency)
 
 
 def _silence(seat: Seat, answer: Answer) -> Heard:

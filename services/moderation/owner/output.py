@@ -6,7 +6,7 @@ from functools import partial
 
 import msgspec
 
-from services.moderation.judging import Heard, result_of
+from services.moderation.judging import Heard, Urgency, result_of
 from services.moderation.owner.alternatives import ending_in, start_of, without_violations
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.entry import UNAVAILABLE
@@ -60,7 +60,9 @@ class Output:
         return Step(window, found, self._hear(owned, window) if window.checkpoint else None)
 
     def _hear(self, owned: Owned, window: Window) -> "asyncio.Task[Heard]":
-        hearing = asyncio.create_task(owned.judge.hear(window, owned.context))
+        public_to, _ = owned.public_before
+        urgency = Urgency.AGAIN if window.end <= public_to else Urgency.STREAM
+        hearing = asyncio.create_task(owned.judge.hear(window, owned.context, urgency))
         hearing.add_done_callback(partial(self._ready.add, owned))
         return hearing
 

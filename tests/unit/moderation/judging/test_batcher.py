@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement, Span
-from services.moderation.judging import Answer, Batcher
+from services.moderation.judging import Answer, Batcher, Urgency
 from shared.errors import SettingsError
 from tests.support.fakes import settle
 
@@ -145,3 +145,34 @@ async def test_stopping_leaves_nobody_waiting() -> None:
     await settle()
     await batcher.stop()
     assert [answer.cancelled() for answer in answers] == [True] * 5
+
+
+async def test_streams_go_first_and_nothing_else_starves() -> None:
+    backend = Held()
+    batcher = Batcher(backend, timeout_s=5)
+    backend.open.clear()
+    first = batcher.ask(excerpt("first"))
+    await settle()
+    waiting = [first]
+    for urgency, text in ((Urgency.AGAIN, "a"), (Urgency.INPUT, "i"), (Urgency.STREAM, "s")):
+        waiting += [batcher.ask(excerpt(text * n), urgency) for n in (1, 2, 3)]
+    backend.open.set()
+    await asyncio.gather(*waiting)
+    assert [sorted(call) for call in backend.calls] == [
+        ["first"],
+        ["a", "i", "s"],
+        ["aa", "ii", "ss"],
+        ["aaa", "iii", "sss"],
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_where_batches_are_small_they_take_turns(size: int) -> None:
+    backend = Held()
+    backend.batch = size
+    batcher = Batcher(backend, timeout_s=5)
+    streams = [batcher.ask(excerpt("s")) for _ in range(12)]
+    other = batcher.ask(excerpt("i"), Urgency.INPUT)
+    await asyncio.gather(*streams, other)
+    before = next(number for number, call in enumerate(backend.calls) if "i" in call)
+    assert before <= 3, "an input waits for no more calls than there are urgencies"
