@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from services.moderation.policy import load_policy
+from tests.support.mesh import POLICY
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "accelerate", "triton")
 # A module that is None in sys.modules cannot be imported: ModuleNotFoundError, as if it were not installed.
@@ -27,6 +30,12 @@ def test_it_starts_without_torch(service: str) -> None:
     done = start_without(HEAVY, service)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+
+
+def test_test_meshes_screen_without_a_model() -> None:
+    """Whatever tests start by the dozen would each read a classifier's weights."""
+    assert load_policy(POLICY).backends == {}
+    assert load_policy().backends != {}, "the default policy has no model either: the test shows nothing"
 
 
 def test_a_package_that_is_needed_would_be_missed() -> None:

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from deploy.brokers.ports import can_bind, free_port
+from services.moderation.policy import DEFAULT_POLICY
+from tests.support.mesh import POLICY
 
 READY_S = 90
 END_S = 20
@@ -27,7 +29,12 @@ class Terminal:
         self.port = port
         self.data_dir = data_dir
         inherited = {key: value for key, value in os.environ.items() if key != "KAFKA_BOOTSTRAP_SERVERS"}
-        chosen = {"PORT": str(port), "CHATMESH_DATA_DIR": str(data_dir), "CHATMESH_ENGINE": "scripted"}
+        chosen = {
+            "PORT": str(port),
+            "CHATMESH_DATA_DIR": str(data_dir),
+            "CHATMESH_ENGINE": "scripted",
+            "CHATMESH_POLICY": str(POLICY),
+        }
         self.child = pexpect.spawn(
             sys.executable,
             ["-m", "deploy.local"],
@@ -81,7 +88,16 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
-def test_it_shows_every_service_and_then_the_address_and_what_to_try(terminal: Terminal) -> None:
+@pytest.fixture
+def as_shipped(tmp_path: Path) -> Iterator[Terminal]:
+    """With the default policy, whose classifier has to be loaded."""
+    opened = Terminal(tmp_path / "data", free_port(), CHATMESH_POLICY=str(DEFAULT_POLICY))
+    yield opened
+    end(opened)
+
+
+def test_it_shows_every_service_and_then_the_address_and_what_to_try(as_shipped: Terminal) -> None:
+    terminal = as_shipped
     terminal.child.expect("broker: embedded at 127.0.0.1:")
     for service in SERVICES:
         terminal.child.expect(service)
