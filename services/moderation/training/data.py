@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -100,14 +100,13 @@ def _tweets(path: Path) -> Iterator[Example]:
 
 
 def _tweet_labels(kind: int) -> tuple[float, ...]:
-    """What the class of a tweet tells: hateful is hate, neither is none of the three; the rest is unknown."""
-    known: dict[str, Any] = {}
+    """What the class of a tweet tells: hateful is hate, offensive is none (but perhaps something else), neither is none
+    of three; the rest is unknown."""
     if kind == _HATE:
-        known = {"hate": 1.0}
-    elif kind == _NEITHER:
-        known = {"hate": 0.0, "harassment": 0.0, "self-harm": 0.0}
-    whole = labels_from(known)
-    return whole if kind != _OFFENSIVE else (*whole[:-1], math.nan)
+        return labels_from({"hate": 1.0})
+    if kind == _NEITHER:
+        return labels_from({"hate": 0.0, "harassment": 0.0, "self-harm": 0.0})
+    return (*labels_from({"hate": 0.0})[:-1], math.nan)
 
 
 def _lines(path: Path) -> Iterator[str]:
