@@ -1,11 +1,10 @@
 """A policy in words and tables, for whoever wrote it. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from services.moderation.policy.backend_specs import BackendSpec
 from services.moderation.policy.model import Category, Policy
-from shared.records import MODERATION_CATEGORIES
 
 _HEAD = ("category", "input", "output", "flag", "cut", "refuse", "patterns", "backends")
 _BACKEND_HEAD = ("backend", "kind", "timeout_s", "on failure", "model or service", "categories")
@@ -20,14 +19,13 @@ def describe(policy: Policy) -> str:
         f"windows: every {streaming.stride} code points over the last {streaming.lookback}, "
         f"the newest {streaming.hold_back} held back" + (_checkpoints(policy) if policy.backends else ""),
         "",
-        *_table(_HEAD, [_row(category, policy.backends) for category in policy.categories.values()]),
+        *_table(_HEAD, _rows(policy, policy.categories.values())),
     ]
     if policy.backends:
         lines += ["", *_table(_BACKEND_HEAD, [_backend_row(name, spec) for name, spec in policy.backends.items()])]
     for tenant, categories in policy.tenants.items():
         changed = [category for name, category in categories.items() if category != policy.categories[name]]
-        rows = [_row(category, policy.backends) for category in changed]
-        lines += ["", f"tenant {tenant}, otherwise:", *_table(_HEAD, rows)]
+        lines += ["", f"tenant {tenant}, otherwise:", *_table(_HEAD, _rows(policy, changed))]
     return "\n".join([*lines, *(f"\nwarning: {warning}" for warning in policy.warnings)])
 
 
@@ -52,15 +50,16 @@ def _checkpoints(policy: Policy) -> str:
     return f"; backends judge every {policy.streaming.checkpoint}, {together}"
 
 
-def _row(category: Category, backends: Mapping[str, BackendSpec]) -> tuple[str, ...]:
+def _rows(policy: Policy, categories: Iterable[Category]) -> list[tuple[str, ...]]:
+    return [_row(category, policy.finders(category.name)) for category in categories]
+
+
+def _row(category: Category, finders: Sequence[str]) -> tuple[str, ...]:
     thresholds = category.thresholds
     numbers = (thresholds.flag, thresholds.cut, thresholds.refuse_from)
     output = f'mask as "{category.mask}"' if category.output == "mask" else category.output
-    looking = [
-        name for name, spec in backends.items() if category.name in (spec.meant.values() or MODERATION_CATEGORIES)
-    ]
     patterns = str(len(category.patterns)) if category.patterns else "-"
-    return category.name, category.input, output, *(f"{n:g}" for n in numbers), patterns, ", ".join(looking) or "-"
+    return category.name, category.input, output, *(f"{n:g}" for n in numbers), patterns, ", ".join(finders) or "-"
 
 
 def _backend_row(name: str, spec: BackendSpec) -> tuple[str, ...]:

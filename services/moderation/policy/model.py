@@ -83,18 +83,37 @@ class Policy:
         known = self.categories.get(category)
         return "off" if known is None else known.output_action(score)
 
+    def finders(self, category: str) -> tuple[str, ...]:
+        """The backends that may find it. Those that name no categories in the file have OpenAI's, and `any`."""
+        return tuple(
+            name
+            for name, spec in self.backends.items()
+            if category in (spec.meant.values() or (*MODERATION_CATEGORIES, "any"))
+        )
+
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """Promises that the policy cannot keep, for the log at start: patterns longer than what is held back."""
-        return tuple(
-            f"policy {self.name}: a match of {category.name}, pattern {pattern.regex.pattern!r}, can be "
-            f"{'of any length' if pattern.max_width is None else f'{pattern.max_width} code points long'}, but only "
-            f"{self.streaming.hold_back} are held back: the start of a longer one is public before its end is seen"
-            for category in self.categories.values()
-            if any(variant.output in ("cut", "mask") for variant in self._variants(category.name))
-            for pattern in category.patterns
-            if pattern.max_width is None or pattern.max_width > self.streaming.hold_back
-        )
+        """Promises that the policy cannot keep, for the log at start."""
+        return tuple(f"policy {self.name}: {warning}" for warning in (*self._too_long(), *self._unfound()))
+
+    def _too_long(self) -> Iterator[str]:
+        for category in self.categories.values():
+            if not any(variant.output in ("cut", "mask") for variant in self._variants(category.name)):
+                continue
+            for pattern in category.patterns:
+                if pattern.max_width is None or pattern.max_width > self.streaming.hold_back:
+                    width = "of any length" if pattern.max_width is None else f"{pattern.max_width} code points long"
+                    yield (
+                        f"a match of {category.name}, pattern {pattern.regex.pattern!r}, can be {width}, but only "
+                        f"{self.streaming.hold_back} are held back: the start of a longer one is public before its end "
+                        "is seen"
+                    )
+
+    def _unfound(self) -> Iterator[str]:
+        for category in self.categories.values():
+            acts = any((variant.input, variant.output) != ("off", "off") for variant in self._variants(category.name))
+            if acts and not category.patterns and not self.finders(category.name):
+                yield f"nothing looks for {category.name}: it has no patterns, and no backend's labels name it"
 
     def _variants(self, category: str) -> Iterator[Category]:
         yield from (categories[category] for categories in (self.categories, *self.tenants.values()))

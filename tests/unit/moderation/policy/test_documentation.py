@@ -111,7 +111,8 @@ def test_every_example_can_be_put_into_a_policy(example: str) -> None:
     said = yaml.safe_load(example)
     own = said.pop("categories", {})
     of_openai = {
-        name: {"output": "flag"} for name in ("harassment", "harassment/threatening", "hate", "violence", "sexual")
+        name: {"output": "flag", "patterns": ["x"]}
+        for name in ("harassment", "harassment/threatening", "hate", "violence", "sexual")
     }
     whole = {"version": "example", "categories": {**of_openai, **own}, **said}
     policy = parse_policy(yaml.safe_dump(whole, sort_keys=False))

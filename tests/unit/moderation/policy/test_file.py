@@ -136,6 +136,20 @@ class TestWarnings:
         (warning,) = parse_policy(SMALL).warnings
         assert "violence" in warning and "'bo+m'" in warning and "of any length" in warning
 
+    @pytest.mark.parametrize(
+        ("backend", "found"),
+        [
+            ("{kind: secrets, category: leaks}", False),
+            ("{kind: upstream, base_url: 'http://h/v1'}", True),
+            ("{kind: personal-data, entities: {PHONE_NUMBER: hate}}", True),
+        ],
+    )
+    def test_a_category_that_nothing_looks_for(self, backend: str, found: bool) -> None:
+        text = "version: v\ncategories: {hate: {output: flag}, leaks: {patterns: [x], output: mask}, sexual: {}}\n"
+        (unfound,) = parse_policy(text).warnings
+        assert "nothing looks for hate: it has no patterns, and no backend" in unfound
+        assert (parse_policy(f"{text}backends: {{b: {backend}}}\n").warnings == ()) is found
+
     def test_a_category_that_is_only_flagged_promises_nothing(self) -> None:
         assert parse_policy(SMALL.replace("output: cut", "output: flag")).warnings == ()
 

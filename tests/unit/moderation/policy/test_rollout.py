@@ -14,8 +14,8 @@ from shared.records import PolicyKnown
 from shared.topics import POLICIES, Service
 from tests.support.fakes import MemoryLog, MemoryReplayer, MemoryWriter
 
-FIRST = "version: first\ncategories:\n  hate: {output: cut}\n"
-SECOND = "version: second\ncategories:\n  hate: {output: flag}\n"
+FIRST = "version: first\ncategories:\n  hate: {output: cut, patterns: [x]}\n"
+SECOND = "version: second\ncategories:\n  hate: {output: flag, patterns: [x]}\n"
 FAULTY = "version: third\ncategories:\n  hate: {output: shout}\n  sexual: {input: whisper}\n"
 
 
