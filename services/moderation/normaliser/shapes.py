@@ -21,8 +21,8 @@ _LINK = re.compile(rf"({_LETTER})({_BETWEEN})(?={_LETTER})")
 
 
 def spaced_out(text: str) -> list[Edit]:
-    """What stands between single letters is dropped, where it is the same before and after one of them, or narrower
-    than a space that parts words beside it (h o w   d o   I). An `a` or `I` behind a word is one (make a b o m b)."""
+    """What stands between single letters is dropped, where it is the same before and after one of them, or parts less
+    than the spaces beside it: h o w   d o   I, h-o-w t-o. An `a` or `I` behind a word is one (make a b o m b)."""
     return [
         edit for chain in _CHAIN.finditer(text) for edit in _unlinked(text, _first_letter(text, chain), chain.end())
     ]
@@ -45,15 +45,18 @@ def _unlinked(text: str, start: int, end: int) -> list[Edit]:
     return [
         Edit(link.start(2), link.end(2), "")
         for link, before, gap, after in zip(links, gaps, gaps[1:], gaps[2:], strict=False)
-        if _is_within_word(gap, (before, after)) and (_is_letter(link[1]) or _is_letter(text[link.end()]))
+        if _is_within_word(gap, before, after) and (_is_letter(link[1]) or _is_letter(text[link.end()]))
     ]
 
 
-def _is_within_word(gap: str, beside: tuple[str, str]) -> bool:
-    """Whether letters with `gap` between them are of one word. `beside`: the gaps before and after, "" for none."""
-    narrower = any(other.isspace() and len(gap) < len(other) for other in beside)
-    wider = gap.isspace() and any(0 < len(other) < len(gap) for other in beside)
-    return (narrower or gap in beside) and not wider
+def _is_within_word(gap: str, before: str, after: str) -> bool:
+    """Whether letters with `gap` between them are of one word. `before`, `after`: the gaps beside it, "" for none."""
+    beside = (before, after)
+    if gap.isspace() and any(other and (len(other) < len(gap) or not other.isspace()) for other in beside):
+        return False  # it parts words, whose letters stand closer
+    is_word_of_two = not gap.isspace() and before.isspace() and after.isspace()
+    is_closer = any(other.isspace() and len(gap) < len(other) for other in beside)
+    return is_word_of_two or is_closer or gap in beside
 
 
 def _is_letter(character: str) -> bool:
@@ -68,9 +71,13 @@ _LEET = re.compile(
     r"(?<=[a-z])(?:[01345789$!]|@(?![a-z0-9-]{1,30}\.[a-z])){1,2}(?=[a-z])"
     # Before letters only what nobody counts or measures with: 3d, 4th, 10am stay.
     r"|(?<![a-z0-9@$!])(?:[@$](?=[a-z]{2})|5(?=[a-z]{3}))"
-    # And the word that is written so most: a$$, @$$.
+    # The words that are written so most: a$$, @$$; t0, d0, n0, 0n, 0f, 0r.
     r"|(?<=[a-z])\$\$(?![^\W_])|(?<![a-z0-9@$!])@\$\$(?![^\W_])"
+    r"|(?<=(?<![^\W_])[dgnst])0(?![^\W_])|(?<![^\W_])0(?=[fnr](?![^\W_]))"
 )
+
+
+_SHORT = ("$$", "d0", "g0", "n0", "s0", "t0")
 
 
 def leet(text: str) -> list[Edit]:
@@ -136,7 +143,10 @@ def _three_letters(group: int) -> str:
 
 
 # The first or the last one may be what a cut leaves of a word.
-_NEARLY_A_CHAIN = re.compile(rf"{_three_letters(1)}{_LONE}|(?<![^\W_]){_three_letters(2)}{_LETTER}")
+_NEARLY_A_CHAIN = re.compile(
+    rf"{_three_letters(1)}{_LONE}|(?<![^\W_]){_three_letters(2)}{_LETTER}"
+    rf"|{_LETTER} {{1,3}}{_LETTER}{_BETWEEN}{_LETTER} {{1,3}}{_LETTER}"
+)
 
 
 def may_be_spaced_out(text: str) -> bool:
@@ -153,9 +163,9 @@ def _has_single_letters(text: str) -> bool:
 
 
 def may_be_leet(text: str) -> bool:
-    """Whether a digit or sign stands before a letter, or two signs of the dollar side by side."""
+    """Whether a digit or sign may stand for a letter."""
     shape = text.translate(_SHAPES)
-    return "1a" in shape or "$a" in shape or "$$" in text
+    return "1a" in shape or "$a" in shape or any(word in text for word in _SHORT)
 
 
 def may_be_stretched(text: str) -> bool:

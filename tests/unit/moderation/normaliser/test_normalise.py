@@ -26,6 +26,8 @@ TRICKS = st.sampled_from(
         " a ",
         "   ",
         "   d o   ",
+        " t-o ",
+        "t0",
         "k1ll",
         "@ss",
         "а",  # Cyrillic
@@ -61,6 +63,8 @@ TEXTS = st.one_of(st.lists(TRICKS, max_size=60).map("".join), st.text(max_size=6
         ("k i l l, k.i.l.l, k-i-l-l, k - i - l - l, k_i_l_l, k\ni\nl\nl", "kill, kill, kill, kill, kill, kill"),
         ("k i l l   y o u", "kill you"),
         ("h o w   d o   I   k i l l", "how do i kill"),
+        ("h-o-w t-o m-a-k-e a b-o-m-b", "how to make a bomb"),
+        ("h0w t0 m4ke 0ne 0f th0se", "how to make 0ne of those"),
         ("k 1 l l!", "kill!"),
         ("kiiiiillll shiiiit booomb", "kill shit bomb"),
         ("how  to\n\nmake\ta", "how to make a"),
