@@ -90,7 +90,7 @@ async def test_the_default_policy_judges_by_model_and_rules(sdk: Sdk) -> None:
     found = await sdk.call(lambda c: c.moderations.create(input=[HATE, INTENT, *HARMLESS]))
     assert found.model == load_policy(DEFAULT_POLICY).name
     hate, intent, *harmless = found.results
-    assert hate.flagged and hate.categories.hate and hate.category_scores.hate > 0.9
+    assert hate.flagged and hate.categories.hate and hate.category_scores.hate > 0.5
     assert intent.flagged and intent.categories.self_harm_intent and intent.category_scores.self_harm_intent == 1
     assert [result.flagged for result in harmless] == [False] * len(HARMLESS)
     sources = hate.to_dict()["category_sources"]
