@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,34 +86,56 @@ class EncoderBackend:
         """Raises BackendError if it was not started."""
         if self._classifier is None:
             raise BackendError(f"the backend {self.name} was not started")
-        classifier = self._classifier
-        cut = await self._thread.run(lambda: [classifier.windows(excerpt.text) for excerpt in excerpts])
-        scores = await self._scores(classifier, {window for windows in cut for window in windows})
-        return [
-            Judgement(dict(zip(classifier.categories, _highest(scores[window] for window in windows), strict=True)))
-            for windows in cut
-        ]
-
-    async def _scores(
-        self, classifier: "WindowClassifier", windows: "Collection[PieceWindow]"
-    ) -> "dict[PieceWindow, Scores]":
-        """Of each: as remembered, else in passes of windows that are alike in length."""
-        known = {window: scores for window in windows if (scores := self._memory.get(*window)) is not None}
-        unknown = sorted((window for window in windows if window not in known), key=lambda window: len(window.ids))
-        for start in range(0, len(unknown), classifier.rows):
-            together = unknown[start : start + classifier.rows]
-            for window, scores in zip(together, await self._pass(classifier, together), strict=True):
-                known[window] = scores
-                self._memory.put(*window, scores)
-        return known
-
-    async def _pass(self, classifier: "WindowClassifier", windows: "Sequence[PieceWindow]") -> "list[Scores]":
-        return await self._thread.run(lambda: [tuple(row) for row in classifier.scores(windows).tolist()])
+        call = _Call(self._classifier, self._memory, [excerpt.text for excerpt in excerpts])
+        while not await self._thread.run(call.advance):
+            pass  # between two passes other calls have theirs
+        return call.judgements()
 
     async def stop(self) -> None:
         """Ends behind the pass in flight."""
         await self._thread.stop()
         self._classifier = None
+
+
+class _Call:
+    """The texts of one call, on their way to scores. `advance` runs in the thread, and so does all that it touches."""
+
+    def __init__(self, classifier: "WindowClassifier", memory: Memory, texts: Sequence[str]) -> None:
+        self._classifier = classifier
+        self._memory = memory
+        self._texts = texts
+        self._cut: list[list[PieceWindow]] | None = None
+        self._known: dict[PieceWindow, Scores] = {}
+        self._unknown: list[PieceWindow] = []
+
+    def advance(self) -> bool:
+        """Score a few more windows, first those that are alike in length; whether all are scored now."""
+        if self._cut is None:
+            self._cut = [self._classifier.windows(text) for text in self._texts]
+            self._recall({window for windows in self._cut for window in windows})
+        together = self._unknown[: self._classifier.rows]
+        del self._unknown[: len(together)]
+        if together:
+            for window, row in zip(together, self._classifier.scores(together).tolist(), strict=True):
+                self._known[window] = tuple(row)
+                self._memory.put(*window, self._known[window])
+        return not self._unknown
+
+    def _recall(self, windows: "Iterable[PieceWindow]") -> None:
+        for window in sorted(windows, key=lambda window: (len(window.ids), window)):
+            if (scores := self._memory.get(*window)) is not None:
+                self._known[window] = scores
+            else:
+                self._unknown.append(window)
+
+    def judgements(self) -> list[Judgement]:
+        """Of each text, once all is scored."""
+        assert self._cut is not None, "advance says when"
+        names = self._classifier.categories
+        return [
+            Judgement(dict(zip(names, _highest(self._known[window] for window in windows), strict=True)))
+            for windows in self._cut
+        ]
 
 
 def _highest(rows: Iterable[Sequence[float]]) -> list[float]:
