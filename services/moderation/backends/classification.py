@@ -1,7 +1,7 @@
 """A text-classification model in memory: texts in, probabilities of its labels out. Blocks; needs torch.
 
 **The batch decides nothing.** Sums of floats depend on the shape of what they are part of, so a window always runs in
-the same shape, whoever else is there: on a CPU alone (a batch gains little there, where the sums are what takes time),
+the same shape, whoever else is there: on a CPU alone, though a batch would be somewhat quicker;
 on an accelerator padded to a step of LENGTH_STEP tokens, in a batch that is always ROWS long.
 """
 
@@ -39,7 +39,7 @@ class LabelScores:
 
 class Classification:
     """A model that was loaded; not to be used by two threads at once. `revision`: the hub's commit, or a digest of the
-    folder's files. `batch`: how many texts it likes at once; on a CPU more gain nothing, and all wait for the last."""
+    folder's files. `batch`: how many texts it likes at once: all wait for the last."""
 
     def __init__(self, spec: TextClassificationSpec) -> None:
         """Raises SettingsError, with what is wrong with the model or the policy."""

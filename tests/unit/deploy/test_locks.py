@@ -67,3 +67,11 @@ def test_the_lock_without_cuda_lacks_torch_and_its_cuda_wheels_only() -> None:
 def test_a_service_that_needs_no_torch_does_not_install_it(service: str) -> None:
     names = lock.pins((ROOT / f"requirements/{service}.lock").read_text())
     assert not names.keys() & set(HEAVY)
+
+
+def test_what_we_leave_out_is_in_no_lock() -> None:
+    lines = (ROOT / "requirements/excludes.in").read_text().splitlines()
+    excluded = {line for line in lines if line and not line.startswith("#")}
+    assert "spacy" in excluded
+    for path in LOCKS:
+        assert not lock.pins(path.read_text()).keys() & excluded, path.name
