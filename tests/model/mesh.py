@@ -339,6 +339,8 @@ class Mesh:
         if fold.decision is not None:
             return [Act(owner._replace(deaf=True))] if owner.accepted else [Act(owner)]
         cut = self._to_journal(self._folding.cut("failed", DEAF, of_input=not owner.accepted))
+        if not owner.accepted and not self._folding.rules.turns_away_by_journal:
+            return [Act(owner._replace(ended=True), (cut,), rejected=True)]
         return [Act(owner._replace(ending=True, deaf=owner.accepted), (cut,))]
 
     def _end_deaf(self, owner: Owner, fold: JournalFold) -> list[Act]:

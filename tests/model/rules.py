@@ -21,7 +21,8 @@ class Rules:
     """The classes and functions that decide. The flags are rules that live in the services' I/O and are modelled:
     a takeover marks its epoch, reads up to the marker, dispatches anew for void claims, heals after a lost append,
     accepts what was asked even if its end is in the journal already (`accepts_before_it_ends`), and takes its epoch
-    from the group's generation, so that a superseded owner's is always lower (`epochs_of_the_group`).
+    from the group's generation, so that a superseded owner's is always lower (`epochs_of_the_group`), and turns away
+    what no backend can judge only once the journal says so (`turns_away_by_journal`).
     """
 
     journal_fold: type[JournalFold] = JournalFold
@@ -35,6 +36,7 @@ class Rules:
     heals: bool = True
     accepts_before_it_ends: bool = True
     epochs_of_the_group: bool = True
+    turns_away_by_journal: bool = True
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -63,6 +63,11 @@ REMOVED: dict[str, tuple[Rules, Faults | Scenario, str]] = {
         Faults(pause=1, cancel=1),
         "a rejected response never becomes public",
     ),
+    "6.1 what no backend can judge is turned away by the journal": (
+        Rules(turns_away_by_journal=False),
+        Scenario(Faults(deaf=1, loss=1), judges_late=True),
+        "a rejected response never becomes public",
+    ),
     "6.2 only the contiguous continuation": (Rules(event_fold=AnyDelta), Faults(duplicate=1), "no unscreened token"),
     "6.2 one acceptance counts": (Rules(event_fold=AcceptedCountsAgain), Faults(duplicate=1), "at most one acceptance"),
     "6.2 one terminal counts": (Rules(event_fold=AnyTerminalCounts), Faults(duplicate=1), "at most one terminal"),

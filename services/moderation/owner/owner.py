@@ -1,7 +1,8 @@
 """The owner of a set of partitions: folds the journal, screens, publishes, dispatches, watches (DESIGN 4 to 6).
 
 It holds nothing that it could not rebuild: it commits the offset of the oldest unended response's `requested`,
-and a successor folds the journal again from there. One coroutine at a time works on the state (`_lock`).
+and a successor folds the journal again from there. One coroutine at a time works on the state (`_lock`), and none that
+does waits for a moderation backend: who is answered later is gone on with later (`on_judgements`).
 """
 
 import asyncio
