@@ -76,6 +76,7 @@ _RESEMBLING = {
 
 _ALIKE = {character: letter for letter, alike in _LOOK_ALIKES.items() for character in alike}
 _IN_LATIN = {character: letter for letter, alike in _RESEMBLING.items() for character in alike} | _ALIKE
+_ALIKES = frozenset(_ALIKE)
 _IN_TABLES = "".join(_IN_LATIN)
 
 _WORD = re.compile(r"[^\W_]*[^\W\d_\x00-\x7f][^\W_]*")
@@ -111,7 +112,7 @@ def look_alikes(folded: str) -> list[Edit]:
             continue
         if _LATIN.search(word[0]):
             edits += _read_as(word, _IN_LATIN)
-        elif all(character in _ALIKE for character in word[0]) and not _is_near_other_script(folded, word):
+        elif _ALIKES.issuperset(word[0]) and not _is_near_other_script(folded, word):
             edits += _read_as(word, _ALIKE)
     return edits
 

@@ -77,6 +77,7 @@ _LEET = re.compile(
 )
 
 
+_SIGN = re.compile("[0-9@$!]")
 _SHORT = ("$$", "d0", "g0", "n0", "s0", "t0")
 
 
@@ -164,6 +165,8 @@ def _has_single_letters(text: str) -> bool:
 
 def may_be_leet(text: str) -> bool:
     """Whether a digit or sign may stand for a letter."""
+    if not text.isascii():
+        return _SIGN.search(text) is not None
     shape = text.translate(_SHAPES)
     return "1a" in shape or "$a" in shape or any(word in text for word in _SHORT)
 
