@@ -62,7 +62,8 @@ class Backend(Protocol):
 
     async def judge(self, excerpts: Sequence[Excerpt]) -> Sequence[Judgement]:
         """One judgement per excerpt, in order; at most `batch` of them. Blocking work runs in a thread. Raises
-        BackendError. Whoever calls keeps the time: a cancelled call leaves the backend usable."""
+        BackendError. Whoever calls keeps the time: a cancelled call leaves the backend usable. Calls may overlap: the
+        texts of one that failed are asked about again, each alone and all together."""
         ...
 
     async def stop(self) -> None:
