@@ -1,5 +1,6 @@
 """The reliability curve as a picture: how often a score comes true."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +20,12 @@ def draw_reliability(qualities: Sequence[Quality], file: Path) -> None:
     except ModuleNotFoundError as error:
         raise SettingsError("the curve needs matplotlib: install chatmesh[evaluation]") from error
     shown = [each for each in qualities if each.positives]
-    rows = max(1, -(-len(shown) // _COLUMNS))
-    figure = Figure(figsize=(_COLUMNS * _INCHES, rows * _INCHES), layout="constrained")
+    columns = max(1, min(_COLUMNS, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
+    figure = Figure(figsize=(columns * _INCHES, rows * _INCHES), layout="constrained")
     FigureCanvasAgg(figure)
     for place, quality in enumerate(shown, 1):
-        axes = figure.add_subplot(rows, _COLUMNS, place)
+        axes = figure.add_subplot(rows, columns, place)
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         scores, shares = [each.score for each in quality.bins], [each.share for each in quality.bins]
         axes.plot(scores, shares, color="tab:blue", linewidth=1)
