@@ -155,6 +155,7 @@ async def test_every_public_range_has_its_verdict_in_the_log(mesh: Mesh, client:
     assert [(report.name, report.status) for report in cut.backends] == [("words", "ok")]
 
 
+@pytest.mark.any_broker
 async def test_a_text_has_one_score_wherever_it_is_asked_about(client: AsyncOpenAI) -> None:
     """Alone, as the input of a request, as the output of one, streamed or whole, in either API."""
     text = "Some grumble."
@@ -174,6 +175,7 @@ async def test_a_text_has_one_score_wherever_it_is_asked_about(client: AsyncOpen
     assert alone.results[0].category_scores.violence == 0.6
 
 
+@pytest.mark.any_broker
 async def test_an_input_that_nobody_can_judge_is_a_503_to_be_tried_again(
     client: AsyncOpenAI, moderator: Moderator
 ) -> None:
@@ -301,6 +303,7 @@ async def test_what_fails_open_goes_on_and_the_verdict_says_so(
     assert {report.status for report in reports} == {"ok", "late"}
 
 
+@pytest.mark.any_broker
 async def test_a_faulty_policy_changes_nothing(mesh: Mesh, client: AsyncOpenAI, folder: Path) -> None:
     (folder / "policy.yaml").write_text("version: faulty\ncategories: {violence: {outptu: cut}}\n")
     reload(mesh)

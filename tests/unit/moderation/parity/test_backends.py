@@ -33,6 +33,8 @@ CUT, SURLY, FLAG, NEAR, PLACE = "qualmy", "surly", "grumble", "peevish", "@home"
 WORDS = {CUT: {"violence": 0.95}, FLAG: {"harassment": 0.6}, NEAR: {"violence": 0.6}}
 MORE_WORDS = {SURLY: {"violence": 0.92}, NEAR: {"violence": 0.7}}
 """Of another backend. `CUT` and `SURLY` reach the threshold of their category's action, the others that of a flag."""
+GROWN = "@homestead"
+"""At the edge of a window it looks like `PLACE`."""
 MASK = "[place]"
 HANG, FAIL = "molasses", "gremlin"
 
@@ -48,7 +50,7 @@ class Windows:
     @property
     def forbidding(self) -> Screening:
         """What the checker knows of it."""
-        return Screening(self.stride, self.hold_back, {PLACE: MASK}, (PATTERN, CUT, SURLY))
+        return Screening(self.stride, self.hold_back, {GROWN: MASK, PLACE: MASK}, (PATTERN, CUT, SURLY))
 
     def policy(self, **backend: Any) -> str:
         """A policy with one pattern and two backends; `backend` are further keys of the first."""
@@ -72,7 +74,7 @@ def words(name: str, turns: Sequence[int] = (), *, reads_context: bool = True) -
     """What the policies here ask: two that differ in what they know, and in when they are slow."""
     if name == "more":
         return WordBackend(name, MORE_WORDS, batch=5, turns=turns[::-1], reads_context=reads_context)
-    places = {PLACE: "places"}
+    places = {PLACE: "places", GROWN: "places"}
     return WordBackend(
         name, WORDS, places=places, batch=3, turns=turns, hangs=HANG, fails=FAIL, reads_context=reads_context
     )
@@ -83,7 +85,7 @@ def words_alone(name: str, turns: Sequence[int] = ()) -> WordBackend:
     return words(name, turns, reads_context=False)
 
 
-EDGY = [Windows(1, 1, 12), Windows(4, 8, 24), Windows(4, 16, 32), Windows(16, 16, 32), Windows(8, 32, 64)]
+EDGY = [Windows(1, 1, 12), Windows(4, 8, 24), Windows(16, 16, 32), Windows(8, 32, 64)]
 windows = st.builds(
     lambda stride, strides, more: Windows(stride, stride * strides, stride * strides + 10 + more),
     st.integers(1, 5),
@@ -140,7 +142,7 @@ async def test_nothing_that_is_cut_or_masked_is_public(data: st.DataObject, wher
     first = min((text.find(word) for word in (PATTERN, CUT, SURLY) if word in text), default=None)
     assert found.cut == (first is not None)
     assert found.position <= (len(text) if first is None else first)
-    assert found.text == text[: found.position].replace(PLACE, MASK)
+    assert found.text == text[: found.position].replace(GROWN, MASK).replace(PLACE, MASK)
 
 
 @settings(max_examples=60)
@@ -209,15 +211,16 @@ async def test_what_a_patterns_cut_releases_was_judged_by_the_backend_too() -> N
 # -- where it is cut ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", [CUT, SURLY, PATTERN, PLACE])
+@pytest.mark.parametrize("word", [CUT, SURLY, PATTERN, PLACE, GROWN])
 @pytest.mark.parametrize("where", EDGY, ids=str)
 async def test_a_word_is_found_across_every_edge(where: Windows, word: str) -> None:
     for offset in range(where.hold_back + where.checkpoint + where.stride + 3):
         text = "a" * offset + word + " and so on, for a while, until it ends"
         found = await run(where.policy(), Course((text,)), words)
-        assert found.cut == (word != PLACE)
+        assert found.cut == (word not in (PLACE, GROWN))
         assert found.position <= (offset if found.cut else len(text))
         assert word not in found.text
+        assert found.cut or found.text == text.replace(word, MASK)
         assert found.position >= offset + len(word) - where.hold_back - where.stride, "no more is lost than was held"
 
 
