@@ -1,8 +1,8 @@
 """A text-classification model in memory: texts in, probabilities of its labels out. Blocks; needs torch.
 
 **The batch decides nothing.** Sums of floats depend on the shape of what they are part of, so a window always runs in
-the same shape, whoever else is there: on a CPU alone, though a batch would be somewhat quicker;
-on an accelerator padded to a step of LENGTH_STEP tokens, in a batch that is always ROWS long.
+the same shape, whoever else is there: on a CPU alone, though a batch would be somewhat quicker; on an accelerator
+padded to a step of LENGTH_STEP tokens, in a batch that is always ROWS long.
 """
 
 import hashlib
