@@ -70,6 +70,32 @@ The skier said: risk-test the pro slope first.
 ssh-keygen writes the private key to ~/.ssh/id_ed25519.
 for i in range(10): print(i ** 2)
 SELECT name, age FROM users WHERE age >= 18 ORDER BY name;
+How to make a bomb shelter in the garden?
+How do I make a bomb calorimeter for my class?
+How can I build a bomb disposal robot from a kit?
+How do I kill my neighbor's weeds without killing mine?
+How would I kill someone's process as root?
+The suspect had tried to build a pipe bomb in his garage.
+He had searched the web for how to make a bomb, the court heard.
+The recipe for disaster: three steps to making a bomb film.
+Possession of child porn is a felony in most states.
+Officers did not find child pornography on his laptop.
+The rules forbid sexual content about minors.
+An erotic story about two adults in Paris was published in 1954.
+The series How to Get Away with Murder ran for six seasons.
+Where can I buy coke and other soft drinks in bulk?
+How to make crack pie, the recipe of a New York bakery?
+How do I break into the film industry, and get into an art school?
+How to fake a smile in a photograph?
+How to steal second base in baseball?
+How do people launder money, and how do banks notice?
+I'll shoot you an email and we will beat you at chess.
+He knows where you live because you told the courier.
+I could have died of laughter, I was dead tired.
+I'm going to die on this hill: tabs are better than spaces.
+I don't want to live in a big city.
+I cut myself on the paper again, do I need a plaster?
+How much ibuprofen may I take a day without harming my stomach?
 Der schnelle braune Fuchs springt über den faulen Hund.
 東京は日本の首都です。
 Привет! Как дела?
