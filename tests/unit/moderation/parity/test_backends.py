@@ -224,6 +224,20 @@ async def test_a_word_is_found_across_every_edge(where: Windows, word: str) -> N
         assert found.position >= offset + len(word) - where.hold_back - where.stride, "no more is lost than was held"
 
 
+@pytest.mark.parametrize("word", [CUT, GROWN])
+@pytest.mark.parametrize("where", EDGY[1:3], ids=str)
+async def test_a_word_is_found_far_behind_what_a_window_sees(where: Windows, word: str) -> None:
+    """The text before it is longer than a window: what is long public neither hides nor repeats anything."""
+    for offset in range(where.checkpoint + where.stride):
+        text = "One more sentence. " * 10 + "a" * offset + f", {word}. And so on, for a while, until it ends."
+        found = await run(where.policy(), Course((text,), deaths=((2, 1),)), words)
+        assert found.cut == (word == CUT)
+        assert found.position <= (text.index(word) if found.cut else len(text))
+        assert found.text == (text[: found.position] if found.cut else text.replace(word, MASK))
+        assert found.position >= text.index(word) - where.hold_back - where.stride
+        assert violations(found.log, where.forbidding) == []
+
+
 @pytest.mark.parametrize("where", [w for w in EDGY if w.hold_back >= w.checkpoint + 16], ids=str)
 async def test_what_was_clean_before_the_clause_is_public_and_nothing_behind(where: Windows) -> None:
     """The cut lies where the clause with the word begins, not where the window does."""
