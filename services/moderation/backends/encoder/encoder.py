@@ -99,7 +99,8 @@ class Encoder:
         self._blocks = [self._block(weights, f"encoder.layer.{number}") for number in range(max(self.layers))]
 
     def _placed(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return tensor.to(self.device, dtype).contiguous()
+        # A copy even where nothing changes: else the whole file of weights would stay mapped.
+        return tensor.to(self.device, dtype, copy=True).contiguous()
 
     def _pair(
         self, weights: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype
