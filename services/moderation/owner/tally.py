@@ -20,6 +20,8 @@ class Tally:
 
     def add(self, step: Step) -> None:
         """Count a window that was resolved."""
+        if not step.matched and step.hearing is None:
+            return  # nearly every one
         for finding in step.matched:
             self._count({finding.category: finding.score})
         heard = step.heard
