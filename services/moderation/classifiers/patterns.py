@@ -1,7 +1,9 @@
 """The policy's regular expressions as a classifier.
 
 A pattern is looked for in the raw text, as it always was, and in the text's normal form (see `normaliser`), so that
-normalising only ever finds more; one that is `raw` is spared the normal form. Findings are places in the raw text.
+normalising only ever finds more; one that is `raw` is spared the normal form. Findings are places in the raw text. What
+is held back is held back there: of an evasion that is stretched beyond `hold_back`, the beginning is public before it
+is found, as of a match that is longer.
 
 With a stride of a few code points there is about one window per token, nearly all of them harmless, and consecutive
 ones overlap almost wholly. So a run of windows over the same text is first asked as a whole whether a pattern could
