@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.records import ModerationWish
-from tests.chaos.evidence import Screening
+from tests.chaos.evidence import Rule, Screening
 from tests.support.backends import WordBackend
 from tests.support.fakes import MemoryLog
 from tests.support.owner_bench import claimed, requested
@@ -263,6 +263,34 @@ async def test_only_the_text_that_a_backend_fails_on_ends() -> None:
     assert FAIL not in found[1].text
     assert found[2].end == "completed"
     assert found[2].text == said[1]
+
+
+failing_texts = st.lists(st.sampled_from([FAIL, CUT, SURLY, FLAG, PLACE, "a", "the sea", " ", ". ", "é"]), max_size=20)
+
+
+@settings(max_examples=60)
+@given(st.data(), windows, failing_texts.map("".join))
+async def test_where_a_backend_fails_by_the_text_open_no_course_changes_anything(
+    data: st.DataObject, where: Windows, text: str
+) -> None:
+    policy = where.policy(on_failure="open")
+    expected = await plain(policy, text, words)
+    found = await run(policy, data.draw(courses(text)), words)
+    assert found == expected
+    assert [v for v in violations(found.log) if v.rule in (Rule.UNJUDGED, Rule.JUDGED_TWICE)] == []
+
+
+@settings(max_examples=60)
+@given(st.data(), windows, failing_texts.map("".join))
+async def test_where_a_backend_fails_closed_nothing_unjudged_is_public(
+    data: st.DataObject, where: Windows, text: str
+) -> None:
+    found = await run(where.policy(on_failure="closed"), data.draw(courses(text)), words)
+    first = min((text.find(word) for word in (FAIL, CUT, SURLY) if word in text), default=None)
+    assert (found.end == "completed") == (first is None)
+    assert found.position <= (len(text) if first is None else first)
+    assert found.text == text[: found.position].replace(PLACE, MASK)
+    assert [v for v in violations(found.log) if v.rule in (Rule.UNJUDGED, Rule.JUDGED_TWICE)] == []
 
 
 async def test_what_fails_open_goes_on_and_says_so() -> None:
