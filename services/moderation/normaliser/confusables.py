@@ -79,7 +79,7 @@ _IN_LATIN = {character: letter for letter, alike in _RESEMBLING.items() for char
 _ALIKES = frozenset(_ALIKE)
 _IN_TABLES = "".join(_IN_LATIN)
 
-_WORD = re.compile(r"[^\W_]*[^\W\d_\x00-\x7f][^\W_]*")
+_WORD = re.compile(r"[^\W_]+")
 _LATIN = re.compile("[a-z]")
 _OTHER_SCRIPT = re.compile(rf"[^\W\d_\x00-\x7f{_IN_TABLES}]")
 
@@ -108,7 +108,7 @@ def look_alikes(folded: str) -> list[Edit]:
     """Letters of other scripts that are read as ASCII ones where they stand."""
     edits: list[Edit] = []
     for word in _WORD.finditer(folded):
-        if len(word[0]) > MAX_WORD:
+        if word[0].isascii() or len(word[0]) > MAX_WORD:
             continue
         if _LATIN.search(word[0]):
             edits += _read_as(word, _IN_LATIN)

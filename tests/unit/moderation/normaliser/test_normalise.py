@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator
 
@@ -172,6 +173,30 @@ def test_nothing_is_left_that_case_folds_onto_ascii() -> None:
 
 def everything() -> Iterator[str]:
     return (chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "ж " + "a" * 16_000,
+        "1a" * 8_000,
+        "аa" * 8_000,
+        "а " * 8_000,
+        "a " * 8_000,
+        "a - " * 4_000,
+        "a" + "\u0300" * 16_000,
+        "\u200b" * 16_000,
+        ("a@" + "b" * 30) * 500,
+        "aaab" * 4_000,
+        " " * 16_000,
+        "ﷺ" * 16_000,
+    ],
+)
+def test_no_text_takes_more_than_its_length(hostile: str) -> None:
+    """Sixteen thousand code points take some 30 ms at most; work that grows with the square would take minutes."""
+    started_s = time.thread_time()
+    assert len(normalise(hostile).starts) == len(normalise(hostile).text)
+    assert time.thread_time() - started_s < 1
 
 
 class TestEdits:
