@@ -10,8 +10,9 @@ from services.moderation.policy.schema import Combine, InputAction, OutputAction
 from shared.records import MODERATION_CATEGORIES, ModerationWish
 
 WINDOW_RULES = 2
-"""Version of the rules in `windows`: part of each policy's digest, because two owners decide alike only if both
-the policy and the rules are the same. Raise it with any change of what is released, masked or cut."""
+"""Version of the rules in `windows`, `normaliser` and `judging`: part of each policy's digest, because two owners
+decide alike only if both the policy and the rules are the same. Raise it with any change of what is found, released,
+masked or cut."""
 
 
 @dataclass(frozen=True, slots=True)
