@@ -108,13 +108,14 @@ class Terms:
         counts = _terms(text)
         if not counts or not len(self.hashes):
             return np.zeros(0, np.intp), np.zeros(0, np.float32)
-        terms = np.array(sorted(counts), np.uint32)
+        terms = np.fromiter(counts.keys(), np.uint32, len(counts))
+        times = np.fromiter(counts.values(), np.float64, len(counts))
+        order = np.argsort(terms)
+        terms, times = terms[order], times[order]
         places = np.minimum(np.searchsorted(self.hashes, terms), len(self.hashes) - 1)
         known = self.hashes[places] == terms
-        places, terms = places[known], terms[known]
-        values = (
-            np.array([1 + np.log(counts[int(term)]) for term in terms], np.float32) * self.inverse_frequency[places]
-        )
+        places = places[known]
+        values = (1 + np.log(times[known])).astype(np.float32) * self.inverse_frequency[places]
         return places, values / np.float32(np.sqrt(np.square(values).sum()) or 1)
 
     def matrix(self, texts: Sequence[str]) -> Floats:
