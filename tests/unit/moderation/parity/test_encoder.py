@@ -28,7 +28,7 @@ SENTENCES = [
 ]
 PAIRS = [" ".join(pair) for pair in itertools.permutations(SENTENCES, 2)]
 LONG = " ".join(SENTENCES * 2)
-SOURCE = DEFAULT_POLICY.read_text().replace("{kind: encoder}", "{kind: encoder, timeout_s: 60}")
+SOURCE = DEFAULT_POLICY.read_text().replace("timeout_s: 10", "timeout_s: 60")
 """A busy machine is no bug."""
 POLICY = parse_policy(SOURCE)
 WISH = ModerationWish(model="omni-moderation-latest")
