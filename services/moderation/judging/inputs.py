@@ -24,8 +24,9 @@ InputOutcome = Literal["pass", "flag", "refuse"]
 CHUNK = 16_384
 """New code points per window of input: a text of any size is then a row of bounded steps, not one long one."""
 
-EXCERPT = 2_048
-"""The same where backends read: some take a millisecond for every fifty of them, and time is kept by the call."""
+EXCERPT = 1_024
+"""The same where backends read: one such part of an input goes with every call in which streams wait for theirs, and a
+model may take a millisecond for fifty code points."""
 
 CONTEXT_TURNS = 6
 CONTEXT_LENGTH = 4_000
