@@ -141,4 +141,5 @@ def load_head(path: Path = DEFAULT) -> Head:
 
 
 def _probability(odds: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
+    # Below -80 it is 0 to any digit that counts, and float32 would overflow on the way.
+    return np.asarray(1 / (1 + np.exp(-np.maximum(odds, -80))), np.float32)
