@@ -6,13 +6,22 @@ those categories, so that a name that the policy lacks is found when the file is
 
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from shared.records import MODERATION_CATEGORIES
 
 OnFailure = Literal["closed", "open"]
 Activation = Literal["sigmoid", "softmax"]
 
 MAX_TIMEOUT_S = 60.0
+
+ENCODER_CATEGORIES = (
+    *("sexual", "hate", "violence", "harassment", "self-harm", "hate/threatening", "violence/graphic"),
+    "any",
+)
+"""What the built-in classifier scores: the outputs of its head, which only it can read (numpy)."""
 
 
 class Section(BaseModel):
@@ -38,7 +47,17 @@ def _regex(value: str) -> str:
 def _no_credentials(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?", value):
         raise ValueError("must be http(s)://host[:port][/path], without credentials (a key goes by api_key_env)")
+    if not _has_host_and_port(value):
+        raise ValueError("must be http(s)://host[:port][/path], with a host, and a port from 1 to 65535 if any")
     return value.rstrip("/")
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too high; half of an IPv6 address
+        return False
 
 
 def _names_a_variable(value: str) -> str:
@@ -69,11 +88,20 @@ class _Backend(Section):
         """Where in the backend's section a category is named → which."""
         return {}
 
+    @property
+    def finds(self) -> tuple[str, ...]:
+        """The categories that it may find: those that its section names, or its own."""
+        return tuple(dict.fromkeys(self.meant.values()))
+
 
 class EncoderSpec(_Backend):
     """The built-in classifier: a sentence encoder with a head of ours."""
 
     kind: Literal["encoder"]
+
+    @property
+    def finds(self) -> tuple[str, ...]:
+        return ENCODER_CATEGORIES
 
 
 class TextClassificationSpec(_Backend):
@@ -117,6 +145,10 @@ class UpstreamSpec(_Backend):
     api_key_env: Annotated[str, AfterValidator(_names_a_variable)] | None = Field(
         default=None, description="the environment variable that holds the key"
     )
+
+    @property
+    def finds(self) -> tuple[str, ...]:
+        return MODERATION_CATEGORIES
 
 
 class PersonalDataSpec(_Backend):

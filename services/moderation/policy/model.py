@@ -85,12 +85,8 @@ class Policy:
         return "off" if known is None else known.output_action(score)
 
     def finders(self, category: str) -> tuple[str, ...]:
-        """The backends that may find it. Those that name no categories in the file have OpenAI's, and `any`."""
-        return tuple(
-            name
-            for name, spec in self.backends.items()
-            if category in (spec.meant.values() or (*MODERATION_CATEGORIES, "any"))
-        )
+        """The backends that may find it."""
+        return tuple(name for name, spec in self.backends.items() if category in spec.finds)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from services.moderation.backends.encoder.head import (
     mixed_any,
 )
 from services.moderation.backends.encoder.lexicon import built_in
+from services.moderation.policy.backend_specs import ENCODER_CATEGORIES
 from shared.errors import SettingsError
 
 WIDTH = 4
@@ -166,3 +167,7 @@ def test_a_missing_array_is_named(tmp_path: Path, arrays: Arrays) -> None:
     np.savez(tmp_path / "head.npz", **arrays)
     with pytest.raises(SettingsError, match="bias"):
         load_head(tmp_path / "head.npz")
+
+
+def test_policies_know_what_it_scores() -> None:
+    assert ENCODER_CATEGORIES == OUTPUTS

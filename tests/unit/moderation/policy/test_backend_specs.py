@@ -69,6 +69,10 @@ def test_an_address_is_told_without_its_last_slash() -> None:
         ("{kind: guard, model: m, template: t, safe: s, labels: {'S[': hate}}", r"one\.labels.*: not a regular"),
         ("{kind: upstream, base_url: 'ftp://x/v1'}", r"backends\.one\.base_url: must be http"),
         ("{kind: upstream, base_url: 'https://me:word@x/v1'}", r"backends\.one\.base_url: .* without credentials"),
+        ("{kind: upstream, base_url: 'https://x:v1/moderate'}", r"one\.base_url: .* port from 1 to 65535"),
+        ("{kind: upstream, base_url: 'https://x:99999/v1'}", r"one\.base_url: .* port from 1 to 65535"),
+        ("{kind: upstream, base_url: 'http://[::1/v1'}", r"one\.base_url: .* with a host"),
+        ("{kind: upstream, base_url: 'http://:80/v1'}", r"one\.base_url: .* with a host"),
     ],
 )
 def test_faults_name_the_line_and_the_key(spec: str, expected: str) -> None:

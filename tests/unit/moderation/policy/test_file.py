@@ -141,6 +141,7 @@ class TestWarnings:
         [
             ("{kind: secrets, category: leaks}", False),
             ("{kind: upstream, base_url: 'http://h/v1'}", True),
+            ("{kind: encoder}", True),
             ("{kind: personal-data, entities: {PHONE_NUMBER: hate}}", True),
         ],
     )
@@ -149,6 +150,11 @@ class TestWarnings:
         (unfound,) = parse_policy(text).warnings
         assert "nothing looks for hate: it has no patterns, and no backend" in unfound
         assert (parse_policy(f"{text}backends: {{b: {backend}}}\n").warnings == ()) is found
+
+    def test_what_the_built_in_classifier_was_not_taught_is_looked_for_by_nothing(self) -> None:
+        text = "version: v\ncategories: {any: {output: flag}, illicit: {output: cut}}\nbackends: {b: {kind: encoder}}\n"
+        (unfound,) = parse_policy(text).warnings
+        assert "nothing looks for illicit: " in unfound
 
     def test_a_category_that_is_only_flagged_promises_nothing(self) -> None:
         assert parse_policy(SMALL.replace("output: cut", "output: flag")).warnings == ()
