@@ -30,16 +30,22 @@ class JudgePool:
         self._clock = clock
         self._batchers: dict[_Key, Batcher] = {}
         self._used_s: dict[_Key, float] = {}  # when a policy in use named it last
+        self._preparing: list[Policy] = []
         self._judges: OrderedDict[int, Judge] = OrderedDict()
 
     async def prepare(self, policy: Policy) -> None:
-        """Load the backends of a policy before it is used. Raises SettingsError; then nothing of it is kept."""
+        """Load the backends of a policy before it is used. Raises SettingsError; then nothing of it is kept, but what
+        a judge asks: other owners may have it, and responses that were accepted under it come from them."""
         known = set(self._batchers)
+        self._preparing.append(policy)
         try:
             await asyncio.gather(*(batcher.start() for batcher in self._batchers_of(policy)))
         except BaseException:
-            await self._stop({_key(name, spec) for name, spec in policy.backends.items()} - known)
+            new = {_key(name, spec) for name, spec in policy.backends.items()} - known
+            await self._stop(key for key in new & self._batchers.keys() if not self._is_asked(self._batchers[key]))
             raise
+        finally:
+            self._preparing.remove(policy)
 
     def judge(self, policy: Policy) -> Judge:
         """The policy's judge. A backend that is not loaded yet loads while its first questions wait."""
@@ -57,10 +63,10 @@ class JudgePool:
         return judge
 
     async def retire(self, in_use: Iterable[Policy]) -> None:
-        """Free the backends that no policy in use has named for RETIRED_AFTER_S: what was rolled out before may be a
-        model of gigabytes. Who comes back to such a policy has it loaded again."""
+        """Free the backends that no policy has named for RETIRED_AFTER_S that is in use or in preparation: what was
+        rolled out before may be a model of gigabytes. Who comes back to such a policy has it loaded again."""
         now_s = self._clock()
-        for policy in in_use:
+        for policy in (*in_use, *self._preparing):
             self._used_s.update({_key(name, spec): now_s for name, spec in policy.backends.items()})
         since_s = {key: self._used_s.setdefault(key, now_s) for key in self._batchers}
         retired = {key for key, used_s in since_s.items() if now_s - used_s >= RETIRED_AFTER_S}
@@ -79,6 +85,9 @@ class JudgePool:
         if key not in self._batchers:
             self._batchers[key] = Batcher(self._build(name, spec), spec.timeout_s)
         return self._batchers[key]
+
+    def _is_asked(self, batcher: Batcher) -> bool:
+        return any(judge.asks([batcher]) for judge in self._judges.values())
 
     async def _stop(self, keys: Iterable[_Key]) -> None:
         stopped = [self._batchers.pop(key) for key in list(keys)]

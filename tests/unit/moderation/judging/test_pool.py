@@ -1,5 +1,6 @@
 """Backends are shared while policies in use name them, and freed when none has for a while."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -8,7 +9,9 @@ from services.moderation.backends.port import Excerpt, Judgement
 from services.moderation.judging import JudgePool
 from services.moderation.judging.pool import RETIRED_AFTER_S
 from services.moderation.policy import BackendSpec, Policy, parse_policy
+from services.moderation.windows import Window
 from shared.errors import SettingsError
+from tests.support.fakes import settle
 
 
 def policy(version: str, *backends: str) -> Policy:
@@ -21,12 +24,14 @@ class Counted:
 
     revision, categories, batch = "1", frozenset({"hate"}), 1
 
-    def __init__(self, name: str, log: list[str]) -> None:
+    def __init__(self, name: str, log: list[str], loaded: asyncio.Event) -> None:
         self.name = name
         self._log = log
+        self._loaded = loaded
 
     async def start(self) -> None:
         self._log.append(f"+{self.name}")
+        await self._loaded.wait()
         if self.name == "broken":
             raise SettingsError("no such model")
 
@@ -41,10 +46,14 @@ class Bench:
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.log: list[str] = []
+        self.loaded = asyncio.Event()
+        self.loaded.set()
         self.pool = JudgePool(self.build, clock=lambda: self.now_s)
 
     def build(self, name: str, _spec: BackendSpec) -> Counted:
-        return Counted(name, self.log)
+        if name == "unbuildable":
+            raise SettingsError("no such kind")
+        return Counted(name, self.log, self.loaded)
 
     async def later(self, *in_use: Policy, seconds: float = RETIRED_AFTER_S) -> None:
         """The pool is told once a second, and at the end of so many of them."""
@@ -103,3 +112,40 @@ async def test_a_policy_that_cannot_be_prepared_leaves_nothing_behind() -> None:
     with pytest.raises(SettingsError, match="no such model"):
         await bench.pool.prepare(policy("two", "a", "b", "broken"))
     assert sorted(bench.log) == ["+a", "+b", "+broken", "-b", "-broken"]
+
+
+async def test_one_that_is_not_built_is_told_of_as_what_it_is() -> None:
+    bench = Bench()
+    with pytest.raises(SettingsError, match="no such kind"):
+        await bench.pool.prepare(policy("one", "a", "unbuildable"))
+    assert bench.log == ["-a"]
+
+
+async def test_a_model_may_take_longer_to_load_than_an_unused_one_is_kept() -> None:
+    bench = Bench()
+    bench.loaded.clear()
+    first, second = policy("one"), policy("two", "a")
+    preparing = asyncio.create_task(bench.pool.prepare(second))
+    await settle()
+    await bench.later(first, seconds=10 * RETIRED_AFTER_S)
+    bench.loaded.set()
+    await preparing
+    await bench.later(first, seconds=RETIRED_AFTER_S - 1)
+    assert bench.log == ["+a"]
+
+
+async def test_a_preparation_that_fails_leaves_others_their_backends() -> None:
+    """A response that another owner accepted under the policy is judged by it while it cannot be prepared here."""
+    bench = Bench()
+    bench.loaded.clear()
+    second = policy("two", "a", "broken")
+    preparing = asyncio.create_task(bench.pool.prepare(second))
+    await settle()
+    hearing = asyncio.create_task(bench.pool.judge(policy("two", "a")).hear(Window(0, 0, 1, True, "x")))
+    await settle()
+    bench.loaded.set()
+    with pytest.raises(SettingsError, match="no such model"):
+        await preparing
+    heard = await hearing
+    assert [report.status for report in heard.reports] == ["ok"]
+    assert bench.log == ["+a", "+broken", "-broken"]
