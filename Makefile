@@ -77,7 +77,8 @@ openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of oper
 	@$(BIN)/python -m services.gateway.api.surface
 
 train-moderation: $(ENVIRONMENT) ## train the default classifier's head, some minutes: DATA=folder, ARGS="--out FILE --no-blend"
-	@$(BIN)/python -m services.moderation.training --data "$(DATA)" $(ARGS)
+	@$(if $(DATA),,$(error say where the training data is: make train-moderation DATA=folder))
+	@$(BIN)/python -m services.moderation.training --data '$(DATA)' $(ARGS)
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target

@@ -55,12 +55,27 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("file", type=Path, help="labelled texts")
     parser.add_argument("--policy", type=Path, default=DEFAULT_POLICY, help="policy file (default: the built-in one)")
     parser.add_argument(
-        "--out", type=Path, default=Path("build/moderation-evaluation"), help="folder of reliability.png, figures.json"
+        "--out",
+        type=Path,
+        default=Path("build/moderation-evaluation"),
+        help="folder of reliability.png, figures.json (default: %(default)s)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N texts, drawn at random")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="samples behind the intervals")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only N texts, drawn at random")
+    parser.add_argument(
+        "--bootstrap",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="samples behind the intervals (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _drawn(samples: Sequence[Sample], limit: int | None, seed: int) -> Sequence[Sample]:

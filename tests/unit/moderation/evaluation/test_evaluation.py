@@ -184,6 +184,14 @@ def test_what_cannot_be_evaluated_is_an_error_of_one_line(
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize("arguments", [["--limit", "0"], ["--limit=-1"], ["--bootstrap", "0"], ["--bootstrap", "x"]])
+def test_no_texts_and_no_samples_cannot_be_asked_for(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        tool.main(["x.jsonl", *arguments])
+    assert ended.value.code == 2
+    assert "is no number from 1 on" in capsys.readouterr().err
+
+
 def test_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         tool.main(["--help"])
