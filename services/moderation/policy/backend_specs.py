@@ -31,6 +31,8 @@ class Section(BaseModel):
 
 
 def _quoted(value: Any) -> Any:
+    if isinstance(value, list | dict):  # not repeated: aliases may make it longer than any memory
+        raise ValueError("must be text, in quotes")
     if not isinstance(value, str):
         raise ValueError(f"put it in quotes: YAML reads it as {value!r} (so with numbers, and bare yes, no, on, off)")
     return value

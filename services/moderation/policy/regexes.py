@@ -127,9 +127,15 @@ def _node_ways(code: Any, argument: Any, lookback: int) -> int:
 
 
 def _starts_differ(branches: list[Any]) -> bool:
-    """Whether at most one branch can begin at any character (up to case)."""
-    firsts = {chr(branch[0][1]).lower() for branch in branches if len(branch) and branch[0][0] is op.LITERAL}
+    """Whether at most one branch can begin at any character, whatever its case."""
+    firsts = {_uncased(chr(branch[0][1])) for branch in branches if len(branch) and branch[0][0] is op.LITERAL}
     return len(firsts) == len(branches)
+
+
+def _uncased(character: str) -> str:
+    """The same for all characters that `re` takes for one when it ignores case, which are more than `lower` knows: the
+    long s is an s, the Kelvin sign a k."""
+    return character.upper().casefold()[:1]
 
 
 def _required(tree: Any) -> tuple[frozenset[str], ...]:

@@ -45,6 +45,8 @@ class PatternSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_string(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict):
+            raise ValueError("must be a regular expression in quotes, or a mapping with the key regex")
         return {"regex": value} if isinstance(value, str) else value
 
     @property

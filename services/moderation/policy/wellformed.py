@@ -11,6 +11,15 @@ from services.moderation.policy.source import Fault, Location
 
 S = TypeVar("S")
 
+_IN_YAML = {
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "union_tag_not_found": "the key kind is missing",
+}
+"""Pydantic's types of errors → what they mean to who writes YAML, where its own words speak of Python."""
+
 _CATEGORY = TypeAdapter(CategorySpec)
 _STREAMING = TypeAdapter(Streaming)
 _TENANT = TypeAdapter(TenantSpec)
@@ -28,7 +37,7 @@ def validated(data: Any) -> tuple[PolicySpec, list[Fault]]:
 def faults_of(error: ValidationError, at: Location = ()) -> list[Fault]:
     """Pydantic's errors as faults of what stands at `at`."""
     return [
-        ((*at, *_path(fault["loc"])), fault["msg"].removeprefix("Value error, "))
+        ((*at, *_path(fault["loc"])), _IN_YAML.get(fault["type"], fault["msg"].removeprefix("Value error, ")))
         for fault in error.errors(include_url=False)
     ]
 

@@ -50,8 +50,8 @@ def test_an_address_is_told_without_its_last_slash() -> None:
     ("spec", "expected"),
     [
         ("{kind: encodr}", r"policy:6: backends\.one: .*'encodr'.*'encoder', 'text-classification'"),
-        ("{timeout_s: 1}", r"policy:6: backends\.one: .*'kind'"),
-        ("null", r"policy:6: backends\.one: "),
+        ("{timeout_s: 1}", r"policy:6: backends\.one: the key kind is missing"),
+        ("null", r"policy:6: backends\.one: must be a mapping"),
         ("{kind: encoder, model: x}", r"policy:6: backends\.one\.model: Extra inputs are not permitted"),
         ("{kind: encoder, timeout_s: 0}", r"backends\.one\.timeout_s: Input should be greater than 0"),
         ("{kind: encoder, timeout_s: 61}", r"backends\.one\.timeout_s: Input should be less than or equal to 60"),
@@ -67,6 +67,7 @@ def test_an_address_is_told_without_its_last_slash() -> None:
         ("{kind: text-classification, model: m, labels: {0: hate}}", r"labels\.0: put it in quotes"),
         ("{kind: guard, model: m, template: t, safe: '(', labels: {S1: hate}}", r"one\.safe: not a regular expression"),
         ("{kind: guard, model: m, template: t, safe: s, labels: {'S[': hate}}", r"one\.labels.*: not a regular"),
+        ("{kind: guard, model: m, template: t, safe: [a], labels: {S1: hate}}", r"one\.safe: must be text, in quotes"),
         ("{kind: upstream, base_url: 'ftp://x/v1'}", r"backends\.one\.base_url: must be http"),
         ("{kind: upstream, base_url: 'https://me:word@x/v1'}", r"backends\.one\.base_url: .* without credentials"),
         ("{kind: upstream, base_url: 'https://x:v1/moderate'}", r"one\.base_url: .* port from 1 to 65535"),

@@ -93,6 +93,8 @@ class TestFaults:
             ("'bo+m'", "'(bo)*'", r"policy:8: .* matches the empty string"),
             ("regex: 'Fire'", "regex: 'Fire(?=x)'", r"policy:9: categories\.violence\.patterns\.1: .*look-around"),
             ("[multiline]", "[verbose]", r"policy:10: categories\.violence\.patterns\.1\.flags\.0: Input should be"),
+            ("[multiline]", "multiline", r"policy:10: categories\.violence\.patterns\.1\.flags: must be a list"),
+            ("'bo+m'", "yes", r"policy:8: categories\.violence\.patterns\.0: must be a regular expression in quotes"),
         ],
     )
     def test_name_the_line_and_the_key(self, old: str, new: str, expected: str) -> None:
@@ -163,7 +165,11 @@ class TestWarnings:
 class TestPatterns:
     @pytest.mark.parametrize(
         "source",
-        [r"(a+)+b", r"(?:a?a?){20}b", r"(?:\d[ -]?){12,18}", r".*.*.*x", r"(?:ab|a.){16}", "a{1,600}b{1,600}"],
+        [
+            *(r"(a+)+b", r"(?:a?a?){20}b", r"(?:\d[ -]?){12,18}", r".*.*.*x", r"(?:ab|a.){16}", "a{1,600}b{1,600}"),
+            # Letters that are one where case is ignored.
+            *("(?:sa|\u017fa){1,40}x", "(?:ia|\u0130a){1,40}x", "(?:ka|\u212aa){1,40}x", "(?:βa|ϐa){1,40}x"),
+        ],
     )
     def test_what_could_backtrack_for_long_is_refused(self, source: str) -> None:
         with pytest.raises(PatternError, match="possessive"):
