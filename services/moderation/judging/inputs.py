@@ -5,9 +5,9 @@ spreads a violation over several messages says it all the same.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from services.moderation.windows import Finding, Window
 from shared.records import BackendReport, Message, ModerationResult
 
 InputOutcome = Literal["pass", "flag", "refuse"]
+T = TypeVar("T")
 
 CHUNK = 16_384
 """New code points per window of input: a text of any size is then a row of bounded steps, not one long one."""
@@ -27,6 +28,9 @@ CHUNK = 16_384
 EXCERPT = 1_024
 """The same where backends read: one such part of an input goes with every call in which streams wait for theirs, and a
 model may take a millisecond for fifty code points."""
+
+_PER_TURN = 4 * EXCERPT
+"""Code points that are begun with in one turn of the event loop: to normalise a thousand takes a millisecond."""
 
 CONTEXT_TURNS = 6
 CONTEXT_LENGTH = 4_000
@@ -99,7 +103,7 @@ async def match_input(judge: Judge, messages: Sequence[Message]) -> InputVerdict
 async def hear_input(judge: Judge, messages: Sequence[Message], matched: InputVerdict) -> InputVerdict:
     """What patterns and backends make of a prompt of which the patterns made `matched`."""
     places = list(_places(judge.policy, _subjects(messages), EXCERPT))
-    heard = await asyncio.gather(*(judge.hear(place.window, place.subject.context, Urgency.INPUT) for place in places))
+    heard = await _hear_each(judge, places)
     findings = [
         f
         for place, of_window in zip(places, heard, strict=True)
@@ -110,7 +114,7 @@ async def hear_input(judge: Judge, messages: Sequence[Message], matched: InputVe
 
 async def judge_texts(judge: Judge, texts: Sequence[str], context: Context = ()) -> list[ModerationResult]:
     """What the policy makes of each text, all behind the same turns. Raises JudgingUnavailable."""
-    return list(await asyncio.gather(*(_judge_text(judge, text, context) for text in texts)))
+    return await _each((len(text), _judge_text(judge, text, context)) for text in texts)
 
 
 async def _judge_text(judge: Judge, text: str, context: Context) -> ModerationResult:
@@ -118,13 +122,36 @@ async def _judge_text(judge: Judge, text: str, context: Context) -> ModerationRe
     scores: dict[str, float] = {}
     for found in await judge.matches([place.window for place in _places(judge.policy, [subject], CHUNK)]):
         merge_highest(scores, {finding.category: finding.score for finding in found})
-    excerpts = [place.window for place in _places(judge.policy, [subject], EXCERPT)]
-    heard = await asyncio.gather(*(judge.hear(window, context, Urgency.INPUT) for window in excerpts))
+    heard = await _hear_each(judge, _places(judge.policy, [subject], EXCERPT))
     for one in heard:
         if one.missing is not None:
             raise JudgingUnavailable(one.missing)
         merge_highest(scores, one.scores)
     return result_of(judge, scores, {name for one in heard for name in one.failed}, "input")
+
+
+async def _each(work: Iterable[tuple[int, Coroutine[Any, Any, T]]]) -> list[T]:
+    """What each comes to that is done about so many code points: all beside each other, but not all begun before
+    anybody else gets a turn. The first that raises, or whoever gives up waiting, ends the others."""
+    tasks: list[asyncio.Task[T]] = []
+    begun = 0
+    try:
+        for length, one in work:
+            tasks.append(asyncio.create_task(one))
+            begun += length
+            if begun >= _PER_TURN:
+                begun = 0
+                await asyncio.sleep(0)
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _hear_each(judge: Judge, places: Iterable[_Place]) -> list[Heard]:
+    return await _each(
+        (window.end - window.start, judge.hear(window, subject.context, Urgency.INPUT)) for subject, window in places
+    )
 
 
 def context_before(messages: Sequence[Message]) -> Context:

@@ -2,13 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from itertools import repeat
+
+import pytest
 
 from services.moderation.classifiers import PatternClassifier
-from services.moderation.judging import InputVerdict, Judge, context_before, judge_input
+from services.moderation.judging import (
+    Batcher,
+    InputVerdict,
+    Judge,
+    JudgingUnavailable,
+    Seat,
+    context_before,
+    judge_input,
+    judge_texts,
+)
 from services.moderation.judging.inputs import CHUNK, CONTEXT_LENGTH, CONTEXT_TURNS
 from services.moderation.policy import Policy, load_policy, parse_policy
 from shared.records import Message
+from tests.support.backends import WordBackend
+from tests.support.fakes import settle
 
 POLICY = parse_policy(r"""
 version: test
@@ -70,8 +84,8 @@ async def test_a_match_wider_than_what_windows_share_is_judged_where_it_begins()
     assert verdict.deciding is not None and verdict.deciding.finding.start == CHUNK - 100
 
 
-async def test_a_huge_text_leaves_the_event_loop_responsive() -> None:
-    """1 MiB of digits (the pattern without literals is scanned everywhere) beside a ticking task, in CPU time."""
+async def stalled(work: Awaitable[object]) -> tuple[float, float]:
+    """The longest turn of a task that ticks beside `work`, and the whole, both in seconds of CPU time."""
     longest_s, running = 0.0, True
 
     async def tick() -> None:
@@ -82,13 +96,37 @@ async def test_a_huge_text_leaves_the_event_loop_responsive() -> None:
             longest_s = max(longest_s, time.thread_time() - before)
 
     ticking = asyncio.create_task(tick())
-    policy = load_policy()
     started = time.thread_time()
-    await judged(policy, "make 4111 " * (1 << 17))
+    await work
     whole_s = time.thread_time() - started
     running = False
     await ticking
+    return longest_s, whole_s
+
+
+async def test_a_huge_text_leaves_the_event_loop_responsive() -> None:
+    """1 MiB of digits (the pattern without literals is scanned everywhere)."""
+    longest_s, whole_s = await stalled(judged(load_policy(), "make 4111 " * (1 << 17)))
     assert longest_s < max(whole_s / 10, 0.05), f"stalled {longest_s:.3f} s of {whole_s:.3f} s"
+
+
+@pytest.mark.parametrize("texts", [1, 256])
+async def test_so_does_one_that_backends_read(texts: int) -> None:
+    """512 KiB that take long to normalise, in one text or in many."""
+    backend = WordBackend("words", {"qualm": {"bad": 1.0}}, batch=32, reads_context=False)
+    judge = Judge(POLICY, PatternClassifier(POLICY), [Seat(Batcher(backend, 60), closed=True)])
+    text = "a cafe\u0301 " * ((1 << 16) // texts)
+    longest_s, whole_s = await stalled(judge_texts(judge, [text] * texts))
+    assert longest_s < max(whole_s / 10, 0.05), f"stalled {longest_s:.3f} s of {whole_s:.3f} s"
+
+
+async def test_once_a_text_cannot_be_judged_nothing_is_asked_about_the_others() -> None:
+    backend = WordBackend("words", {"qualm": {"bad": 1.0}}, batch=1, fails="gremlin", turns=repeat(20))
+    judge = Judge(POLICY, PatternClassifier(POLICY), [Seat(Batcher(backend, 60), closed=True)])
+    with pytest.raises(JudgingUnavailable):
+        await judge_texts(judge, ["gremlin", *(["calm"] * 20)])
+    await settle()
+    assert len(backend.batches) < 5
 
 
 # -- what is said over several turns -------------------------------------------------------------------------------
