@@ -5,6 +5,7 @@ One request may wait seconds for what it needs; the others must not wait with it
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 
 from shared.control.watermark import Watermark
@@ -22,14 +23,21 @@ class Intake:
         self._slots = asyncio.Semaphore(max_in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watermarks: dict[int, Watermark] = {}
+        self._losses: Counter[int] = Counter()  # partition → how often it was taken away
+        self._left = 0
         self._committing = asyncio.Lock()
         self._closed = False
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def take(self, raw: RawRecord) -> None:
-        """Return once the record's handler has begun, which may wait for a slot. Once closed, takes nothing."""
+        """Return once the record's handler has begun, which may wait for a slot. Once closed, takes nothing.
+
+        A record whose partition is taken away while it waits is left to whom the partition comes to, be it ourselves:
+        it comes again, behind those before it, which a commit behind this one would pass.
+        """
+        term = self._term(raw.partition)
         await self._slots.acquire()
-        if self._closed:
+        if self._closed or term != self._term(raw.partition):
             self._slots.release()
             return
         task = asyncio.create_task(self._run(raw, self._watermark(raw)), name=f"handle {place(raw)}")
@@ -42,10 +50,12 @@ class Intake:
         It may end all the same: what it appends a second time does not count (DESIGN 5).
         """
         for partition in partitions:
+            self._losses[partition] += 1
             self._watermarks.pop(partition, None)
 
     def forget_all(self) -> None:
         """The group was left."""
+        self._left += 1
         self._watermarks.clear()
 
     @property
@@ -62,6 +72,10 @@ class Intake:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+    def _term(self, partition: int) -> tuple[int, int]:
+        """Another one whenever the partition was taken away."""
+        return self._left, self._losses[partition]
 
     def _watermark(self, raw: RawRecord) -> Watermark:
         watermark = self._watermarks.get(raw.partition)

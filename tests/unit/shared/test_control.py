@@ -99,6 +99,42 @@ async def test_what_was_taken_away_is_never_committed_below_what_others_committe
     assert commits.made[-1] == (0, 21)
 
 
+@pytest.mark.parametrize("everything", [False, True])
+async def test_what_waits_for_a_slot_while_its_partition_is_taken_away_is_left_to_its_next_owner(
+    everything: bool,
+) -> None:
+    slow, commits = Slow(), Commits()
+    intake = Intake(slow, commits, max_in_flight=1)
+    await take(intake, place(0, 5))
+    waiting = asyncio.create_task(take(intake, place(0, 6)))
+    await slow.finish(9, 9)
+    if everything:
+        intake.forget_all()
+    else:
+        intake.forget([0])
+    await slow.finish(0, 5)
+    await asyncio.wait_for(waiting, 1)
+    assert slow.started == [(0, 5)] and commits.made == []
+    await take(intake, place(0, 5, "again"))  # given back at what was committed
+    await slow.finish(0, 5, "again")
+    await take(intake, place(0, 6, "again"))
+    await slow.finish(0, 6, "again")
+    assert commits.made == [(0, 6), (0, 7)]
+
+
+async def test_what_waits_for_a_slot_while_another_partition_is_taken_away_is_handled() -> None:
+    slow, commits = Slow(), Commits()
+    intake = Intake(slow, commits, max_in_flight=1)
+    await take(intake, place(0, 5))
+    waiting = asyncio.create_task(take(intake, place(0, 6)))
+    await slow.finish(9, 9)
+    intake.forget([1])
+    await slow.finish(0, 5)
+    await asyncio.wait_for(waiting, 1)
+    await slow.finish(0, 6)
+    assert commits.made == [(0, 6), (0, 7)]
+
+
 async def test_closing_leaves_what_is_late_uncommitted() -> None:
     slow, commits = Slow(), Commits()
     intake = Intake(slow, commits, max_in_flight=10)
