@@ -169,6 +169,6 @@ def _retry_after_s(headers: Mapping[str, Any]) -> float | None:
     """What the service asks for, in milliseconds (OpenAI's) or seconds; a date counts as nothing said."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = str(headers.get(name, ""))
-        if value.replace(".", "", 1).isdigit():
+        if value.replace(".", "", 1).isdecimal():  # a superscript two is a digit, and no number
             return float(value) * unit_s
     return None

@@ -135,8 +135,11 @@ async def test_a_broken_connection_is_tried_again() -> None:
     assert len(service.requests) == 2
 
 
-async def test_attempts_are_counted() -> None:
-    async with asking(lambda _: Reply(503, headers={"retry-after": "0.001"})) as (backend, service):
+@pytest.mark.parametrize("soon", ["²", "-", "1.2.3", "soon"])
+async def test_attempts_are_counted(soon: str) -> None:
+    """A header that says no time says nothing."""
+    headers = {"retry-after-ms": soon, "retry-after": "0.001"}
+    async with asking(lambda _: Reply(503, headers=headers)) as (backend, service):
         with pytest.raises(BackendError, match=f"elsewhere: status 503, {MAX_ATTEMPTS} times"):
             await backend.judge([excerpt(TEXT)])
     assert len(service.requests) == MAX_ATTEMPTS
