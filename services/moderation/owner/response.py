@@ -118,12 +118,11 @@ class Owned:
 
     @property
     def public(self) -> tuple[int, str]:
-        """How far in the raw text it is public, and as what. Whoever took over judges from the beginning: until that
-        comes to where the last owner was, what that one published is all."""
+        """How far in the raw text it is public, and as what. Whoever took over judges from the beginning: what the last
+        owner published stands, whatever a backend says now, and what we released behind it follows."""
         assert self.screen is not None, "an accepted response has a screen"
-        if self.screen.position < self.public_before[0]:
-            return self.public_before
-        return self.screen.position, self.screen.text_released
+        position, text = self.public_before
+        return max(position, self.screen.position), text + self.screen.text_added
 
     def unseen_pieces(self) -> list[str]:
         """Pieces of raw text that the screen has not been fed yet; marks them as fed."""

@@ -27,6 +27,8 @@ With S = stride, L = lookback, H = hold_back, C = checkpoint:
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from services.moderation.policy import Policy
 from services.moderation.windows.masks import MaskList
 from services.moderation.windows.values import (
@@ -51,7 +53,9 @@ class TextScreen:
     """Screens one response's output: `feed` text, classify the windows, `resolve` them in order.
 
     `resume_at`: a position up to which releases were published before (by an owner that is gone). Feed the text
-    from its beginning all the same; what lies below the position is judged again, alike, but not returned.
+    from its beginning all the same; what lies below the position is judged again, but not returned. It is judged alike
+    if all backends answer, and alike; if they do not, what was published stands, and a mask around the position covers
+    the rest of what it is for.
     """
 
     def __init__(self, policy: Policy, resume_at: int = 0) -> None:
@@ -81,6 +85,7 @@ class TextScreen:
         self._told = 0
         self._done_since: StretchAction = "pass"
         self._texts: list[str] = []
+        self._texts_added: list[str] = []
         self._done = False
 
     @property
@@ -107,6 +112,11 @@ class TextScreen:
     def text_released(self) -> str:
         """The whole public text so far, masks in place, that below `resume_at` included."""
         return "".join(self._texts)
+
+    @property
+    def text_added(self) -> str:
+        """The public text from `resume_at` on, masks in place."""
+        return "".join(self._texts_added)
 
     def feed(self, text: str, *, final: bool = False) -> list[Window]:
         """Take the next piece of raw text (any length, "" too); `final` says that it was the last.
@@ -265,10 +275,12 @@ class TextScreen:
             self._recent = [decision for decision in self._recent if decision.end > keep_from]
 
     def _unpublished(self, releases: list[Release]) -> list[Release]:
-        """The releases beyond `resume_at`. Raises ScreenError if it lies inside a mask: nobody released that."""
-        if not releases or releases[0].start >= self._resume_at:
-            return releases
-        return [_from_position(release, self._resume_at) for release in releases if release.end > self._resume_at]
+        """The releases beyond `resume_at`."""
+        beginning = self._resume_at
+        if releases and releases[0].start < beginning:
+            releases = [_from_position(release, beginning) for release in releases if release.end > beginning]
+        self._texts_added += [release.text for release in releases]
+        return releases
 
 
 def _decision(action: DecidedAction, finding: Finding, window: int, cut_at: int | None = None) -> Decision:
@@ -282,13 +294,9 @@ def _is_same(finding: Finding, earlier: Decision) -> bool:
 
 
 def _from_position(release: Release, position: int) -> Release:
+    """What is left of the release behind what is public. Of a mask, which whoever published that did not decide, that
+    is the whole of it in place of less."""
     if release.start >= position:
         return release
-    if release.masked:
-        raise ScreenError(
-            f"cannot resume at {position}, inside the mask [{release.start}, {release.end}): "
-            "it was published under another policy"
-        )
-    return Release(
-        position, release.end, release.text[position - release.start :], release.window, clear_from=release.clear_from
-    )
+    text = release.text if release.masked else release.text[position - release.start :]
+    return msgspec.structs.replace(release, start=position, text=text)

@@ -233,7 +233,15 @@ async def test_resuming_at_any_release_continues_exactly(
     assert Public(before + again.releases).pieces == whole.pieces
     assert again.decisions == whole.decisions
     assert second.text_released == first.text_released
+    assert second.text_added == "".join(release.text for release in again.releases)
     assert all(release.start >= boundary for release in again.releases)
+
+
+async def test_resuming_inside_a_mask_masks_what_is_left() -> None:
+    """Whoever published the beginning had no answer from a backend that has one now."""
+    public, screen = await run(policy_of(4, 8, 2, ("mask", "abc")), ["xabcx"], resume_at=2)
+    assert [(r.start, r.end, r.text, r.masked) for r in public.releases] == [(2, 4, "<0>", True), (4, 5, "x", False)]
+    assert screen.text_added == "<0>x"
 
 
 @settings(max_examples=200)
@@ -394,7 +402,3 @@ class TestMisuse:
         screen = TextScreen(policy_of(4, 8, 0, ("mask", "zzz")))
         with pytest.raises(ScreenError, match="outside its window"):
             screen.resolve(screen.feed("abcd"), [[Finding("c0", 2, 5)]])
-
-    async def test_resuming_inside_a_mask(self) -> None:
-        with pytest.raises(ScreenError, match="published under another policy"):
-            await run(policy_of(4, 8, 2, ("mask", "abc")), ["xabcx"], resume_at=2)

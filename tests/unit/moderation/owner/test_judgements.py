@@ -288,6 +288,43 @@ async def test_a_successor_whose_backend_is_gone_ends_with_all_that_is_public() 
     assert fold.terminal.text == fold.text == stood
 
 
+MASKING = """
+version: masking-1
+streaming: {stride: 4, checkpoint: 8, hold_back: 24, lookback: 64}
+backends:
+  words: {kind: encoder, timeout_s: 30, on_failure: open}
+categories:
+  names: {output: mask}
+"""
+NAME = "Bartholomew-the-Younger"
+
+
+@pytest.mark.parametrize("said", range(8, 56, 4))
+async def test_what_one_owner_published_stands_where_the_next_one_masks_it(said: int) -> None:
+    """The backend is open, and failed the first: a name is public, wholly or in part, that the second finds."""
+    before, after = f"I met {NAME} ", "in the market hall, and he bought two dozen eggs. "
+    text = before + after
+    first, _ = await masking(fails=NAME[:3])
+    await first.journal(requested(), claimed(), tokens(text[: said + 24]))
+    stood = public(first)
+    second, _ = await masking(first.log, service_id="moderation_2", generation=2)
+    await second.journal(tokens(text[said + 24 :], said + 24, finish="stop"))
+    fold = public(second)
+    assert isinstance(fold.terminal, Completed)
+    assert fold.terminal.text == fold.text
+    assert fold.text.startswith(stood.text) and fold.text.endswith(after)
+    assert NAME not in fold.text or stood.position >= len(before) - 1
+
+
+async def masking(log: MemoryLog | None = None, *, fails: str | None = None, **options: Any) -> Any:
+    """An owner whose backend finds the name, unless it fails."""
+    backend = WordBackend("words", {}, places={NAME: "names"}, fails=fails, noise=0.0)
+    bench = OwnerBench(log, policy=MASKING, build=lambda *_: backend, **options)
+    bench.hear(gateway_beat(), worker_beat(claims=["claim_a"], steps=1))
+    await bench.start()
+    return bench, backend
+
+
 async def test_a_heal_while_something_is_judged_asks_again() -> None:
     bench, backend = await running()
     await bench.journal(tokens(CALM + HANG))
