@@ -120,8 +120,10 @@ async def judge_texts(judge: Judge, texts: Sequence[str], context: Context = ())
 async def _judge_text(judge: Judge, text: str, context: Context) -> ModerationResult:
     subject = _Subject(0, text, context)
     scores: dict[str, float] = {}
-    for found in await judge.matches([place.window for place in _places(judge.policy, [subject], CHUNK)]):
-        merge_highest(scores, {finding.category: finding.score for finding in found})
+    places = list(_places(judge.policy, [subject], CHUNK))
+    for place, found in zip(places, await judge.matches([place.window for place in places]), strict=True):
+        whole = [finding for finding in found if not _is_seen_again(finding, place.window, judge.policy)]
+        merge_highest(scores, {finding.category: finding.score for finding in whole})
     heard = await _hear_each(judge, _places(judge.policy, [subject], EXCERPT))
     for one in heard:
         if one.missing is not None:

@@ -75,6 +75,10 @@ async def test_a_word_that_only_a_window_ends_is_none() -> None:
     text = "x" * (CHUNK - 5) + " kills" + "y" * 100
     verdict = await judged(POLICY, text)
     assert all(item.finding.category != "bad" for item in verdict.findings)
+    policy = parse_policy("version: t\ncategories: {violence: {input: refuse, patterns: ['\\bkill\\b']}}\n")
+    judge = Judge(policy, PatternClassifier(policy), ())
+    asked = await judge_texts(judge, [text, text.replace("kills", "kill ")])
+    assert [result.flagged for result in asked] == [[], ["violence"]]
 
 
 async def test_a_match_wider_than_what_windows_share_is_judged_where_it_begins() -> None:
@@ -125,7 +129,7 @@ async def test_once_a_text_cannot_be_judged_nothing_is_asked_about_the_others() 
     judge = Judge(POLICY, PatternClassifier(POLICY), [Seat(Batcher(backend, 60), closed=True)])
     with pytest.raises(JudgingUnavailable):
         await judge_texts(judge, ["gremlin", *(["calm"] * 20)])
-    await settle()
+    await settle(1000)
     assert len(backend.batches) < 5
 
 
