@@ -29,12 +29,12 @@ def placed_findings(policy: Policy, judgement: Judgement, window: Window, backen
             span.category,
             window.start + span.start,
             window.start + span.end,
-            round(span.score, 4),
+            score,
             open=window.start + span.end == window.end and not window.final,
             backend=backend,
         )
-        for span in judgement.spans
-        if (span.start > 0 or window.start == 0) and action_of(policy, window, span.category, span.score) != "off"
+        for span, score in ((span, round(span.score, 4)) for span in judgement.spans)
+        if (span.start > 0 or window.start == 0) and action_of(policy, window, span.category, score) != "off"
     ]
 
 

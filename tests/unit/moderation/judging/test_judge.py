@@ -6,6 +6,7 @@ import pytest
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement, Span
 from services.moderation.judging import JudgePool, JudgingUnavailable, hear_input, judge_input, judge_texts, match_input
+from services.moderation.judging.findings import placed_findings, scores_of
 from services.moderation.judging.inputs import EXCERPT
 from services.moderation.policy import Policy, parse_policy
 from services.moderation.windows import Window
@@ -139,6 +140,13 @@ async def test_places_that_a_backend_knows_are_taken_as_they_are_and_rests_are_n
     (at_the_end,) = (await judge.hear(window("my k-1", final=False))).findings
     assert at_the_end.open
     assert (await judge.hear(window("my k-1", start=3))).findings == (), "an earlier window had it whole"
+
+
+async def test_a_place_counts_by_the_score_that_is_told() -> None:
+    """Rounded it reaches the threshold: it may not be told as a flag and passed over."""
+    judgement = Judgement(spans=(Span("violence", 0, 2, 0.49996),))
+    (found,) = placed_findings(policy(ONE), judgement, window("my k-1"), "a")
+    assert found.score == scores_of(policy(ONE), judgement)["violence"] == 0.5
 
 
 async def test_backends_read_the_normalised_text_and_the_turns_before_it() -> None:
