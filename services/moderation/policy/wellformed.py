@@ -1,12 +1,12 @@
 """What the schema says of a policy file, and what is left of a faulty one for the checks behind it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from services.moderation.policy.backend_specs import AnyBackend, BackendSpec
-from services.moderation.policy.schema import CategorySpec, PolicySpec, Streaming, TenantSpec
+from services.moderation.policy.schema import CategorySpec, PatternSpec, PolicySpec, Streaming, TenantSpec
 from services.moderation.policy.source import Fault, Location
 
 S = TypeVar("S")
@@ -21,6 +21,7 @@ _IN_YAML = {
 """Pydantic's types of errors → what they mean to who writes YAML, where its own words speak of Python."""
 
 _CATEGORY = TypeAdapter(CategorySpec)
+_PATTERN = TypeAdapter(PatternSpec)
 _STREAMING = TypeAdapter(Streaming)
 _TENANT = TypeAdapter(TenantSpec)
 _BACKEND: TypeAdapter[BackendSpec] = TypeAdapter(AnyBackend)
@@ -49,17 +50,25 @@ def _path(location: Sequence[str | int]) -> Location:
 
 
 def _well_formed(data: Mapping[str, Any]) -> PolicySpec:
-    """A category that is not well-formed is there all the same, and says nothing: others may speak of it."""
+    """A category that is not well-formed is there all the same, for others may speak of it, with its patterns alone."""
     categories = {name: _one(_CATEGORY, value) for name, value in _items(data, "categories")}
-    faulty = {name for name, category in categories.items() if category is None}
+    faulty = {name: _with_patterns(data["categories"][name]) for name in categories if categories[name] is None}
     tenants = {name: _one(_TENANT, value) for name, value in _items(data, "tenants")}
     backends = {name: _one(_BACKEND, value) for name, value in _items(data, "backends")}
     return PolicySpec.model_construct(
         streaming=_one(_STREAMING, data.get("streaming", {})) or Streaming(),
-        categories={name: category or CategorySpec() for name, category in categories.items()},
+        categories={name: category or faulty[name] for name, category in categories.items()},
         backends={name: spec for name, spec in backends.items() if spec is not None},
         tenants={name: _without(tenant, faulty) for name, tenant in tenants.items() if tenant is not None},
     )
+
+
+def _with_patterns(category: Any) -> CategorySpec:
+    """Each in its place; where one is not well-formed stands one that is harmless."""
+    patterns = category.get("patterns") if isinstance(category, dict) else None
+    if not isinstance(patterns, list):
+        return CategorySpec()
+    return CategorySpec(patterns=tuple(_one(_PATTERN, pattern) or PatternSpec(regex="x") for pattern in patterns))
 
 
 def _items(data: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
@@ -74,7 +83,7 @@ def _one(adapter: TypeAdapter[S], value: Any) -> S | None:
         return None  # its faults are told with those of the whole file
 
 
-def _without(tenant: TenantSpec, faulty: set[str]) -> TenantSpec:
+def _without(tenant: TenantSpec, faulty: Collection[str]) -> TenantSpec:
     """Over a category whose own thresholds are unknown nothing can be said."""
     kept = {name: override for name, override in tenant.categories.items() if name not in faulty}
     return tenant.model_copy(update={"categories": kept})

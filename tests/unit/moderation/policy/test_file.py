@@ -108,6 +108,12 @@ class TestFaults:
             parse_policy(broken)
         assert "policy:8: " in str(caught.value) and "policy:14: " in str(caught.value)
 
+    def test_a_category_of_wrong_words_hides_no_wrong_pattern(self) -> None:
+        broken = "version: v\ncategories:\n  hate:\n    output: ct\n    patterns:\n      - 5\n      - '(a'\n"
+        with pytest.raises(PolicyError) as caught:
+            parse_policy(broken)
+        assert [line.split(":")[1] for line in str(caught.value).splitlines()[1:]] == ["4", "6", "7"]
+
     def test_a_key_that_stands_twice(self) -> None:
         with pytest.raises(PolicyError, match=r"categories\.leaks: the key stands here a second time, on line 15"):
             parse_policy(SMALL + "  leaks: {output: cut}\n")
