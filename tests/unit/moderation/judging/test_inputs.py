@@ -1,6 +1,7 @@
 """Judging a prompt: each text alone, the last turns of the user as one, and what becomes of both."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Sequence
 from itertools import repeat
@@ -99,12 +100,16 @@ async def stalled(work: Awaitable[object]) -> tuple[float, float]:
             await asyncio.sleep(0)
             longest_s = max(longest_s, time.thread_time() - before)
 
-    ticking = asyncio.create_task(tick())
-    started = time.thread_time()
-    await work
-    whole_s = time.thread_time() - started
-    running = False
-    await ticking
+    gc.disable()  # what other tests left behind would count
+    try:
+        ticking = asyncio.create_task(tick())
+        started = time.thread_time()
+        await work
+        whole_s = time.thread_time() - started
+        running = False
+        await ticking
+    finally:
+        gc.enable()
     return longest_s, whole_s
 
 
