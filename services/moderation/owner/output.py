@@ -1,6 +1,7 @@
 """Screening of generated text: window by window, as it is judged, up to the response's one end (DESIGN 4.4, 6)."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,6 +20,8 @@ from services.moderation.windows import Decision, Finding, Outcome, Release, Str
 from shared.ids import now_ms
 from shared.records import AnyTerminal, Cut, Delta, Finish, ModerationResult, TokenLogprob
 from shared.telemetry import inject
+
+log = logging.getLogger(__name__)
 
 
 class Output:
@@ -147,21 +150,26 @@ class Output:
             terminal_of(owned, text=text, violated=violated, finished_ms=now_ms(), moderation=_told(owned)),
         )
 
+    def give_up(self, owned: Owned) -> None:
+        """The journal has decided, and the response's time is over: what is not judged by now stays unsaid."""
+        log.error("%s: a backend has not answered about it by its deadline", owned.id)
+        self._end_unjudged(owned, _unjudged(owned, "it was not judged in time."))
+
     def _give_up(self, owned: Owned, step: Step) -> None:
         """A backend is missing, so that what follows is nobody's to publish. That depends on the moment, so the journal
         decides; where it has decided already, the response ends where it is."""
-        message = f"The output could not be moderated: {step.heard.missing} does not answer."
-        cut = Cut(response_id=owned.id, reason="failed", code=UNAVAILABLE, message=message)
-        match owned.fold.decision:
-            case None if not owned.ending:
-                owned.ending = True
-                self._outbox.append(owned, cut)
-            case None:
-                pass  # its end is on its way to the journal
-            case Finish():
-                self.fail(owned, cut)
-            case _:
-                self._end(owned)
+        cut = _unjudged(owned, f"{step.heard.missing} does not answer.")
+        if owned.fold.decision is not None:
+            self._end_unjudged(owned, cut)
+        elif not owned.ending:  # else its end is on its way to the journal
+            owned.ending = True
+            self._outbox.append(owned, cut)
+
+    def _end_unjudged(self, owned: Owned, cut: Cut) -> None:
+        if isinstance(owned.fold.decision, Finish):
+            self.fail(owned, cut)
+        else:
+            self._end(owned)
 
     def _close(self, owned: Owned, terminal: AnyTerminal) -> None:
         """Publish the end; nothing that is judged after it counts."""
@@ -178,6 +186,11 @@ class Output:
             return
         owned.stopped = True
         self._outbox.stop(owned.partition, owned.id, claim.id, claim.mailbox, "ended")
+
+
+def _unjudged(owned: Owned, why: str) -> Cut:
+    message = f"The output could not be moderated: {why}"
+    return Cut(response_id=owned.id, reason="failed", code=UNAVAILABLE, message=message)
 
 
 def _told(owned: Owned) -> ModerationResult | None:

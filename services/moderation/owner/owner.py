@@ -38,6 +38,10 @@ from shared.topics import EVENTS, JOURNAL
 
 log = logging.getLogger(__name__)
 
+_OVERDUE_MS = 30_000
+"""How long behind its deadline a response waits for what backends say of text that was said in time: a slow one is
+waited for, one that hangs is not (DESIGN 8.3)."""
+
 
 class Owner:
     """Answers for every response of its partitions. All collaborators come in as arguments."""
@@ -345,7 +349,11 @@ class Owner:
 
     def _judge(self, responses: list[Owned]) -> None:
         for owned in responses:
-            if not owned.closed and not owned.ending and owned.fold.decision is None:
+            if owned.closed:
+                continue
+            if owned.fold.decision is not None:
+                self._check_overdue(owned)
+            elif not owned.ending:
                 self._check_deadline(owned)
                 self._check_followers(owned)
         self._dispatcher.dispatch_where_needed(responses)
@@ -357,6 +365,16 @@ class Owner:
             span_s = (requested.deadline_ms - requested.created_ms) / 1000
             message = f"The response did not finish within its deadline of {span_s:g} s."
             self._outbox.append(owned, Cut(response_id=owned.id, reason="deadline", message=message))
+
+    def _check_overdue(self, owned: Owned) -> None:
+        """Nobody waits for ever for the end of an accepted response."""
+        now_ms = self._cluster.now_ms
+        if not owned.accepted or now_ms <= owned.requested.deadline_ms:
+            return
+        if owned.overdue_since_ms is None:
+            owned.overdue_since_ms = now_ms
+        elif self._cluster.elapsed_ms(owned.overdue_since_ms) > _OVERDUE_MS:
+            self._screener.give_up(owned)
 
     def _check_followers(self, owned: Owned) -> None:
         """A foreground response that nobody follows any more is cancelled after the grace."""

@@ -39,6 +39,7 @@ class Owned:
 
     `fold` is the journal so far; `epoch` stamps what is published; `fed` counts the pieces that the screen has seen.
     `late`: the request is older than our hold on its partition. `ending`: the journal was told that it must end.
+    `lonely_since_ms`: nobody follows it; `overdue_since_ms`: its deadline is past, and what was said is not judged yet.
     `logprobs` are the public ones, `shown` counts those of the journal that were judged.
 
     `judged_by` is fixed with the first look: a response keeps its policy; `context` are the turns before the answer.
@@ -73,6 +74,7 @@ class Owned:
     ending: bool = False
     closing: "Sequence[asyncio.Future[Any]] | None" = None
     lonely_since_ms: int | None = None
+    overdue_since_ms: int | None = None
     span: Span | None = None
 
     @property

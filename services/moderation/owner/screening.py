@@ -81,6 +81,10 @@ class Screener:
             owned.events.shut()
         close_span(owned, "handed over")
 
+    def give_up(self, owned: Owned) -> None:
+        """End a response that the journal has decided on with what is public of it."""
+        self._output.give_up(owned)
+
     async def screen(self, responses: Iterable[Owned]) -> None:
         """Bring the public log of each response up to what its journal, and the answers of backends, allow."""
         for owned in responses:

@@ -22,7 +22,7 @@ from shared.records import (
 )
 from shared.topics import EVENTS, JOURNAL, REPLIES, VERDICTS
 from tests.support.backends import WordBackend
-from tests.support.fakes import MemoryLog, settle
+from tests.support.fakes import START_MS, MemoryLog, settle
 from tests.support.owner_bench import (
     PARTITION,
     OwnerBench,
@@ -241,6 +241,23 @@ async def test_where_the_journal_has_decided_already_unjudged_text_stays_unsaid(
     fold = public(bench)
     assert isinstance(fold.terminal, kind)
     assert FAIL not in fold.terminal.text and fold.terminal.text == fold.text
+
+
+@pytest.mark.parametrize("end", ["finish", "deadline"])
+async def test_a_backend_that_never_answers_keeps_no_response_from_its_end(end: str) -> None:
+    """It loads for ever, say, or what waits for it is more than it will ever answer."""
+    bench, backend = await started()
+    finish = "stop" if end == "finish" else None
+    await bench.journal(requested(deadline_ms=START_MS + 2_000), claimed(), tokens(CALM + HANG, finish=finish))
+    await bench.advance(20_000)
+    assert public(bench).terminal is None, "it may be slow"
+    await bench.advance(14_000)
+    fold = public(bench)
+    assert isinstance(fold.terminal, Failed)
+    assert (fold.terminal.code == "moderation_unavailable") == (end == "finish")
+    assert fold.terminal.text == fold.text and HANG not in fold.text
+    await answered(bench, backend)
+    assert bench.kinds().count("Failed") == 1
 
 
 # -- owners that come and go ---------------------------------------------------------------------------------------
