@@ -1,6 +1,7 @@
 """Questions about responses: `history.queries` in, `gateway.replies` out."""
 
 from services.history.context import PromptTooLong
+from services.history.locks import freed
 from services.history.lookup import Missing, find
 from services.history.ports import Outgoing, Ports
 from services.history.replies import Refusal, not_found, refused, reply
@@ -48,7 +49,12 @@ async def erase_response(query: EraseResponse, ports: Ports) -> list[Outgoing]:
 
 
 async def count_input(query: CountInput, ports: Ports) -> list[Outgoing]:
-    """Answer with the prompt's tokens as `request_with_context` would count them; a prompt may be too long here."""
+    """Answer with the prompt's tokens as `request_with_context` would count them; a prompt may be too long here.
+
+    A turn whose end its client has heard of counts, though the recorder may be behind; one that still runs does not.
+    """
+    if query.spec.conversation is not None:
+        await freed(ports, query.tenant, query.spec.conversation)
     request = Requested(
         response_id=query.correlation_id,
         tenant=query.tenant,

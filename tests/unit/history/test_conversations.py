@@ -318,6 +318,25 @@ async def test_a_prompt_is_counted_as_a_request_would_be_without_taking_the_lock
     assert counted.record.input_tokens == requested.record.input_tokens == 2 + 2 + 3
 
 
+async def test_a_turn_that_ended_is_counted_although_the_recorder_is_behind(made: Ports) -> None:
+    response_id = an_id()
+    await made.store.lock(TENANT, CONVERSATION, Holder(response_id, FAR_MS))
+    ended = list(turn(response_id, "two", "2", conversation=CONVERSATION))
+    behind = replace(made, log=MemoryLog({response_id: ended}))
+    count = CountInput(
+        correlation_id="q_1",
+        reply_to=REPLY_TO,
+        tenant=TENANT,
+        spec=spec("and then?", conversation=CONVERSATION),
+        deadline_ms=FAR_MS,
+    )
+    (before,) = await HANDLERS[CountInput](count, made)
+    (after,) = await HANDLERS[CountInput](count, behind)
+    assert isinstance(before.record, InputCounted)
+    assert isinstance(after.record, InputCounted)
+    assert after.record.input_tokens > before.record.input_tokens
+
+
 async def test_no_more_of_a_long_conversation_is_read_than_the_window_holds(made: Ports) -> None:
     for n in range(3, 40):
         await made.store.add_items(TENANT, CONVERSATION, [Item(id=f"msg_{n}", role="user", parts=[f"{n}"])])
