@@ -47,10 +47,10 @@ class Windows:
     checkpoint: int
     hold_back: int
 
-    @property
-    def forbidding(self) -> Screening:
-        """What the checker knows of it."""
-        return Screening(self.stride, self.hold_back, {GROWN: MASK, PLACE: MASK}, (PATTERN, CUT, SURLY))
+    def forbidding(self, wish: ModerationWish | None = None) -> Screening:
+        """What the checker knows of it: who wants to "block" has what is flagged cut."""
+        blocked = (FLAG, NEAR) if wish is not None and wish.output == "block" else ()
+        return Screening(self.stride, self.hold_back, {GROWN: MASK, PLACE: MASK}, (PATTERN, CUT, SURLY, *blocked))
 
     def policy(self, **backend: Any) -> str:
         """A policy with one pattern and two backends; `backend` are further keys of the first."""
@@ -131,7 +131,7 @@ async def test_no_course_changes_what_comes_of_a_text(
     expected = await plain(policy, text, words, moderation=wish)
     found = await run(policy, data.draw(courses(text)), words, moderation=wish)
     assert found == expected
-    assert violations(found.log, where.forbidding) == []
+    assert violations(found.log, where.forbidding(wish)) == []
     assert set(in_dialects(found.log).values()) == {expected.text}
 
 
@@ -235,7 +235,7 @@ async def test_a_word_is_found_far_behind_what_a_window_sees(where: Windows, wor
         assert found.position <= (text.index(word) if found.cut else len(text))
         assert found.text == (text[: found.position] if found.cut else text.replace(word, MASK))
         assert found.position >= text.index(word) - where.hold_back - where.stride
-        assert violations(found.log, where.forbidding) == []
+        assert violations(found.log, where.forbidding()) == []
 
 
 @pytest.mark.parametrize("where", [w for w in EDGY if w.hold_back >= w.checkpoint + 16], ids=str)
