@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -48,17 +48,32 @@ class _Question:
     asked_s: float = field(default_factory=time.perf_counter)
 
 
+HANGS_AFTER = 3
+"""So many batches in a row without a single answer in time, however the texts were asked about: the backend hangs."""
+
+REST_S = 5.0
+"""How long a backend that hangs is left alone; then one batch tries it again."""
+
+
 class Batcher:
     """Asks `backend`, one call at a time; only what was in a call that failed is asked about again, each text in a call
     of its own, together.
 
     `timeout_s` is how long a call may take. To wait behind other calls is no lateness: an owner that takes a partition
-    over has whole texts judged again, and none of them may fail because they are many.
+    over has whole texts judged again, and none of them may fail because they are many. While the backend hangs, whoever
+    asks is told so at once: else more and more would wait for one timeout after the other. One that answers, be it with
+    an error, does not hang: what is wrong may be the text.
     """
 
-    def __init__(self, backend: Backend, timeout_s: float) -> None:
+    def __init__(
+        self, backend: Backend, timeout_s: float, rest_s: float = REST_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._backend = backend
         self._timeout_s = timeout_s
+        self._rest_s = rest_s
+        self._clock = clock
+        self._late_in_a_row = 0
+        self._rests_until_s = -math.inf
         self._waiting: dict[Urgency, deque[_Question]] = {urgency: deque() for urgency in Urgency}
         self._turns = deque(self._waiting.values())
         self._asking: asyncio.Task[None] | None = None
@@ -110,9 +125,24 @@ class Batcher:
             # What is asked in this very turn of the event loop, by other responses of the same batch, comes along.
             await asyncio.sleep(0)
             while batch := self._next_batch():
-                await self._settle(batch)
+                if self._clock() < self._rests_until_s:
+                    self._answer(batch, "late", [None] * len(batch))
+                else:
+                    self._note(await self._settle(batch))
         finally:
             self._asking = None
+
+    def _note(self, any_in_time: bool) -> None:
+        hung = self._late_in_a_row >= HANGS_AFTER
+        self._late_in_a_row = 0 if any_in_time else self._late_in_a_row + 1
+        if self._late_in_a_row >= HANGS_AFTER:
+            self._rests_until_s = self._clock() + self._rest_s
+            if not hung:
+                log.error(
+                    "backend %s hangs: it is tried again every %g s, until further notice", self.name, self._rest_s
+                )
+        elif hung:
+            log.warning("backend %s answers again", self.name)
 
     def _next_batch(self) -> list[_Question]:
         """One question of each urgency, in turns where a batch is too small for that, then the most urgent."""
@@ -124,13 +154,18 @@ class Batcher:
             batch += _take(waiting, self._backend.batch - len(batch))
         return batch
 
-    async def _settle(self, batch: Sequence[_Question]) -> None:
+    async def _settle(self, batch: Sequence[_Question]) -> bool:
+        """Answer the questions. Returns whether the backend answered any of them in time, or nobody waited for it."""
         status, judgements = await self._judged(batch)
         if status != "ok" and len(batch) > 1:
             # One text that it cannot judge, or not in time, is no other one's fault. All at once: one by one they could
             # hold up everybody for as many timeouts.
-            await asyncio.gather(*(self._settle([question]) for question in batch if not question.answer.done()))
-            return
+            left = [question for question in batch if not question.answer.done()]
+            return not left or any(await asyncio.gather(*(self._settle([question]) for question in left)))
+        self._answer(batch, status, judgements)
+        return status != "late"
+
+    def _answer(self, batch: Sequence[_Question], status: _Status, judgements: Sequence[Judgement | None]) -> None:
         for question, judgement in zip(batch, judgements, strict=True):
             if not question.answer.done():
                 question.answer.set_result(Answer(judgement, self._report(question, status)))

@@ -7,6 +7,7 @@ import pytest
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement, Span
 from services.moderation.judging import Answer, Batcher, Urgency
+from services.moderation.judging.batcher import HANGS_AFTER
 from shared.errors import SettingsError
 from tests.support.fakes import settle
 
@@ -97,6 +98,48 @@ async def test_a_late_call_is_given_up_and_the_next_one_made() -> None:
     assert answer.report.latency_ms >= TIMEOUT_S * 900
     backend.open.set()
     assert score(await batcher.ask(excerpt("bb"))) == 0.02
+
+
+async def test_a_backend_that_hangs_is_left_alone_for_a_while_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 0.0
+    backend = Held()
+    batcher = Batcher(backend, TIMEOUT_S, rest_s=5.0, clock=lambda: now_s)
+    backend.open.clear()
+    for n in range(HANGS_AFTER):
+        await batcher.ask(excerpt("a" * (n + 1)))
+    asked = len(backend.calls)
+    at_once = await asyncio.gather(*(batcher.ask(excerpt("b" * n)) for n in range(1, 40)))
+    assert {answer.report.status for answer in at_once} == {"late"}
+    assert all(answer.report.latency_ms < TIMEOUT_S * 900 for answer in at_once)
+    assert len(backend.calls) == asked
+    now_s = 6.0
+    assert (await batcher.ask(excerpt("a"))).judgement is None
+    assert len(backend.calls) == asked + 1
+    assert (await batcher.ask(excerpt("a"))).judgement is None
+    assert len(backend.calls) == asked + 1
+    backend.open.set()
+    now_s = 12.0
+    assert score(await batcher.ask(excerpt("cc"))) == 0.02
+    said = [record.message for record in caplog.records if "hangs" in record.message or "again" in record.message]
+    assert said == [
+        "backend held hangs: it is tried again every 5 s, until further notice",
+        "backend held answers again",
+    ]
+
+
+async def test_a_backend_that_answers_with_errors_or_now_and_then_does_not_hang() -> None:
+    backend = Held()
+    batcher = Batcher(backend, TIMEOUT_S)
+    for n in range(3 * HANGS_AFTER):
+        backend.raises = BackendError("not this text") if n % 2 else None
+        backend.open.clear() if n % HANGS_AFTER else backend.open.set()
+        await batcher.ask(excerpt("a"))
+    assert len(backend.calls) == 3 * HANGS_AFTER
+    backend.raises = BackendError("none at all")
+    backend.open.set()
+    for _ in range(2 * HANGS_AFTER):
+        assert (await batcher.ask(excerpt("a"))).report.status == "failed"
+    assert len(backend.calls) == 5 * HANGS_AFTER
 
 
 @pytest.mark.parametrize(
