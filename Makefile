@@ -34,7 +34,7 @@ run: $(ENVIRONMENT) ## start everything on this machine and print the address; C
 test: $(ENVIRONMENT) ## every suite, two side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
 	@$(BIN)/python -m deploy.suites --lanes $(LANES) $(ARGS)
 
-unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about a minute
+unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about three minutes
 	@$(BIN)/python -m deploy.suites --lanes $(LANES) --only unit -m "not weights" $(ARGS)
 
 integration: $(ENVIRONMENT) ## the tests with a broker: make integration ARGS="--broker=kafka"
