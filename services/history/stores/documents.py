@@ -73,11 +73,6 @@ class Row:
     accepted: bytes | None
     terminal: bytes | None
 
-    @property
-    def brings_keys(self) -> list[str]:
-        """The names of their documents."""
-        return [item_key(self.conversation, item.id) for item in self.brings] if self.conversation else []
-
     @classmethod
     def of(cls, document: Document) -> "Row":
         return cls(
