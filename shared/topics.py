@@ -1,7 +1,7 @@
 """The topic registry: the one declaration from which topics, ACLs, documents and checks are made (DESIGN 3).
 
-To add a topic, add a `Topic` here and an example of each record type to `shared/records/examples/`. Services
-produce and consume only through `shared.log`, which asks this registry; a test walks it.
+To add a topic, add a `Topic` here and an example of each record type to `shared/records/examples/`, then `make
+asyncapi`. Services produce and consume only through `shared.log`, which asks this registry; a test walks it.
 """
 
 from dataclasses import dataclass, field
@@ -43,10 +43,21 @@ class Partitioning(StrEnum):
 
 ALL = frozenset(Service)
 
+COMPATIBILITY = (
+    "Fields are added with a default only, and never removed, renamed or retyped; release N reads what releases N-1 "
+    "and N wrote. Consumers are to ignore fields and record types that they do not know. The header "
+    "`ce_schemaversion` rises when consumers have to change."
+)
+"""What holds for the records of every topic; `python -m deploy.events diff` holds a change to it."""
+
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `partitions` 0 means "as many as `CHATMESH_PARTITIONS`" (32, embedded 8)."""
+    """One topic. `partitions` 0 means "as many as `CHATMESH_PARTITIONS`" (32, embedded 8).
+
+    `summary`, `ordering` and `delivery` are words for those who read the topic: what it carries, which order they may
+    rely on, and how often a record may stand there and what makes it count once.
+    """
 
     name: str
     visibility: Visibility
@@ -56,6 +67,8 @@ class Topic:
     producers: frozenset[Service]
     consumers: frozenset[Service]
     summary: str
+    ordering: str
+    delivery: str
     retention: timedelta
     partitions: int = 0
     log_append_time: bool = False
@@ -91,6 +104,15 @@ JOURNAL = Topic(
     producers=ALL,
     consumers=frozenset({Service.MODERATION, Service.INFERENCE}),
     summary="Everything that decides a response, in one order; holds unscreened text.",
+    ordering=(
+        "All records of a response stand in one partition, and their order decides every race: the first claim of the "
+        "highest attempt owns the generation, the first terminal decision wins. Nothing is promised between responses."
+    ),
+    delivery=(
+        "At least once, and a late copy may stand behind later records. A claim counts once by its name, tokens by "
+        "claim and position, every other kind as `shared/folds/journal.py` has it: whoever reads this topic runs that "
+        "fold."
+    ),
     retention=timedelta(hours=24),
     log_append_time=True,
 )
@@ -103,6 +125,17 @@ EVENTS = Topic(
     producers=frozenset({Service.MODERATION}),
     consumers=frozenset({Service.GATEWAY, Service.HISTORY, Service.MODERATION}),
     summary="The public log of every response: accepted, screened deltas, one terminal with usage and full text.",
+    ordering=(
+        "All records of a response stand in one partition, in the order in which they count: `accepted`, then `delta`s "
+        "that continue each other, then one terminal (`completed`, `incomplete`, `failed` or `cancelled`), later "
+        "perhaps `deleted`. Responses interleave, and nothing is promised between them."
+    ),
+    delivery=(
+        "At least once, and what a superseded owner still wrote may stand among them. Per response: ignore every "
+        "record but `deleted` whose `epoch` is lower than the highest seen on its `accepted`, `screening` or terminal; "
+        "take a `delta` only if its `start` is the `end` of the one before (0 for the first); take the first of every "
+        "other kind, and nothing after the terminal but `deleted`."
+    ),
     retention=timedelta(days=7),
     log_append_time=True,
 )
@@ -115,6 +148,14 @@ JOBS = Topic(
     producers=frozenset({Service.MODERATION}),
     consumers=frozenset({Service.INFERENCE}),
     summary="Jobs and stops, each to the mailbox of one worker.",
+    ordering=(
+        "A mailbox holds what owners sent to its worker in the order in which each of them sent it; nothing is "
+        "promised between owners or mailboxes."
+    ),
+    delivery=(
+        "At least once. A worker claims what it takes in the journal, whose order decides; a `stop` may come twice, or "
+        "for a claim that has ended."
+    ),
     retention=timedelta(hours=24),
 )
 CONTEXT = Topic(
@@ -126,6 +167,14 @@ CONTEXT = Topic(
     producers=frozenset({Service.GATEWAY}),
     consumers=frozenset({Service.HISTORY}),
     summary="Requests that need stored context before they enter the journal.",
+    ordering=(
+        "Requests that go on from the same conversation or response share a partition. They are handled side by side: "
+        "the lock in the store decides whose turn it is."
+    ),
+    delivery=(
+        "At least once. The response's id names its turn and its lock, so that a request that is handled again comes "
+        "to the same."
+    ),
     retention=timedelta(hours=24),
 )
 HISTORY_QUERIES = Topic(
@@ -148,6 +197,14 @@ HISTORY_QUERIES = Topic(
     producers=frozenset({Service.GATEWAY, Service.MODERATION}),
     consumers=frozenset({Service.HISTORY}),
     summary="Questions to the store, and what it is to keep, to release or to forget.",
+    ordering=(
+        "Questions about one conversation or response share a partition. They are handled side by side, and what must "
+        "have an order has it in the store."
+    ),
+    delivery=(
+        "At least once. Names are minted by whoever asks, so that a change that is asked for twice is made once; each "
+        "question is answered, also the second time."
+    ),
     retention=timedelta(hours=1),
 )
 MODERATION_QUERIES = Topic(
@@ -159,6 +216,8 @@ MODERATION_QUERIES = Topic(
     producers=frozenset({Service.GATEWAY}),
     consumers=frozenset({Service.MODERATION}),
     summary="Texts that clients want judged; holds unscreened text.",
+    ordering="None: every question stands for itself.",
+    delivery="At least once: a question may be answered twice.",
     retention=timedelta(hours=1),
 )
 POLICIES = Topic(
@@ -170,6 +229,8 @@ POLICIES = Topic(
     producers=frozenset({Service.MODERATION}),
     consumers=frozenset({Service.MODERATION}),
     summary="Every moderation policy that responses were accepted under, by its name.",
+    ordering="One partition. A name stands for one text for ever, so that order does not matter.",
+    delivery="At least once, and compacted: of the records of one name the last stays.",
     retention=timedelta(days=7),
     partitions=1,
     config={"cleanup.policy": "compact"},
@@ -183,6 +244,15 @@ CONVERSATIONS = Topic(
     producers=frozenset({Service.HISTORY}),
     consumers=frozenset(),
     summary="What becomes of conversations: created, updated (metadata, items), deleted; without what was said.",
+    ordering=(
+        "All records of a conversation stand in one partition. Each is written once the store holds its change, by the "
+        "replica that made it: changes that come at about the same time may stand in either order, and one that was "
+        "made just before `conversation.deleted` behind it."
+    ),
+    delivery=(
+        "At least once: after a fault a change may be told again, by another replica too. Count each `ce_id` once, "
+        "whatever its `ce_source`; after `conversation.deleted` ignore the rest."
+    ),
     retention=timedelta(days=7),
     log_append_time=True,
 )
@@ -202,6 +272,8 @@ REPLIES = Topic(
     producers=frozenset({Service.HISTORY, Service.MODERATION}),
     consumers=frozenset({Service.GATEWAY}),
     summary="Answers to one gateway; unknown correlation ids are dropped.",
+    ordering="A gateway's answers stand in a partition of its own choice, in no promised order.",
+    delivery="At least once: the first answer with a correlation id counts, and one that nobody waits for is dropped.",
     retention=timedelta(hours=1),
 )
 LEDGER = Topic(
@@ -213,6 +285,8 @@ LEDGER = Topic(
     producers=frozenset({Service.GATEWAY}),
     consumers=frozenset({Service.GATEWAY}),
     summary="What tenants ask for and use: one order, over all gateways, decides rate limits and repeated requests.",
+    ordering="All records of a tenant stand in one partition, and their order decides who is admitted.",
+    delivery="At least once: a `charge` counts once per response, as `services/gateway/ledger/fold.py` has it.",
     retention=timedelta(hours=24),
     log_append_time=True,
 )
@@ -225,6 +299,8 @@ HEARTBEATS = Topic(
     producers=ALL,
     consumers=ALL,
     summary="Five signs of life a second from every service: state, assignments, free slots, claims.",
+    ordering="One partition: one order over all services. `seq` rises with every beat of a service.",
+    delivery="A beat that is lost is not sent again: the next one says more. A copy says nothing new.",
     retention=timedelta(minutes=10),
     partitions=1,
     log_append_time=True,
@@ -239,6 +315,14 @@ VERDICTS = Topic(
     producers=frozenset({Service.MODERATION}),
     consumers=frozenset(),
     summary="Moderation's decisions for auditors, without the text.",
+    ordering=(
+        "Verdicts on one response share a partition. A verdict stands in the log before the text that it is about is "
+        "public; those on one response may stand in another order than their text."
+    ),
+    delivery=(
+        "At least once: an owner that takes over decides alike and may say so again. Count each `verdict_id` once. A "
+        "verdict may be about text that never became public."
+    ),
     retention=timedelta(days=7),
 )
 
@@ -250,12 +334,17 @@ def dead_letter_topic(source: Topic) -> Topic:
     return Topic(
         f"{source.name}.dlq",
         visibility=Visibility.INTERNAL,
-        partitioning=source.partitioning,
+        partitioning=Partitioning.KEY,
         key=source.key,
         types=control.DeadLetter,
         producers=source.consumers | source.producers,
         consumers=frozenset(),
         summary=f"Records of {source.name} that could not be handled, with error, attempts and origin.",
+        ordering="One partition, in the order in which records were put aside.",
+        delivery=(
+            "At least once: a record may be put aside again; `origin_topic`, `origin_partition` and `origin_offset` "
+            "name it (-1: no record, but work that was given up)."
+        ),
         retention=timedelta(days=7),
         partitions=1,
     )
