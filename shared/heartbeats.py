@@ -22,7 +22,7 @@ from shared.log.tail import Tail, decode
 from shared.log.writer import LogWriter
 from shared.records import Heartbeat
 from shared.settings import MeshSettings
-from shared.topics import HEARTBEATS, Service
+from shared.topics import HEARTBEATS, Party, Service
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,12 @@ class Heart:
         """Change what the next beat says: any field of `Heartbeat` but service, id and seq."""
         with self._lock:
             self._beat = msgspec.structs.replace(self._beat, **changes)
+
+    @property
+    def beat(self) -> Heartbeat:
+        """What the last beat said, and the next one will unless it is updated. From any thread."""
+        with self._lock:
+            return self._beat
 
     async def announce(self, timeout_s: float, **changes: Any) -> bool:
         """`update`, but beat at once and return when the log has it; False if it has not after `timeout_s` seconds."""
@@ -227,9 +233,9 @@ def _essence(beat: Heartbeat) -> tuple[object, ...]:
 class ClusterWatcher:
     """Keeps a `Cluster` up to date from `service.heartbeats` and calls back on every change."""
 
-    def __init__(self, settings: MeshSettings, service: Service) -> None:
+    def __init__(self, settings: MeshSettings, reader: Party) -> None:
         self.cluster = Cluster(int(settings.silent_after_s * 1000))
-        self._tail = Tail(settings, service, HEARTBEATS, skips_gone=True)
+        self._tail = Tail(settings, reader, HEARTBEATS, skips_gone=True)
         self._callbacks: list[Callable[[Cluster], None]] = []
         self._task: asyncio.Task[None] | None = None
 

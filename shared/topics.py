@@ -25,6 +25,20 @@ class Service(StrEnum):
     HISTORY = "history"
 
 
+class Outsider(StrEnum):
+    """Who reads and writes topics without being one of the services.
+
+    A `consumer` reads what is public. An `operator`, as `deploy/terminal` has tools for, also sees signs of life and
+    dead letters, and sends letters back to where they came from; the text that nobody has screened is not for tools.
+    """
+
+    CONSUMER = "consumer"
+    OPERATOR = "operator"
+
+
+Party = Service | Outsider
+
+
 class Visibility(StrEnum):
     """`public` topics are documented for other teams; `internal` ones carry what nobody else may read."""
 
@@ -41,7 +55,7 @@ class Partitioning(StrEnum):
     OWN = "the addressee's own"
 
 
-ALL = frozenset(Service)
+ALL: frozenset[Party] = frozenset(Service)
 
 COMPATIBILITY = (
     "Fields are added with a default only, and never removed, renamed or retyped; release N reads what releases N-1 "
@@ -55,6 +69,7 @@ COMPATIBILITY = (
 class Topic:
     """One topic. `partitions` 0 means "as many as `CHATMESH_PARTITIONS`" (32, embedded 8).
 
+    Public topics are also for those who are no service, and need not name them as consumers.
     `summary`, `ordering` and `delivery` are words for those who read the topic: what it carries, which order they may
     rely on, and how often a record may stand there and what makes it count once.
     """
@@ -64,8 +79,8 @@ class Topic:
     partitioning: Partitioning
     key: str
     types: Any
-    producers: frozenset[Service]
-    consumers: frozenset[Service]
+    producers: frozenset[Party]
+    consumers: frozenset[Party]
     summary: str
     ordering: str
     delivery: str
@@ -297,7 +312,7 @@ HEARTBEATS = Topic(
     key="service id",
     types=control.Heartbeat,
     producers=ALL,
-    consumers=ALL,
+    consumers=ALL | {Outsider.OPERATOR},
     summary="Five signs of life a second from every service: state, assignments, free slots, claims.",
     ordering="One partition: one order over all services. `seq` rises with every beat of a service.",
     delivery="A beat that is lost is not sent again: the next one says more. A copy says nothing new.",
@@ -336,14 +351,15 @@ def dead_letter_topic(source: Topic) -> Topic:
         visibility=Visibility.INTERNAL,
         partitioning=Partitioning.KEY,
         key=source.key,
-        types=control.DeadLetter,
-        producers=source.consumers | source.producers,
-        consumers=frozenset(),
-        summary=f"Records of {source.name} that could not be handled, with error, attempts and origin.",
-        ordering="One partition, in the order in which records were put aside.",
+        types=control.DeadLetter | control.Redriven,
+        producers=source.consumers | source.producers | {Outsider.OPERATOR},
+        consumers=frozenset({Outsider.OPERATOR}),
+        summary=f"Records of {source.name} that could not be handled: error, attempts, origin; which went back.",
+        ordering="One partition, in the order in which records were put aside and sent back.",
         delivery=(
             "At least once: a record may be put aside again; `origin_topic`, `origin_partition` and `origin_offset` "
-            "name it (-1: no record, but work that was given up)."
+            "name it (-1: no record, but work that was given up). A letter that was sent back without a `redriven` may "
+            "be sent back again."
         ),
         retention=timedelta(days=7),
         partitions=1,
@@ -372,19 +388,23 @@ REGISTRY: dict[str, Topic] = {
 }
 
 
-def assert_may_produce(topic: Topic, service: Service, record: Record) -> None:
-    """Raises TopicError unless the registry lets `service` produce `record` to `topic`."""
-    if service not in topic.producers:
-        raise TopicError(f"{service} may not produce to {topic.name}: allowed are {sorted(topic.producers)}")
+def assert_may_produce(topic: Topic, party: Party, record: Record) -> None:
+    """Raises TopicError unless the registry lets `party` produce `record` to `topic`."""
+    if party not in topic.producers:
+        raise TopicError(f"{party} may not produce to {topic.name}: allowed are {sorted(topic.producers)}")
     if not isinstance(record, topic.record_types):
         raise TopicError(f"{topic.name} does not carry records of type {type(record).__name__}")
 
 
-def assert_may_consume(topic: Topic, service: Service | None) -> None:
-    """Raises TopicError unless the registry lets `service` consume `topic`. None: whoever reads is no service of the
-    mesh (an operator's tool, say); public topics are for them too."""
-    if service is None:
-        if topic.visibility is not Visibility.PUBLIC:
-            raise TopicError(f"only services may consume {topic.name}: it is internal")
-    elif service not in topic.consumers:
-        raise TopicError(f"{service} may not consume {topic.name}: allowed are {sorted(topic.consumers)}")
+def assert_may_consume(topic: Topic, party: Party) -> None:
+    """Raises TopicError unless the registry lets `party` consume `topic`. What is public, every outsider may."""
+    if isinstance(party, Outsider) and topic.visibility is Visibility.PUBLIC:
+        return
+    if party not in topic.consumers:
+        raise TopicError(f"{party} may not consume {topic.name}: allowed are {sorted(topic.consumers)}")
+
+
+def assert_may_redrive(topic: Topic, party: Party) -> None:
+    """Raises TopicError unless `party` may append to `topic`, as they were, records that lie in its dead letters."""
+    if party is not Outsider.OPERATOR or topic.name not in DEAD_LETTERS:
+        raise TopicError(f"{party} may not send dead letters back to {topic.name}")

@@ -16,7 +16,7 @@ from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic
 from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
-from shared.topics import Service, Topic, assert_may_consume
+from shared.topics import Party, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,11 @@ class Tail:
 
     A consumer that stands still is replaced; `heals` counts how often. Readers notice nothing but the time it took.
     With `skips_gone`, what retention took before it was read is skipped: nobody misses old heartbeats, but a service
-    that was paused for longer than they are kept must go on. `service` None: who reads is none of the services.
+    that was paused for longer than they are kept must go on. `reader`: a service, or whoever reads from outside.
     """
 
-    def __init__(
-        self, settings: KafkaSettings, service: Service | None, topic: Topic, *, skips_gone: bool = False
-    ) -> None:
-        assert_may_consume(topic, service)
+    def __init__(self, settings: KafkaSettings, reader: Party, topic: Topic, *, skips_gone: bool = False) -> None:
+        assert_may_consume(topic, reader)
         self.heals = 0
         self._skips_gone = skips_gone
         self._settings = settings

@@ -31,7 +31,7 @@ from shared.log.clients import (
 from shared.records import Record
 from shared.records.codec import encode_headers, encode_value, header_time
 from shared.settings import KafkaSettings
-from shared.topics import Partitioning, Service, Topic, assert_may_produce
+from shared.topics import Partitioning, Party, Topic, assert_may_produce
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +100,10 @@ class LogWriter:
     replaced; `heals` counts how often.
     """
 
-    def __init__(self, settings: KafkaSettings, service: Service, source: str) -> None:
+    def __init__(self, settings: KafkaSettings, party: Party, source: str) -> None:
         self.heals = 0
         self._settings = settings
-        self._service = service
+        self._party = party
         self._source = source
         self._producer: AIOKafkaProducer | None = None
         self._lanes: dict[tuple[str, int], _Lane] = {}
@@ -155,7 +155,7 @@ class LogWriter:
         `partition` is required for mailboxes and replies; else it follows from the response id or the key.
         Raises AppendError at once when MAX_PENDING_RECORDS are waiting, TopicError on a breach of the registry.
         """
-        assert_may_produce(topic, self._service, record)
+        assert_may_produce(topic, self._party, record)
         if self._pending >= MAX_PENDING_RECORDS:
             raise AppendError(f"{self._pending:,} records wait for the broker: nothing more is taken")
         where = self._partition(topic, record) if partition is None else partition

@@ -432,3 +432,25 @@ class DeadLetter(Record, frozen=True, kw_only=True, tag="dead_letter"):
     @property
     def uid(self) -> str:
         return f"{self.origin_topic}/{self.origin_partition}/{self.origin_offset}"
+
+
+class Redriven(Record, frozen=True, kw_only=True, tag="redriven"):
+    """An operator sent a dead letter back to where it came from.
+
+    The letter is the record at `letter_offset` beside this one; it now stands at `offset` of `partition` of its topic,
+    and was sent back `times` times so far, this time included.
+    """
+
+    letter_offset: int
+    partition: int
+    offset: int
+    times: int
+    key: str | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.key or ""
+
+    @property
+    def uid(self) -> str:
+        return f"redriven/{self.partition}/{self.offset}"

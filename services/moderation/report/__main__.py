@@ -18,7 +18,7 @@ from shared.log import RawRecord, Tail, decode, partitions_found
 from shared.records import Verdict
 from shared.settings import MeshSettings, load_settings
 from shared.telemetry import setup_logging
-from shared.topics import VERDICTS
+from shared.topics import VERDICTS, Outsider
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ async def _tail(settings: MeshSettings, options: Options) -> Tail:
     if not count:
         topic = settings.namespace + VERDICTS.name
         raise LogError(f"no mesh has run on the broker at {settings.bootstrap_servers}: there is no topic {topic}")
-    tail = Tail(settings, None, VERDICTS, skips_gone=True)
+    tail = Tail(settings, Outsider.CONSUMER, VERDICTS, skips_gone=True)
     await tail.start_since(range(count), now_ms() - int(options.since_s * 1000))
     return tail
 

@@ -1,5 +1,6 @@
 """The topic registry: every record has a committed example that decodes, and each check can fail."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from shared.topics import (
     JOURNAL,
     POLICIES,
     REGISTRY,
+    VERDICTS,
+    Outsider,
+    Party,
     Service,
     Topic,
     Visibility,
     assert_may_consume,
     assert_may_produce,
+    assert_may_redrive,
 )
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "shared" / "records" / "examples"
@@ -50,24 +55,42 @@ def test_the_check_for_examples_can_fail(tmp_path: Path) -> None:
 @pytest.mark.parametrize("topic", REGISTRY.values(), ids=lambda t: t.name)
 def test_who_is_not_named_may_not_touch_a_topic(topic: Topic) -> None:
     record = topic.decoder.decode(next(example_folder(topic).glob("*.json")).read_bytes())
-    for service in Service:
-        if service in topic.producers:
-            assert_may_produce(topic, service, record)
+    for party in (*Service, *Outsider):
+        if party in topic.producers:
+            assert_may_produce(topic, party, record)
         else:
             with pytest.raises(TopicError, match="may not produce"):
-                assert_may_produce(topic, service, record)
-        if service not in topic.consumers:
+                assert_may_produce(topic, party, record)
+        if party in topic.consumers or (isinstance(party, Outsider) and topic.visibility is Visibility.PUBLIC):
+            assert_may_consume(topic, party)
+        else:
             with pytest.raises(TopicError, match="may not consume"):
-                assert_may_consume(topic, service)
+                assert_may_consume(topic, party)
 
 
-@pytest.mark.parametrize("topic", REGISTRY.values(), ids=lambda t: t.name)
-def test_who_is_no_service_may_read_what_is_public_and_nothing_else(topic: Topic) -> None:
-    if topic.visibility is Visibility.PUBLIC:
-        assert_may_consume(topic, None)
-    else:
-        with pytest.raises(TopicError, match="only services may consume"):
-            assert_may_consume(topic, None)
+def test_outsiders_may_read_what_is_public_and_operators_also_signs_of_life_and_dead_letters() -> None:
+    public = {topic.name for topic in REGISTRY.values() if topic.visibility is Visibility.PUBLIC}
+    assert readable_by(Outsider.CONSUMER) == public == {"responses.events", "conversations.events", VERDICTS.name}
+    assert readable_by(Outsider.OPERATOR) == public | {HEARTBEATS.name} | {
+        letters.name for letters in DEAD_LETTERS.values()
+    }
+    assert Outsider.CONSUMER not in set().union(*(topic.producers for topic in REGISTRY.values()))
+
+
+def readable_by(party: Party) -> set[str]:
+    found = set()
+    for topic in REGISTRY.values():
+        with contextlib.suppress(TopicError):
+            assert_may_consume(topic, party)
+            found.add(topic.name)
+    return found
+
+
+def test_only_operators_send_dead_letters_back_and_only_to_where_some_come_from() -> None:
+    assert_may_redrive(EVENTS, Outsider.OPERATOR)
+    for topic, party in ((EVENTS, Service.MODERATION), (EVENTS, Outsider.CONSUMER), (HEARTBEATS, Outsider.OPERATOR)):
+        with pytest.raises(TopicError, match="may not send dead letters back"):
+            assert_may_redrive(topic, party)
 
 
 def test_a_topic_refuses_records_of_another() -> None:
@@ -83,10 +106,10 @@ def test_only_screened_text_is_public_and_only_the_owner_writes_it() -> None:
     assert Service.GATEWAY not in JOURNAL.consumers
 
 
-def test_dead_letters_are_internal_and_nobodys_input() -> None:
+def test_dead_letters_are_internal_and_no_services_input() -> None:
     for topic in DEAD_LETTERS.values():
         assert topic.visibility is Visibility.INTERNAL
-        assert topic.consumers == frozenset()
+        assert topic.consumers == {Outsider.OPERATOR}
 
 
 def test_headers_are_cloudevents_with_the_trace() -> None:
