@@ -12,6 +12,7 @@ from services.history.retry import Patience
 from services.history.settings import HistorySettings
 from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
+from services.history.usage import USAGE_GROUP, UsageMeter
 from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.control import ControlPlane
@@ -20,6 +21,8 @@ from shared.ids import new_id, now_ms
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
 from shared.telemetry import start_telemetry
+from shared.telemetry.management import serve_management
+from shared.telemetry.metrics import Metrics
 from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, Service
 
 log = logging.getLogger(__name__)
@@ -32,12 +35,23 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
     store = store or store_of(settings)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(Service.HISTORY, service_id))
+        heart = Heart(settings, Service.HISTORY, service_id)
+        metrics = Metrics(Service.HISTORY, service_id)
+        await serve_management(life, settings, metrics, lambda: heart.beat)
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
-        heart = Heart(settings, Service.HISTORY, service_id)
         writer = LogWriter(settings, Service.HISTORY, service_id)
         replayer = Replayer(settings, Service.HISTORY)
         events = GroupConsumer(settings, Service.HISTORY, EVENTS, GROUP)
+        meter = UsageMeter()
+        usage = GroupConsumer(
+            settings,
+            Service.HISTORY,
+            EVENTS,
+            USAGE_GROUP,
+            on_assigned=lambda numbers: meter.take_over(numbers, usage),
+            on_revoked=lambda numbers: meter.give_up(numbers, usage),
+        )
         outbox = LogOutbox(writer)
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)
@@ -52,10 +66,17 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         ports = Ports(store, replayer, counter, now_ms, settings.partitions, settings.parent_wait_s)
         handlers = [(topic, RecordHandler(topic, ports, outbox)) for topic in (CONTEXT, HISTORY_QUERIES)]
         control = ControlPlane(settings, Service.HISTORY, handlers, max_in_flight=settings.max_in_flight)
-        await asyncio.gather(life.start("recorder group", events), life.start("control plane", control))
+        await asyncio.gather(
+            life.start("recorder group", events),
+            life.start("control plane", control),
+            life.start("usage group", usage),
+        )
+        life.at_end("usage", lambda: meter.commit(usage))
         recorder = Recorder(store, replayer, outbox)
         life.spawn("recorder", events.each(lambda batch: recorder.take(batch, events)))
         life.spawn("control plane", control.watch())
+        life.spawn("usage", usage.each(meter.take))
+        life.spawn("usage's commits", meter.keep_committing(usage))
         life.spawn("expiry", Sweep(store, now_ms).run())
         heart.update(state="ready", detail="", model=counter.model_id, revision=counter.revision)
         log.info("ready: answers from %s", store.name)

@@ -176,14 +176,28 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._bounded(f"end of {self._name}/{partition}"):
             return int((await self._consumer.end_offsets([where]))[where])
 
-    async def commit(self, partition: int, next_offset: int) -> bool:
-        """Commit where a successor must start. False if the partition is no longer ours; raises LogError."""
+    async def committed(self, partition: int) -> tuple[int, str] | None:
+        """Where a successor must start, and the note beside it: "" where the broker keeps none, as the embedded one.
+
+        None if nothing is committed. Raises LogError.
+        """
+        where = TopicPartition(self._name, partition)
+        async with self._bounded(f"committed offset of {self._name}/{partition}"):
+            # `committed()` leaves the metadata out; this is what it asks itself.
+            found = (await self._consumer._coordinator.fetch_committed_offsets([where])).get(where)
+        return (int(found.offset), str(found.metadata or "")) if found is not None and found.offset >= 0 else None
+
+    async def commit(self, partition: int, next_offset: int, note: str = "") -> bool:
+        """Commit where a successor must start, and a note to it, of at most 4 KB (`offset.metadata.max.bytes`).
+
+        False if the partition is no longer ours; raises LogError.
+        """
         where = TopicPartition(self._name, partition)
         async with self._bounded(f"commit to {self._name}/{partition}"):
             # A commit that was given up goes on in aiokafka, and must not arrive behind a later one.
             if (unfinished := self._commits.get(partition)) is not None:
                 await asyncio.wait([unfinished])
-            commit = self._consumer.commit({where: OffsetAndMetadata(next_offset, "")})
+            commit = self._consumer.commit({where: OffsetAndMetadata(next_offset, note)})
             self._commits[partition] = task = asyncio.create_task(commit, name=f"commit {self._name}/{partition}")
             task.add_done_callback(lambda done: self._committed(partition, done))
             try:

@@ -1,0 +1,132 @@
+"""Reads the public log for what responses used, and keeps the totals with the group's committed offsets.
+
+A group of its own, beside the recorder's: a store that is away stops no counting, and what is read again after a
+takeover is recorded no second time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from services.history.usage.totals import Note, PartitionUsage, Totals, UsageEvent
+from shared.errors import LogError, RecordError
+from shared.log import RawRecord, decode
+from shared.records import TERMINALS, Accepted, Deleted, Delta, Screening
+from shared.topics import EVENTS
+
+log = logging.getLogger(__name__)
+
+USAGE_GROUP = "history.usage"
+COMMIT_EVERY_S = 1.0
+_SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
+_COUNTED = (Accepted, Screening, Deleted, *TERMINALS)
+
+
+class Offsets(Protocol):
+    """Where the group stands; `shared.log.GroupConsumer` is the real one. All raise LogError but `seek`."""
+
+    async def committed(self, partition: int) -> tuple[int, str] | None:
+        """The committed offset and the note beside it (empty where the broker keeps none)."""
+
+    async def commit(self, partition: int, next_offset: int, note: str = "") -> bool:
+        """False if the partition is no longer ours."""
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Go on there."""
+
+
+class _Partition:
+    """One partition that is ours: its state, how far it was read, and what of it the log knows."""
+
+    def __init__(self, usage: PartitionUsage, committed: int, known: Totals | None) -> None:
+        self.usage = usage
+        self.next_offset = 0
+        self.committed = committed
+        self.known = known
+
+    async def commit(self, number: int, offsets: Offsets) -> None:
+        """Commit what was read beyond the committed offset. Raises LogError."""
+        if self.next_offset < self.committed:
+            return  # what was committed is still being read again
+        next_offset, note = self.next_offset, self.usage.note(self.next_offset)
+        if next_offset == self.committed or await offsets.commit(number, next_offset, _text(note)):
+            self.committed, self.known = next_offset, note.totals
+
+
+class UsageMeter:
+    """Counts the partitions that the group gives it."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, _Partition] = {}
+
+    @property
+    def totals(self) -> Mapping[int, Totals]:
+        """Partition → what is counted and committed: it never goes back, whoever dies. Without those that are still
+        read up to what was committed before."""
+        return {number: held.known for number, held in sorted(self._partitions.items()) if held.known is not None}
+
+    async def take_over(self, numbers: Sequence[int], offsets: Offsets) -> None:
+        """Go on where whoever held the partitions before committed. Raises LogError.
+
+        Where there is an offset without a note (the embedded broker keeps none), the partition is counted anew from the
+        log's beginning, and told of once it has come to that offset.
+        """
+        for number in numbers:
+            offset, note = await offsets.committed(number) or (0, "")
+            if note:
+                found = msgspec.json.decode(note, type=Note)
+                self._partitions[number] = _Partition(PartitionUsage(found.totals, offset), offset, found.totals)
+                offsets.seek(number, found.replay_from)
+            else:
+                known = Totals() if offset == 0 else None
+                self._partitions[number] = _Partition(PartitionUsage(Totals(), 0), offset, known)
+                offsets.seek(number, 0)
+
+    async def give_up(self, numbers: Sequence[int], offsets: Offsets) -> None:
+        """Commit what was counted, then forget the partitions."""
+        await self.commit(offsets, numbers)
+        for number in numbers:
+            self._partitions.pop(number, None)
+
+    async def take(self, batch: Sequence[RawRecord]) -> None:
+        """Count a polled batch."""
+        for raw in batch:
+            if (held := self._partitions.get(raw.partition)) is not None:
+                if (record := _decoded(raw)) is not None:
+                    held.usage.apply(record, raw.offset, raw.timestamp_ms)
+                held.next_offset = raw.offset + 1
+
+    async def keep_committing(self, offsets: Offsets) -> None:
+        """Commit every COMMIT_EVERY_S, until cancelled."""
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            await self.commit(offsets)
+
+    async def commit(self, offsets: Offsets, numbers: Sequence[int] | None = None) -> None:
+        """Commit what was counted since the last time, in all partitions if `numbers` is None."""
+        chosen = list(self._partitions) if numbers is None else numbers
+        for number in chosen:
+            try:
+                if (held := self._partitions.get(number)) is not None:
+                    await held.commit(number, offsets)
+            except LogError as error:
+                log.warning("what responses used is told later: %s", error)  # the next commit covers it
+                return
+
+
+def _text(note: Note) -> str:
+    return msgspec.json.encode(note).decode()
+
+
+def _decoded(raw: RawRecord) -> UsageEvent | None:
+    if raw.kind in _SKIPPED_KINDS:
+        return None
+    try:
+        record = decode(EVENTS, raw).record
+    except RecordError as error:
+        log.debug("not counted, the recorder reports it: %s", error)
+        return None
+    return record if isinstance(record, _COUNTED) else None
