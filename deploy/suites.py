@@ -29,6 +29,7 @@ _LOOK_EVERY_S = 0.1
 _TEARDOWN_S = 60.0
 """For the fixtures of a suite that Ctrl-C ended."""
 _PYTEST_NO_TESTS = 5
+_SLOWEST = ("--durations=10", "--durations-min=2")  # where the minutes go
 _CHOOSE = ("-k", "-m")  # options of pytest's
 _INTERRUPTED = 130  # as shells have it
 
@@ -220,7 +221,8 @@ def starter(arguments: Sequence[str], color: bool) -> Callable[[Suite], ChildPro
     def start(suite: Suite) -> ChildProcess:
         log_path = LOGS / f"{suite.title.replace(', ', '-').replace(' ', '-')}.log"
         log_path.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "pytest", *suite.arguments, f"--color={'yes' if color else 'no'}", *arguments]
+        argv = [sys.executable, "-m", "pytest", *suite.arguments, *_SLOWEST, f"--color={'yes' if color else 'no'}"]
+        argv += arguments
         process = ChildProcess(argv, log_path=log_path, env=os.environ)
         process.start()
         return process
