@@ -21,6 +21,8 @@ from tests.integration.conftest import MODEL
 from tests.support.logs import journal_of
 from tests.support.mesh import Mesh, Replica
 
+pytestmark = pytest.mark.any_broker  # bounds and draining are the gateways' own
+
 COUNTS = {Service.GATEWAY: 2, Service.MODERATION: 1, Service.INFERENCE: 1, Service.HISTORY: 1}
 SLOTS, MAX_WAITING = 2, 4
 SHORT: dict[str, Any] = {"model": MODEL, "input": "Go on.", "max_output_tokens": 40}

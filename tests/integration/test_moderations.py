@@ -18,6 +18,8 @@ from tests.integration.conftest import MODEL
 from tests.support.mesh import Mesh
 from tests.support.otlp import Collector, SpanSeen
 
+pytestmark = pytest.mark.any_broker  # a dialect; verdicts and windows are tested elsewhere on both
+
 SAID = "The sun is up. What a crimson walrus that was."
 POLICY = """
 version: ask-1

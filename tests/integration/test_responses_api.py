@@ -19,6 +19,8 @@ from tests.integration.conftest import MODEL
 from tests.support.logs import events_of, journal_of
 from tests.support.mesh import Mesh
 
+pytestmark = pytest.mark.any_broker  # what clients ask for; what the log does to a stream is tested elsewhere
+
 KEYS = "sk-ours: {tenant: ours}\nsk-theirs: {tenant: theirs}\n"
 COUNTS = {Service.GATEWAY: 2, Service.MODERATION: 1, Service.INFERENCE: 1, Service.HISTORY: 1}
 ASK: dict[str, Any] = {"model": MODEL, "input": "The birds sing."}
