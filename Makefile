@@ -85,7 +85,7 @@ clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, c
 	rm -rf tests/clients/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(ENVIRONMENT): requirements/dev.lock requirements/dev-cpu.lock requirements/model.lock requirements/bootstrap.lock
+$(ENVIRONMENT): requirements/dev.lock requirements/dev-cpu.lock requirements/model.lock requirements/encoder.lock requirements/bootstrap.lock
 	@rm -f .venv/.installed-*
 	@PYTHON='$(PYTHON)' requirements/install.sh $(filter cpu,$(TORCH))
 	@touch $@

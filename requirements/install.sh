@@ -31,7 +31,7 @@ else
 fi
 
 sync() {
-    "$uv" pip sync --python .venv/bin/python --require-hashes "$@" requirements/model.lock
+    "$uv" pip sync --python .venv/bin/python --require-hashes "$@" requirements/model.lock requirements/encoder.lock
 }
 
 if [ "${1:-}" = cpu ]; then

