@@ -48,6 +48,10 @@ class MeshSettings(KafkaSettings):
     skew_margin_s: float = Field(5.0, ge=0, description="how far clocks may differ when a replay seeks by time")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field("text", pattern="^(text|json)$", description="text for people, json for programs")
+    management_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: a free one; empty: none of them"
+    )
+    management_host: str = Field("127.0.0.1", description="address that this port is opened on")
 
 
 def load_settings(cls: type[S], **overrides: Any) -> S:

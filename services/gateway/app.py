@@ -52,6 +52,8 @@ from shared.log import (
 )
 from shared.log.outage import Outage
 from shared.telemetry import start_telemetry
+from shared.telemetry.management import serve_management
+from shared.telemetry.metrics import Metrics
 from shared.topics import EVENTS, LEDGER, Service
 
 log = logging.getLogger(__name__)
@@ -71,9 +73,11 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
     with bind(settings) as bound:
         async with Lifetime(stop, settings.shutdown_s) as life:
             life.at_end_blocking("traces", start_telemetry(Service.GATEWAY, gateway_id))
+            heart = Heart(settings, Service.GATEWAY, gateway_id)
+            metrics = Metrics(Service.GATEWAY, gateway_id)
+            await serve_management(life, settings, metrics, lambda: heart.beat)
             await wait_for_broker(settings, settings.start_timeout_s)
             await ensure_topics(settings)
-            heart = Heart(settings, Service.GATEWAY, gateway_id)
             heart.start()
             life.at_end_blocking("heartbeats", heart.stop)
             parts = await _connected(settings, gateway_id, authenticator, limits, life, heart)

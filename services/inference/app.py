@@ -12,6 +12,8 @@ from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
 from shared.telemetry import start_telemetry
+from shared.telemetry.management import serve_management
+from shared.telemetry.metrics import Metrics
 from shared.topics import JOBS, Service
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,11 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
     engine = build_engine(settings.engine_settings(), tokenizer)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(Service.INFERENCE, service_id))
+        heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
+        metrics = Metrics(Service.INFERENCE, service_id)
+        await serve_management(life, settings, metrics, lambda: heart.beat)
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
-        heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
         writer = LogWriter(settings, Service.INFERENCE, service_id)
         replayer = Replayer(settings, Service.INFERENCE)
         worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)

@@ -22,6 +22,8 @@ from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
 from shared.telemetry import start_telemetry
+from shared.telemetry.management import serve_management
+from shared.telemetry.metrics import Metrics
 from shared.topics import JOURNAL, Service
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,11 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
     policy = load_policy(settings.policy)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(Service.MODERATION, service_id))
+        heart = Heart(settings, Service.MODERATION, service_id)
+        metrics = Metrics(Service.MODERATION, service_id)
+        await serve_management(life, settings, metrics, lambda: heart.beat)
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
-        heart = Heart(settings, Service.MODERATION, service_id)
         writer = LogWriter(settings, Service.MODERATION, service_id)
         replayer = Replayer(settings, Service.MODERATION)
         watcher = ClusterWatcher(settings, Service.MODERATION)
