@@ -1,0 +1,69 @@
+"""What the three commands have in common: whom they talk to, and how they end."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from deploy.local.preflight import running_environment
+from deploy.local.running import command_environment
+from deploy.local.settings import LocalSettings
+from shared.errors import ChatmeshError
+from shared.settings import MeshSettings, describe_settings, load_settings
+from shared.telemetry import setup_logging
+
+BROKEN_PIPE_STATUS = 141
+"""As a shell reports a process that SIGPIPE ended."""
+INTERRUPTED_STATUS = 130
+"""As a shell reports a process that SIGINT ended."""
+_SHOWN = ("KAFKA_", "CHATMESH_NAMESPACE", "CHATMESH_REQUEST_TIMEOUT_MS", "CHATMESH_LOG_LEVEL")
+
+
+def broker_settings() -> MeshSettings:
+    """How to reach the broker of `make run` in this folder, else that of the environment. Raises SettingsError."""
+    of_run = running_environment(load_settings(LocalSettings).data_dir)
+    os.environ.update(command_environment(os.environ, of_run))
+    settings = load_settings(MeshSettings)
+    setup_logging(settings)
+    return settings
+
+
+def described_settings() -> str:
+    """The variables that say where the broker is, for `--help`."""
+    lines = describe_settings(MeshSettings).splitlines()
+    return "\n".join(line for line in lines if line.strip().startswith(_SHOWN))
+
+
+def run(main: Callable[[], Awaitable[int]]) -> int:
+    """Run a command to its end and return its exit status; errors of ours become one line."""
+    try:
+        return asyncio.run(_as_coroutine(main))
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:  # whoever read this, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_STATUS
+    except ChatmeshError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+async def _as_coroutine(main: Callable[[], Awaitable[int]]) -> int:
+    return await main()
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: control characters but line breaks and tabs are spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """One line of at most `width` characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= width else line[: max(0, width - 1)] + "…"
+
+
+def clock_time(unix_ms: int) -> str:
+    """`2026-11-21 20:18:49Z`."""
+    return f"{datetime.fromtimestamp(unix_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
