@@ -5,29 +5,25 @@
 
 import fcntl
 import hashlib
-import os
-import re
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from deploy.brokers.ports import LOOPBACK, free_port
+from deploy.golang import GoBuildError, go_build, go_trouble
 from deploy.process import ChildProcess
 from deploy.stores.port import StoreServer, StoreServerError
 
 _SOURCES = Path(__file__).resolve().parent / "ferretdb"
 _CACHE = Path(__file__).resolve().parents[2] / "build" / "ferretdb"
 _MINIMUM_GO = (1, 24)
-_BUILD_TIMEOUT_S = 900.0
 _START_TIMEOUT_S = 20.0
 _STOP_S = 10.0
 _POLL_S = 0.02
 _TAIL_LINES = 15
-# PostgreSQL's backend is left out, and the toolchain that is installed is used: nothing else is downloaded.
-_BUILD = ["go", "build", "-trimpath", "-buildvcs=false", "-tags=ferretdb_no_postgresql", "-ldflags=-s -w"]
-_BUILD_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+# What PostgreSQL's backend needs would be downloaded too.
+_WITHOUT_POSTGRESQL = ("-tags=ferretdb_no_postgresql",)
 
 
 class FerretServer(StoreServer):
@@ -100,17 +96,8 @@ class FerretServer(StoreServer):
 
 def trouble() -> str | None:
     """Why FerretDB cannot run here; None: it can."""
-    if _binary().exists():
-        return None
-    go = shutil.which("go")
-    wanted = ".".join(map(str, _MINIMUM_GO))
-    if go is None:
-        return f"FerretDB is built with Go {wanted} or newer, which is not on PATH"
-    said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"go(\d+)\.(\d+)", said)
-    if found is None or tuple(map(int, found.groups())) < _MINIMUM_GO:
-        return f"FerretDB is built with Go {wanted} or newer, and {go} is {said.strip() or 'unknown'}"
-    return None
+    why = None if _binary().exists() else go_trouble(_MINIMUM_GO)
+    return why and f"FerretDB is built with {why}"
 
 
 def ensure_binary() -> Path:
@@ -133,20 +120,7 @@ def _binary() -> Path:
 
 
 def _build(binary: Path) -> None:
-    unfinished = binary.with_suffix(".unfinished")
     try:
-        done = subprocess.run(
-            [*_BUILD, "-o", str(unfinished), "."],
-            cwd=_SOURCES,
-            env={**os.environ, **_BUILD_ENVIRONMENT},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise StoreServerError(f"FerretDB could not be built: {error}") from error
-    if done.returncode != 0:
-        raise StoreServerError(f"FerretDB could not be built:\n{(done.stdout + done.stderr)[-4000:]}")
-    unfinished.rename(binary)
+        go_build(".", _SOURCES, binary, _WITHOUT_POSTGRESQL)
+    except GoBuildError as error:
+        raise StoreServerError(f"FerretDB could not be built:\n{error}") from error
