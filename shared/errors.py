@@ -7,6 +7,7 @@
     │   ├── UnknownRecordError   a record type (or schema version) that this release cannot read
     │   └── MalformedRecordError bytes that do not decode as their type says
     ├── TopicError               a service touches a topic that the registry does not grant it
+    ├── AccessDeniedError        the broker refuses this client, or what it asks for: no retry mends that
     ├── LogError
     │   ├── AppendError          the broker did not take a record: the append failed, it is not merely slow
     │   ├── BrokerUnavailableError  no broker answers at the bootstrap address
@@ -43,6 +44,11 @@ class MalformedRecordError(RecordError):
 
 class TopicError(ChatmeshError):
     """The topic registry does not allow this producer or consumer."""
+
+
+class AccessDeniedError(ChatmeshError):
+    """The broker answers, but does not let this client in, or do what it asked. No LogError: those are waited out, and
+    this one ends the service, whose settings or rights must be mended."""
 
 
 class LogError(ChatmeshError):

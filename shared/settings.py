@@ -5,9 +5,10 @@ field already has: `KAFKA_BOOTSTRAP_SERVERS`, `PORT` and OpenTelemetry's `OTEL_*
 a shell or a manifest writes one that is not set.
 """
 
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsError
@@ -35,6 +36,106 @@ class KafkaSettings(BaseSettings):
     request_timeout_ms: int = Field(5000, ge=500, description="a broker that is silent for so long has failed")
     session_timeout_ms: int = Field(6000, ge=500, description="a group member that is silent for so long is dead")
     heartbeat_interval_ms: int = Field(300, ge=50, description="group heartbeats")
+    create_topics: bool = Field(True, description="make topics that are missing; false: only check them")
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = env(
+        "KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = env(
+        "KAFKA_SASL_MECHANISM", "SCRAM-SHA-512", "SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN"
+    )
+    sasl_username: str = env("KAFKA_SASL_USERNAME", "", "the principal's name")
+    sasl_password: SecretStr = env("KAFKA_SASL_PASSWORD", SecretStr(""), "its password")
+    sasl_password_file: Path | None = env("KAFKA_SASL_PASSWORD_FILE", None, "file that holds the password instead")
+    ssl_cafile: Path | None = env(
+        "KAFKA_SSL_CAFILE", None, "PEM file of who vouches for the broker; empty: the system's"
+    )
+    ssl_certfile: Path | None = env("KAFKA_SSL_CERTFILE", None, "PEM file of the client's certificate (mutual TLS)")
+    ssl_keyfile: Path | None = env("KAFKA_SSL_KEYFILE", None, "PEM file of its key; empty: the certificate's file")
+    ssl_key_password: SecretStr = env("KAFKA_SSL_KEY_PASSWORD", SecretStr(""), "password of that key")
+    ssl_check_hostname: bool = env(
+        "KAFKA_SSL_CHECK_HOSTNAME", True, "whether the broker's certificate must name its host"
+    )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections to the broker are encrypted."""
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether the broker asks for a name and a password."""
+        return self.security_protocol.startswith("SASL_")
+
+    @property
+    def principal(self) -> str:
+        """Under whose name the broker knows this process, as its access lists write it."""
+        if self.uses_sasl:
+            return f"User:{self.sasl_username}"
+        return "whom this client's certificate names" if self.ssl_certfile else "User:ANONYMOUS"
+
+    def kafka_password(self) -> str:
+        """The password as it is now: a file may be written anew. Raises SettingsError that names the variable."""
+        if self.sasl_password_file is None:
+            return self.sasl_password.get_secret_value()
+        try:
+            password = self.sasl_password_file.read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"KAFKA_SASL_PASSWORD_FILE: cannot read {self.sasl_password_file}: {_reason(error)}"
+            ) from error
+        if not password:
+            raise SettingsError(f"KAFKA_SASL_PASSWORD_FILE: {self.sasl_password_file} is empty")
+        return password
+
+    @model_validator(mode="after")
+    def _access_is_whole(self) -> Self:
+        """What the protocol needs is there, and what it would not use is not: it was meant to protect something."""
+        if faults := [*_sasl_faults(self), *_tls_faults(self)]:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def _sasl_faults(settings: KafkaSettings) -> list[str]:
+    given = [
+        name
+        for name, value in (
+            ("KAFKA_SASL_USERNAME", settings.sasl_username),
+            ("KAFKA_SASL_PASSWORD", settings.sasl_password.get_secret_value()),
+            ("KAFKA_SASL_PASSWORD_FILE", settings.sasl_password_file),
+        )
+        if value
+    ]
+    protocol = settings.security_protocol
+    if not settings.uses_sasl:
+        what = f"KAFKA_SECURITY_PROTOCOL={protocol} uses none: set SASL_SSL, or unset {', '.join(given)}"
+        return [f"{given[0]} is set, but {what}"] if given else []
+    faults = [] if settings.sasl_username else [f"KAFKA_SASL_USERNAME is missing: KAFKA_SECURITY_PROTOCOL={protocol}"]
+    if not settings.sasl_password.get_secret_value() and settings.sasl_password_file is None:
+        faults.append(f"KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE is missing: KAFKA_SECURITY_PROTOCOL={protocol}")
+    if settings.sasl_password.get_secret_value() and settings.sasl_password_file is not None:
+        faults.append("KAFKA_SASL_PASSWORD and KAFKA_SASL_PASSWORD_FILE are both set: unset one of them")
+    return faults
+
+
+def _tls_faults(settings: KafkaSettings) -> list[str]:
+    files = {
+        "KAFKA_SSL_CAFILE": settings.ssl_cafile,
+        "KAFKA_SSL_CERTFILE": settings.ssl_certfile,
+        "KAFKA_SSL_KEYFILE": settings.ssl_keyfile,
+    }
+    given = [name for name, path in files.items() if path is not None]
+    if given and not settings.uses_tls:
+        protocol = settings.security_protocol
+        return [f"{given[0]} is set, but KAFKA_SECURITY_PROTOCOL={protocol} is not encrypted: set SASL_SSL or SSL"]
+    faults = [f"{name}: no file {path}" for name, path in files.items() if path is not None and not path.is_file()]
+    if settings.ssl_keyfile is not None and settings.ssl_certfile is None:
+        faults.append("KAFKA_SSL_KEYFILE is set without KAFKA_SSL_CERTFILE")
+    return faults
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
 
 
 class MeshSettings(KafkaSettings):
@@ -68,7 +169,8 @@ def _describe(cls: type[BaseSettings], issue: Any) -> str:
     field = str(location[0]) if location else ""
     name = field if field in _aliases(cls) else f"{ENV_PREFIX}{field}".upper()
     value = "" if issue["type"] == "missing" else f" (got {issue.get('input')!r})"
-    return f"{name}: {issue['msg']}{value}" if field else str(issue["msg"])
+    # What a check of several settings says names their variables itself; its input would be all of them, secrets too.
+    return f"{name}: {issue['msg']}{value}" if field else str(issue["msg"]).removeprefix("Value error, ")
 
 
 def _aliases(cls: type[BaseSettings]) -> set[str]:
@@ -86,6 +188,6 @@ def describe_settings(cls: type[BaseSettings]) -> str:
         alias = info.validation_alias
         variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{ENV_PREFIX}{name}".upper()
         default = info.get_default()
-        written = "-" if default in (None, "") else str(default)
+        written = ("" if default is None else str(default)) or "-"
         lines.append(f"  {variable:30} {written:16} {info.description or ''}".rstrip())
     return "\n".join(sorted(lines))

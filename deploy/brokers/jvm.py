@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.brokers.kafka_settings import APACHE_KAFKA, as_properties, single_node
 from deploy.brokers.local_process import LocalProcessBroker
 from deploy.brokers.port import BrokerError
-from deploy.brokers.ports import free_port
+from deploy.brokers.ports import free_ports
 
 KAFKA_FOLDER = Path(__file__).resolve().parent.parent / "kafka"
 _LIB = KAFKA_FOLDER / "target" / "lib"
@@ -35,12 +35,12 @@ class JvmBroker(LocalProcessBroker):
         settings = single_node(
             client_listener=self.listener,
             advertised=self.bootstrap,
-            controller_port=_another_port(self.port),
+            controller_port=free_ports(1, but=(self.port,))[0],
         )
         properties = folder / "server.properties"
         properties.write_text(as_properties(settings | {"log.dirs": str(folder / "data")}))
-        command = _java_command(java)
-        _format_storage([*command, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)])
+        command = java_command(java)
+        format_storage(command, properties)
         return [*command, "kafka.Kafka", str(properties)]
 
     def _answers(self, log: str) -> bool:
@@ -93,12 +93,15 @@ def _java_version(java: str) -> int:
     raise BrokerError(f"{java} does not tell its version:\n{out}")
 
 
-def _java_command(java: str) -> list[str]:
+def java_command(java: str) -> list[str]:
+    """How a program of Kafka's jars is called: its class comes behind."""
     log_settings = f"-Dlog4j2.configurationFile={KAFKA_FOLDER / 'log4j2.yaml'}"
     return [java, *_HEAP, log_settings, "-cp", f"{_LIB}/*"]
 
 
-def _format_storage(argv: Sequence[str]) -> None:
+def format_storage(command: Sequence[str], properties: Path, options: Sequence[str] = ()) -> None:
+    """Lay out the data folder that `properties` names. Raises BrokerError."""
+    argv = [*command, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties), *options]
     _run(argv, _FORMAT_TIMEOUT_S, "Apache Kafka's storage could not be formatted")
 
 
@@ -123,9 +126,3 @@ def _cluster_id() -> str:
     while (text := urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
         pass
     return text
-
-
-def _another_port(taken: int) -> int:
-    while (port := free_port()) == taken:
-        pass
-    return port

@@ -1,6 +1,7 @@
 """The port: what a test or the runner may ask of a broker."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -55,6 +56,10 @@ class Broker(ABC):
     def listener(self) -> str:
         """`host:port` at which it listens itself: where a proxy in front of it must connect."""
         return self.bootstrap
+
+    def access(self, principal: str) -> Mapping[str, str]:
+        """The variables by which a client comes in as `principal`, with its password; none where everybody may."""
+        return {}
 
     @abstractmethod
     def start(self) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -24,6 +25,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
+    """So many different ones, and none of `but`."""
+    found: list[int] = []
+    while len(found) < count:
+        if (port := free_port()) not in (*but, *found):
+            found.append(port)
+    return found
 
 
 def can_bind(port: int, host: str = LOOPBACK) -> bool:

@@ -6,17 +6,25 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from shared.control.subscription import Subscription
 from shared.errors import BrokerUnavailableError
 from shared.log import RawRecord
-from shared.log.clients import client_options
+from shared.log.access import RenewingContext
+from shared.log.clients import connection_options
 from shared.settings import MeshSettings
 from shared.topics import Service, Topic
 
 HAND_OVER_S = 0.5
 """Nearly every request takes milliseconds. One that waits for something waits as well at another replica, and while
 this one stays in the group without taking anything, nobody takes what comes to its partitions."""
+
+_SASL: dict[str, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
+    "PLAIN": SASLPlaintext,
+    "SCRAM-SHA-256": SASLScram256,
+    "SCRAM-SHA-512": SASLScram512,
+}
 
 Handler = Callable[[RawRecord], Awaitable[None]]
 
@@ -34,7 +42,8 @@ class ControlPlane:
         max_in_flight: int,
     ) -> None:
         self._broker = KafkaBroker(
-            **client_options(settings),
+            **connection_options(settings),
+            security=_security(settings),
             consumer_only=True,
             allow_auto_create_topics=False,
             logger=_faststream_log(service),
@@ -63,6 +72,15 @@ class ControlPlane:
     async def watch(self) -> None:
         """Returns never; heals what stands still, raises what no retry can mend."""
         await asyncio.gather(*(subscription.watch() for subscription in self._subscriptions))
+
+
+def _security(settings: MeshSettings) -> BaseSecurity | None:
+    """How FastStream's clients get in, in its own words; None where everybody is let in."""
+    context = RenewingContext.of(settings) if settings.uses_tls else None
+    if settings.uses_sasl:
+        kind = _SASL[settings.sasl_mechanism]
+        return kind(settings.sasl_username, settings.kafka_password(), ssl_context=context, use_ssl=settings.uses_tls)
+    return None if context is None else BaseSecurity(ssl_context=context)
 
 
 def _faststream_log(service: Service) -> logging.Logger:

@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from shared.log.access import access_options
 from shared.settings import KafkaSettings
 from shared.topics import Topic
 
@@ -30,12 +31,14 @@ def group_name(settings: KafkaSettings, group: str) -> str:
     return settings.namespace + group
 
 
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Where the brokers are, and how long they may take."""
+    return {"bootstrap_servers": settings.bootstrap_servers, "request_timeout_ms": settings.request_timeout_ms}
+
+
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """What every client takes."""
-    return {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "request_timeout_ms": settings.request_timeout_ms,
-    }
+    """What every client takes. Raises SettingsError for files of certificates or passwords that cannot be used."""
+    return {**connection_options(settings), **access_options(settings)}
 
 
 def make_producer(settings: KafkaSettings) -> AIOKafkaProducer:

@@ -1,5 +1,7 @@
 """Settings fail at start and name the variable."""
 
+from pathlib import Path
+
 import pytest
 
 from services.gateway.settings import GatewaySettings
@@ -60,3 +62,62 @@ def test_every_setting_is_described(settings: type[MeshSettings]) -> None:
         assert variable.isupper(), line
         assert meaning, line
         assert not default.startswith(("'", "None", "PosixPath")), line
+
+
+def sasl(**changes: str) -> dict[str, str]:
+    return {
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_USERNAME": "gateway",
+        "KAFKA_SASL_PASSWORD": "s3cr3t",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        (sasl(KAFKA_SASL_USERNAME=""), "KAFKA_SASL_USERNAME is missing"),
+        (sasl(KAFKA_SASL_PASSWORD=""), "KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE is missing"),
+        (sasl(KAFKA_SASL_PASSWORD_FILE="/etc/hostname"), "unset one of them"),
+        (sasl(KAFKA_SECURITY_PROTOCOL="SSL"), "KAFKA_SASL_USERNAME is set, but KAFKA_SECURITY_PROTOCOL=SSL"),
+        (sasl(KAFKA_SECURITY_PROTOCOL="TLS"), "KAFKA_SECURITY_PROTOCOL"),
+        (sasl(KAFKA_SASL_MECHANISM="GSSAPI"), "KAFKA_SASL_MECHANISM"),
+        (sasl(KAFKA_SSL_CAFILE="/nowhere/ca.pem"), "KAFKA_SSL_CAFILE: no file /nowhere/ca.pem"),
+        (sasl(KAFKA_SSL_KEYFILE="/etc/hostname"), "KAFKA_SSL_KEYFILE is set without KAFKA_SSL_CERTFILE"),
+        ({"KAFKA_SSL_CAFILE": "/etc/hostname"}, "KAFKA_SSL_CAFILE is set, but KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+    ],
+)
+def test_access_to_the_broker_is_told_whole_or_the_missing_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(MeshSettings)
+    assert told in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in sasl(KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT").items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(MeshSettings)
+    assert settings.kafka_password() == "s3cr3t"
+    assert "s3cr3t" not in f"{settings!r} {settings} {describe_settings(MeshSettings)}"
+    assert settings.principal == "User:gateway"
+
+
+def test_a_password_in_a_file_is_read_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    for name, value in sasl(KAFKA_SASL_PASSWORD="", KAFKA_SASL_PASSWORD_FILE=str(file)).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(MeshSettings)
+    with pytest.raises(SettingsError, match="KAFKA_SASL_PASSWORD_FILE: cannot read"):
+        settings.kafka_password()
+    file.write_text("first\n")
+    assert settings.kafka_password() == "first"
+    file.write_text("second")
+    assert settings.kafka_password() == "second"
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match="is empty"):
+        settings.kafka_password()

@@ -1,0 +1,207 @@
+"""How a client gets in: TLS, name and password; and what a broker says that does not let it.
+
+aiokafka keeps to itself why a connection failed ("Unable to bootstrap"), and tries again for ever. `raise_if_refused`
+asks once more by itself, and tells what no retry can mend in the words of the settings.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+
+from shared.errors import AccessDeniedError, SettingsError
+from shared.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
+"""The broker knows who asks and does not let it: no other connection is let either."""
+
+_TLS_ALERT = range(0x15030000, 0x15040000)
+"""What the first four bytes of a TLS alert look like to who takes them for a length."""
+_WRONG_HOST = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+_HANDSHAKE_ERRORS = (ssl.SSLError, OSError, EOFError)
+
+
+def access_options(settings: KafkaSettings) -> dict[str, Any]:
+    """What aiokafka's clients take to get in. Raises SettingsError for files that cannot be used."""
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.uses_tls:
+        options["ssl_context"] = RenewingContext.of(settings)
+    if settings.uses_sasl:
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.kafka_password(),
+        }
+    return options
+
+
+class RenewingContext(ssl.SSLContext):
+    """A client's TLS context that reads its files again where they have changed, before each handshake.
+
+    So connections that are opened after a renewal show the new certificate; those that are open stay. Authorities are
+    only added: one that no longer stands in the file is trusted until the process ends.
+    """
+
+    _settings: KafkaSettings
+    _files: tuple[Path, ...]
+    _read_at: tuple[int, ...]
+
+    @classmethod
+    def of(cls, settings: KafkaSettings) -> "RenewingContext":
+        """Raises SettingsError that names the variable whose file cannot be used."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = settings.ssl_check_hostname
+        if settings.ssl_cafile is None:
+            context.load_default_certs()
+        context._settings = settings
+        files = (settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile)
+        context._files = tuple(path for path in files if path is not None)
+        context._read_at = context._changed_at()
+        context._read()
+        return context
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """What event loops call for each connection."""
+        try:
+            if (changed_at := self._changed_at()) != self._read_at:
+                self._read()
+                self._read_at = changed_at
+                log.info("read anew, for they have changed: %s", ", ".join(map(str, self._files)))
+        except SettingsError as error:  # perhaps half written: the next connection tries again
+            log.warning("goes on with the certificates of before: %s", error)
+        return super().wrap_bio(*args, **options)
+
+    def _changed_at(self) -> tuple[int, ...]:
+        try:
+            return tuple(path.stat().st_mtime_ns for path in self._files)
+        except OSError as error:
+            raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    def _read(self) -> None:
+        settings = self._settings
+        if settings.ssl_cafile is not None:
+            with _named("KAFKA_SSL_CAFILE", settings.ssl_cafile):
+                self.load_verify_locations(settings.ssl_cafile)
+        if settings.ssl_certfile is not None:
+            with _named("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_KEY_PASSWORD", settings.ssl_certfile):
+                # A password is always given: else OpenSSL would ask for one at the terminal.
+                password = settings.ssl_key_password.get_secret_value()
+                self.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
+
+
+@contextmanager
+def _named(variables: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"{variables}: {path} cannot be used: {error.strerror or error}") from error
+
+
+def forbidden(settings: KafkaSettings, what: str, error: KafkaError) -> AccessDeniedError:
+    """`what` (read this topic, join that group) is not among this client's rights."""
+    return AccessDeniedError(
+        f"{settings.principal} may not {what}: {error}; `python -m deploy.topics acls` lists the rights that it needs"
+    )
+
+
+async def raise_if_refused(settings: KafkaSettings) -> None:
+    """Raises AccessDeniedError where a broker answers but does not let this client in.
+
+    Returns where one does, and where none answers: both may be otherwise at the next try. Takes up to one request
+    timeout per broker.
+    """
+    refusals: list[AccessDeniedError] = []
+    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
+        try:
+            await _enter(settings, host, port)
+        except AccessDeniedError as error:
+            refusals.append(error)
+        except (KafkaError, OSError, TimeoutError, EOFError):
+            continue
+        else:
+            return
+    if refusals:
+        raise refusals[0]
+
+
+async def _enter(settings: KafkaSettings, host: str, port: int) -> None:
+    """Connect and ask for the brokers, then connect to those, as every client does. Raises AccessDeniedError, or what
+    says nothing about access."""
+    connection = await _connected(settings, host, port)
+    try:
+        metadata = await connection.send(MetadataRequest([]))
+    except KafkaError as error:
+        if not settings.uses_sasl and _hung_up(error):
+            raise _refused(
+                settings, host, port, "wants a name and a password: set KAFKA_SECURITY_PROTOCOL to a SASL_ one"
+            ) from error
+        raise
+    finally:
+        connection.close()
+    for _, broker, its_port, *_ in metadata.brokers:
+        if (broker, its_port) != (host, port):
+            (await _connected(settings, broker, its_port)).close()
+
+
+async def _connected(settings: KafkaSettings, host: str, port: int) -> AIOKafkaConnection:
+    try:
+        return await create_conn(host, port, request_timeout_ms=settings.request_timeout_ms, **access_options(settings))
+    except (KafkaError, *_HANDSHAKE_ERRORS) as error:
+        if why := _why_refused(settings, error):
+            raise _refused(settings, host, port, why) from error
+        raise
+
+
+def _refused(settings: KafkaSettings, host: str, port: int, why: str) -> AccessDeniedError:
+    return AccessDeniedError(f"the broker at {host}:{port} does not let {settings.principal} in: it {why}")
+
+
+def _why_refused(settings: KafkaSettings, error: BaseException) -> str | None:
+    """What the failure of a connection says about access; None: nothing."""
+    if isinstance(error, SaslAuthenticationFailed):
+        return "knows no such name or password (KAFKA_SASL_USERNAME; KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE)"
+    if isinstance(error, UnsupportedSaslMechanismError):
+        return f"does not take KAFKA_SASL_MECHANISM={settings.sasl_mechanism}"
+    if isinstance(error, IllegalSaslStateError):
+        return (
+            f"asks for no name and password: KAFKA_SECURITY_PROTOCOL={settings.security_protocol} is not its protocol"
+        )
+    return _why_no_tls(settings, error if isinstance(error, _HANDSHAKE_ERRORS) else error.__cause__)
+
+
+def _why_no_tls(settings: KafkaSettings, error: BaseException | None) -> str | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _WRONG_HOST:
+            return f"shows a certificate for another host: {error.verify_message}"
+        return f"shows a certificate that KAFKA_SSL_CAFILE does not vouch for: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        return f"refuses the certificate of KAFKA_SSL_CERTFILE, or that there is none ({error.reason})"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return f"does not speak TLS: KAFKA_SECURITY_PROTOCOL={settings.security_protocol} is not its protocol"
+    if isinstance(error, asyncio.IncompleteReadError) and error.expected in _TLS_ALERT:
+        return "speaks TLS: set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
+    return None
+
+
+def _hung_up(error: KafkaError) -> bool:
+    """Whether the broker ended the connection instead of answering, as one does that waits for a name first."""
+    cause = error.__cause__
+    return isinstance(cause, asyncio.IncompleteReadError) and not cause.partial
