@@ -22,6 +22,7 @@ endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
 .PHONY: moderation-report eval-moderation train-moderation
+.PHONY: chat top dlq
 
 help: ## this list
 	@echo "make <target>:"
@@ -69,6 +70,15 @@ moderation-report: $(ENVIRONMENT) ## what moderation did, from the verdicts of `
 eval-moderation: $(ENVIRONMENT) ## how good the moderation policy is on labelled texts: FILE=labelled.jsonl ARGS="--policy mine.yaml"
 	@$(if $(FILE),,$(error say which texts: make eval-moderation FILE=labelled.jsonl))
 	@$(BIN)/python -m services.moderation.evaluation '$(FILE)' $(ARGS)
+
+chat: $(ENVIRONMENT) ## chat with the mesh of `make run`, or of OPENAI_BASE_URL, in this terminal: ARGS="--message hi"
+	@exec $(BIN)/python -m deploy.terminal.chat $(ARGS)
+
+top: $(ENVIRONMENT) ## what `make run` or KAFKA_BOOTSTRAP_SERVERS does, live: services, streams, lag: ARGS="--once"
+	@exec $(BIN)/python -m deploy.terminal.top $(ARGS)
+
+dlq: $(ENVIRONMENT) ## dead letters: ARGS="list", ARGS="show TOPIC@NUMBER", ARGS="redrive TOPIC"
+	@exec $(BIN)/python -m deploy.terminal.dlq $(or $(ARGS),list)
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)

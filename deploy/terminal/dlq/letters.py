@@ -92,10 +92,8 @@ def parse_address(text: str) -> Address:
             f"{text!r} names no dead letter: write TOPIC, TOPIC@NUMBER or TOPIC/PARTITION@OFFSET, where TOPIC is one "
             f"of {known}"
         )
-    number, partition, offset = (
-        None if part is None else int(part) for part in found.group("number", "partition", "offset")
-    )
-    return Address(found["topic"], number, None if partition is None or offset is None else (partition, offset))
+    place = None if found["offset"] is None else (int(found["partition"]), int(found["offset"]))
+    return Address(found["topic"], None if found["number"] is None else int(found["number"]), place)
 
 
 def collect(envelopes: Iterable[Envelope[DeadLetter | Redriven]]) -> list[Letter]:

@@ -37,9 +37,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="make dlq ARGS=… / python -m deploy.terminal.dlq",
+        prog="python -m deploy.terminal.dlq",
         description="Dead letters: records that a service could not handle. They may hold what users wrote; that is "
-        "printed with --content only.",
+        "printed with --content only. `make dlq ARGS=list` is the same command.",
         epilog=f"WHAT is {_WHAT}.\n\nSettings are environment variables:\n\n{described_settings()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
