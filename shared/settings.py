@@ -1,25 +1,70 @@
 """Settings from the environment; a wrong one ends the start and names its variable.
 
 Every service's settings extend `MeshSettings`. Variables are `CHATMESH_<FIELD>`, but for the names that the
-field already has: `KAFKA_BOOTSTRAP_SERVERS`, `PORT` and OpenTelemetry's `OTEL_*`. An empty variable counts as none, as
-a shell or a manifest writes one that is not set.
+field already has: `KAFKA_*`, `MONGODB_URL`, `PORT` and OpenTelemetry's `OTEL_*`. An empty variable counts as none, as
+a shell or a manifest writes one that is not set. A secret may come from a file instead, as orchestrators hand it over:
+`KAFKA_SASL_PASSWORD_FILE` names the file that holds `KAFKA_SASL_PASSWORD`.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.errors import SettingsError
 
 S = TypeVar("S", bound="MeshSettings")
 ENV_PREFIX = "CHATMESH_"
+_FILE = "_FILE"
 
 
 def env(name: str, default: Any, description: str, **bounds: Any) -> Any:
     """A field read from a variable whose name does not start with the prefix."""
     return Field(default, validation_alias=AliasChoices(name), description=description, **bounds)
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Secrets from the files that `<VARIABLE>_FILE` names; a line break at the end is none of the secret."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[key] = value
+        return found
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The secret (None: no file is named), under which key, and that it is no JSON. Raises SettingsError."""
+        variable = variable_of(field, field_name)
+        key = variable if isinstance(field.validation_alias, AliasChoices) else field_name
+        path = os.environ.get(variable + _FILE) if field.annotation is SecretStr else None
+        if not path:
+            return None, key, False
+        if os.environ.get(variable):
+            raise SettingsError(f"{variable} and {variable}{_FILE} are both set: unset one of them")
+        return _secret_in(variable + _FILE, Path(path)), key, False
+
+
+def _secret_in(variable: str, path: Path) -> str:
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{variable}: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{variable}: {path} is not UTF-8") from error
+    if not secret:
+        raise SettingsError(f"{variable}: {path} is empty")
+    return secret
+
+
+def variable_of(field: FieldInfo, field_name: str) -> str:
+    """The environment variable of a setting."""
+    alias = field.validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{ENV_PREFIX}{field_name}".upper()
 
 
 class KafkaSettings(BaseSettings):
@@ -46,7 +91,6 @@ class KafkaSettings(BaseSettings):
     )
     sasl_username: str = env("KAFKA_SASL_USERNAME", "", "the principal's name")
     sasl_password: SecretStr = env("KAFKA_SASL_PASSWORD", SecretStr(""), "its password")
-    sasl_password_file: Path | None = env("KAFKA_SASL_PASSWORD_FILE", None, "file that holds the password instead")
     ssl_cafile: Path | None = env(
         "KAFKA_SSL_CAFILE", None, "PEM file of who vouches for the broker; empty: the system's"
     )
@@ -74,19 +118,22 @@ class KafkaSettings(BaseSettings):
             return f"User:{self.sasl_username}"
         return "whom this client's certificate names" if self.ssl_certfile else "User:ANONYMOUS"
 
+    @property
     def kafka_password(self) -> str:
-        """The password as it is now: a file may be written anew. Raises SettingsError that names the variable."""
-        if self.sasl_password_file is None:
-            return self.sasl_password.get_secret_value()
-        try:
-            password = self.sasl_password_file.read_text(encoding="utf-8").strip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"KAFKA_SASL_PASSWORD_FILE: cannot read {self.sasl_password_file}: {_reason(error)}"
-            ) from error
-        if not password:
-            raise SettingsError(f"KAFKA_SASL_PASSWORD_FILE: {self.sasl_password_file} is empty")
-        return password
+        """The principal's password, in clear."""
+        return self.sasl_password.get_secret_value()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the files that it names for secrets."""
+        return init_settings, env_settings, _SecretFiles(settings_cls)
 
     @model_validator(mode="after")
     def _access_is_whole(self) -> Self:
@@ -97,25 +144,13 @@ class KafkaSettings(BaseSettings):
 
 
 def _sasl_faults(settings: KafkaSettings) -> list[str]:
-    given = [
-        name
-        for name, value in (
-            ("KAFKA_SASL_USERNAME", settings.sasl_username),
-            ("KAFKA_SASL_PASSWORD", settings.sasl_password.get_secret_value()),
-            ("KAFKA_SASL_PASSWORD_FILE", settings.sasl_password_file),
-        )
-        if value
-    ]
+    variables = {"KAFKA_SASL_USERNAME": settings.sasl_username, "KAFKA_SASL_PASSWORD": settings.kafka_password}
+    given = [name for name, value in variables.items() if value]
     protocol = settings.security_protocol
-    if not settings.uses_sasl:
-        what = f"KAFKA_SECURITY_PROTOCOL={protocol} uses none: set SASL_SSL, or unset {', '.join(given)}"
-        return [f"{given[0]} is set, but {what}"] if given else []
-    faults = [] if settings.sasl_username else [f"KAFKA_SASL_USERNAME is missing: KAFKA_SECURITY_PROTOCOL={protocol}"]
-    if not settings.sasl_password.get_secret_value() and settings.sasl_password_file is None:
-        faults.append(f"KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE is missing: KAFKA_SECURITY_PROTOCOL={protocol}")
-    if settings.sasl_password.get_secret_value() and settings.sasl_password_file is not None:
-        faults.append("KAFKA_SASL_PASSWORD and KAFKA_SASL_PASSWORD_FILE are both set: unset one of them")
-    return faults
+    if settings.uses_sasl:
+        return [f"{name} is missing: KAFKA_SECURITY_PROTOCOL={protocol}" for name in variables if name not in given]
+    wrong = f"KAFKA_SECURITY_PROTOCOL={protocol} uses none: set SASL_SSL, or unset {' and '.join(given)}"
+    return [f"{given[0]} is set, but {wrong}"] if given else []
 
 
 def _tls_faults(settings: KafkaSettings) -> list[str]:
@@ -134,10 +169,6 @@ def _tls_faults(settings: KafkaSettings) -> list[str]:
     return faults
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8"
-
-
 class MeshSettings(KafkaSettings):
     """What every service needs: the broker, its identity and the mesh's common clocks."""
 
@@ -149,6 +180,7 @@ class MeshSettings(KafkaSettings):
     skew_margin_s: float = Field(5.0, ge=0, description="how far clocks may differ when a replay seeks by time")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field("text", pattern="^(text|json)$", description="text for people, json for programs")
+    trace_content: bool = Field(False, description="true: screened prompts and answers on spans")
     management_port: int | None = Field(
         None, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: a free one; empty: none of them"
     )
@@ -185,9 +217,9 @@ def describe_settings(cls: type[BaseSettings]) -> str:
     """One line per setting: variable, default as one would write it (`-`: none), meaning."""
     lines = []
     for name, info in cls.model_fields.items():
-        alias = info.validation_alias
-        variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{ENV_PREFIX}{name}".upper()
+        variable = variable_of(info, name)
         default = info.get_default()
         written = ("" if default is None else str(default)) or "-"
-        lines.append(f"  {variable:30} {written:16} {info.description or ''}".rstrip())
+        from_file = f"; or {variable}{_FILE}: a file that holds it" if info.annotation is SecretStr else ""
+        lines.append(f"  {variable:30} {written:16} {info.description or ''}{from_file}".rstrip())
     return "\n".join(sorted(lines))

@@ -79,7 +79,7 @@ def _security(settings: MeshSettings) -> BaseSecurity | None:
     context = RenewingContext.of(settings) if settings.uses_tls else None
     if settings.uses_sasl:
         kind = _SASL[settings.sasl_mechanism]
-        return kind(settings.sasl_username, settings.kafka_password(), ssl_context=context, use_ssl=settings.uses_tls)
+        return kind(settings.sasl_username, settings.kafka_password, ssl_context=context, use_ssl=settings.uses_tls)
     return None if context is None else BaseSecurity(ssl_context=context)
 
 

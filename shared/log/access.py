@@ -47,7 +47,7 @@ def access_options(settings: KafkaSettings) -> dict[str, Any]:
         options |= {
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.kafka_password(),
+            "sasl_plain_password": settings.kafka_password,
         }
     return options
 
@@ -177,7 +177,7 @@ def _refused(settings: KafkaSettings, host: str, port: int, why: str) -> AccessD
 def _why_refused(settings: KafkaSettings, error: BaseException) -> str | None:
     """What the failure of a connection says about access; None: nothing."""
     if isinstance(error, SaslAuthenticationFailed):
-        return "knows no such name or password (KAFKA_SASL_USERNAME; KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE)"
+        return "knows no such name or password (KAFKA_SASL_USERNAME; KAFKA_SASL_PASSWORD)"
     if isinstance(error, UnsupportedSaslMechanismError):
         return f"does not take KAFKA_SASL_MECHANISM={settings.sasl_mechanism}"
     if isinstance(error, IllegalSaslStateError):

@@ -77,7 +77,7 @@ def sasl(**changes: str) -> dict[str, str]:
     ("variables", "told"),
     [
         (sasl(KAFKA_SASL_USERNAME=""), "KAFKA_SASL_USERNAME is missing"),
-        (sasl(KAFKA_SASL_PASSWORD=""), "KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE is missing"),
+        (sasl(KAFKA_SASL_PASSWORD=""), "KAFKA_SASL_PASSWORD is missing"),
         (sasl(KAFKA_SASL_PASSWORD_FILE="/etc/hostname"), "unset one of them"),
         (sasl(KAFKA_SECURITY_PROTOCOL="SSL"), "KAFKA_SASL_USERNAME is set, but KAFKA_SECURITY_PROTOCOL=SSL"),
         (sasl(KAFKA_SECURITY_PROTOCOL="TLS"), "KAFKA_SECURITY_PROTOCOL"),
@@ -102,22 +102,28 @@ def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in sasl(KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT").items():
         monkeypatch.setenv(name, value)
     settings = load_settings(MeshSettings)
-    assert settings.kafka_password() == "s3cr3t"
+    assert settings.kafka_password == "s3cr3t"
     assert "s3cr3t" not in f"{settings!r} {settings} {describe_settings(MeshSettings)}"
     assert settings.principal == "User:gateway"
 
 
-def test_a_password_in_a_file_is_read_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    for name, value in sasl(KAFKA_SASL_PASSWORD="", KAFKA_SASL_PASSWORD_FILE=str(file)).items():
-        monkeypatch.setenv(name, value)
-    settings = load_settings(MeshSettings)
-    with pytest.raises(SettingsError, match="KAFKA_SASL_PASSWORD_FILE: cannot read"):
-        settings.kafka_password()
-    file.write_text("first\n")
-    assert settings.kafka_password() == "first"
-    file.write_text("second")
-    assert settings.kafka_password() == "second"
-    file.write_text("\n")
-    with pytest.raises(SettingsError, match="is empty"):
-        settings.kafka_password()
+def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("mongodb://user:s3cr3t@host/chatmesh\n")
+    monkeypatch.setenv("MONGODB_URL_FILE", str(file))
+    assert load_settings(HistorySettings).mongodb_url.get_secret_value() == "mongodb://user:s3cr3t@host/chatmesh"
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(file))
+    with pytest.raises(SettingsError, match="KAFKA_SASL_PASSWORD is set, but KAFKA_SECURITY_PROTOCOL=PLAINTEXT"):
+        load_settings(MeshSettings)
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "cannot read"), ("\n", "is empty"), (b"\xff", "is not UTF-8")])
+def test_a_file_without_a_secret_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | bytes | None, told: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setenv("MONGODB_URL_FILE", str(file))
+    with pytest.raises(SettingsError, match=f"MONGODB_URL_FILE: .*{told}"):
+        load_settings(HistorySettings)
