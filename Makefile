@@ -21,6 +21,7 @@ $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
+.PHONY: trace-ui trace-check
 .PHONY: moderation-report eval-moderation train-moderation
 .PHONY: chat top dlq
 
@@ -79,6 +80,12 @@ top: $(ENVIRONMENT) ## what `make run` or KAFKA_BOOTSTRAP_SERVERS does, live: se
 
 dlq: $(ENVIRONMENT) ## dead letters: ARGS="list", ARGS="show TOPIC@NUMBER", ARGS="redrive TOPIC"
 	@exec $(BIN)/python -m deploy.terminal.dlq $(or $(ARGS),list)
+
+trace-ui: $(ENVIRONMENT) ## a page that shows traces (Arize Phoenix, Elastic 2.0); start it before `make run`, which exports to it
+	@exec $(BIN)/python -m deploy.tracing.ui $(ARGS)
+
+trace-check: $(ENVIRONMENT) ## send a request to `make run`, compare its trace with the service graph: ARGS="--response resp_... --ui jaeger"
+	@$(BIN)/python -m deploy.tracing.check $(ARGS)
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)

@@ -1,15 +1,12 @@
 """What can be known to fail before anything is started."""
 
-import fcntl
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 from deploy.brokers.ports import can_bind
 from deploy.local.errors import RunError
+from deploy.local.holding import HeldError, Told, held, holder_of
 from deploy.local.settings import LocalSettings
 from shared.chat.sources import locate_model
 
@@ -27,59 +24,37 @@ def check(settings: LocalSettings) -> None:
 def only_run(settings: LocalSettings) -> Iterator[Callable[[Mapping[str, str]], None]]:
     """Hold the data folder for this run. Raises RunError that names the run that holds it.
 
-    The kernel gives the lock back when its holder dies, however it dies. The file stays. Within the block a call tells
-    others by which variables they reach the run's broker (`running_environment`).
+    Within the block a call tells others by which variables they reach the run's broker (`running_environment`).
     """
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        lock = _lock_file(settings.data_dir).open("a+")
-    except OSError as error:
-        raise RunError(f"cannot write to {settings.data_dir} (CHATMESH_DATA_DIR): {error}") from error
-    with lock:
+    address = settings.address
+    with ExitStack() as holding:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(_already_running(lock)) from error
-        _write_holder(lock, settings.address, {})
-        yield lambda environment: _write_holder(lock, settings.address, environment)
+            tell = holding.enter_context(held(_run_lock(settings.data_dir), {"address": address, "environment": {}}))
+        except HeldError as error:
+            raise RunError(_already_running(error.holder)) from error
+        except OSError as error:
+            raise RunError(f"cannot write to {settings.data_dir} (CHATMESH_DATA_DIR): {error}") from error
+        yield lambda environment: tell({"address": address, "environment": dict(environment)})
 
 
 def running_environment(data_dir: Path) -> dict[str, str]:
     """The variables by which a program reaches the broker of the run that holds this data folder; empty if none does,
     or its broker is not up yet."""
-    try:
-        with _lock_file(data_dir).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return {}
-    except BlockingIOError:
-        holder = _holder(_lock_file(data_dir).read_text(encoding="utf-8"))
-        return {} if holder is None else dict(holder["environment"])
-    return {}
+    holder = holder_of(_run_lock(data_dir))
+    return {} if holder is None else dict(holder["environment"])
 
 
-def _lock_file(data_dir: Path) -> Path:
+def running_address(data_dir: Path) -> str | None:
+    """Where the gateway of the run that holds this data folder listens, or will; None if there is no run."""
+    holder = holder_of(_run_lock(data_dir))
+    return None if holder is None else str(holder["address"])
+
+
+def _run_lock(data_dir: Path) -> Path:
     return data_dir / "run.lock"
 
 
-def _write_holder(lock: IO[str], address: str, environment: Mapping[str, str]) -> None:
-    lock.truncate(0)
-    lock.write(json.dumps({"pid": os.getpid(), "address": address, "environment": environment}))
-    lock.flush()
-
-
-def _holder(written: str) -> dict[str, Any] | None:
-    """Who holds the lock; None where it has not written that yet."""
-    try:
-        holder: dict[str, Any] = json.loads(written)
-    except json.JSONDecodeError:
-        return None
-    return holder
-
-
-def _already_running(lock: IO[str]) -> str:
-    lock.seek(0)
-    holder = _holder(lock.read())
+def _already_running(holder: Told | None) -> str:
     if holder is None:
         return "chatmesh is being started by another process right now"
     return (

@@ -20,6 +20,7 @@ from deploy.local.readiness import answers_ready, sign_of
 from deploy.local.screen import Screen
 from deploy.local.settings import LocalSettings, mesh_environment, service_ids
 from deploy.process import Deadline
+from deploy.tracing.settings import OTLP_ENDPOINT, export_environment
 from shared.errors import ChatmeshError
 from shared.heartbeats import ClusterWatcher
 from shared.log.admin import ensure_topics
@@ -100,8 +101,9 @@ async def _serve(
 ) -> None:
     """Bring everything up, then watch it for ever. Raises RunError when a part ends by itself."""
     _start_broker(mesh.broker, screen)
-    announce({"KAFKA_BOOTSTRAP_SERVERS": mesh.broker.bootstrap, "CHATMESH_NAMESPACE": settings.namespace})
-    common = mesh_environment(settings, mesh.broker)
+    traces = export_environment(os.environ, settings.data_dir)
+    announce({"KAFKA_BOOTSTRAP_SERVERS": mesh.broker.bootstrap, "CHATMESH_NAMESPACE": settings.namespace, **traces})
+    common = {**mesh_environment(settings, mesh.broker), **traces}
     joined = load_settings(
         LocalSettings,
         KAFKA_BOOTSTRAP_SERVERS=mesh.broker.bootstrap,
@@ -118,7 +120,8 @@ async def _serve(
         model = _model(watcher, ids)
         in_memory = not mesh.broker.capabilities.persistent
         screen.settle()
-        screen.say(hints(settings.address, model, str(settings.log_dir), in_memory=in_memory))
+        ui = traces.get(OTLP_ENDPOINT)
+        screen.say(hints(settings.address, model, str(settings.log_dir), in_memory=in_memory, trace_ui=ui))
         await _watch(screen, mesh, watcher, followers)
     finally:
         await watcher.stop()

@@ -72,7 +72,7 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
     gateway_id = settings.service_id or new_id("gateway")
     with bind(settings) as bound:
         async with Lifetime(stop, settings.shutdown_s) as life:
-            life.at_end_blocking("traces", start_telemetry(Service.GATEWAY, gateway_id))
+            life.at_end_blocking("traces", start_telemetry(settings, Service.GATEWAY, gateway_id))
             heart = Heart(settings, Service.GATEWAY, gateway_id)
             metrics = Metrics(Service.GATEWAY, gateway_id)
             await serve_management(life, settings, metrics, lambda: heart.beat)

@@ -34,7 +34,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
     service_id = settings.service_id or new_id("history")
     store = store or store_of(settings)
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", start_telemetry(Service.HISTORY, service_id))
+        life.at_end_blocking("traces", start_telemetry(settings, Service.HISTORY, service_id))
         heart = Heart(settings, Service.HISTORY, service_id)
         metrics = Metrics(Service.HISTORY, service_id)
         await serve_management(life, settings, metrics, lambda: heart.beat)

@@ -17,7 +17,6 @@ from shared.telemetry.metrics import Metrics
 from shared.topics import JOBS, Service
 
 log = logging.getLogger(__name__)
-GROUP = "inference"
 ANNOUNCE_S = 1.0
 """How long a draining worker waits until others can know of it."""
 
@@ -28,7 +27,7 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
     tokenizer = load_chat_tokenizer(settings.model)
     engine = build_engine(settings.engine_settings(), tokenizer)
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", start_telemetry(Service.INFERENCE, service_id))
+        life.at_end_blocking("traces", start_telemetry(settings, Service.INFERENCE, service_id))
         heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
         metrics = Metrics(Service.INFERENCE, service_id)
         await serve_management(life, settings, metrics, lambda: heart.beat)

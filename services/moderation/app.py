@@ -27,7 +27,6 @@ from shared.telemetry.metrics import Metrics
 from shared.topics import JOURNAL, Service
 
 log = logging.getLogger(__name__)
-GROUP = "moderation"
 _RETIRE_EVERY_S = 5.0
 
 
@@ -36,7 +35,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
     service_id = settings.service_id or new_id("moderation")
     policy = load_policy(settings.policy)
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", start_telemetry(Service.MODERATION, service_id))
+        life.at_end_blocking("traces", start_telemetry(settings, Service.MODERATION, service_id))
         heart = Heart(settings, Service.MODERATION, service_id)
         metrics = Metrics(Service.MODERATION, service_id)
         await serve_management(life, settings, metrics, lambda: heart.beat)

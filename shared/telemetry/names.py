@@ -1,6 +1,7 @@
 """Every span and attribute name, declared once.
 
-Sources: OpenTelemetry semantic conventions, GenAI (status: Development) and messaging 1.44. Per-token work makes
+Sources: OpenTelemetry semantic conventions, GenAI (status: Development, a repository of its own since 2026) and
+messaging 1.44. Per-token work makes
 no spans (DESIGN 8.7).
 """
 
@@ -20,6 +21,8 @@ RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
 USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 USAGE_CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
 PROVIDER = "chatmesh"
 CHAT = "chat"
 
@@ -39,15 +42,42 @@ HTTP_STATUS = "http.response.status_code"
 ERROR_TYPE = "error.type"
 
 # chatmesh's own
+SERVICE = "chatmesh.service"
+SERVICE_ID = "chatmesh.service.id"
+CAPTURES_CONTENT = "chatmesh.captures_content"
+"""On resources: whether the process puts prompts and answers on its spans."""
 ATTEMPT = "chatmesh.attempt"
 CLAIM = "chatmesh.claim"
 EPOCH = "chatmesh.epoch"
 TENANT = "chatmesh.tenant"
 OUTCOME = "chatmesh.outcome"
 POLICY = "chatmesh.policy"
+REASON = "chatmesh.reason"
+WORKER = "chatmesh.worker"
+POSITION = "chatmesh.position"
+"""How many tokens the response had by then."""
+PUBLIC_POSITION = "chatmesh.public_position"
+"""How many code points of its raw text were public by then."""
+OWNER = "chatmesh.owner"
+STARTING_AFTER = "chatmesh.starting_after"
+ORIGIN_TRACE = "chatmesh.origin.trace_id"
+"""The trace that a link leads to, again: some UIs (Phoenix) show attributes, and no links."""
+
+# What happened within a span
+TAKEOVER = "chatmesh.takeover"
+"""Somebody else goes on: on `screen output` a generation gets another worker, or the response another owner; on
+`chat` this worker goes on at `chatmesh.position`."""
+CANCEL = "chatmesh.cancel"
+CUT = "chatmesh.cut"
+EVICTED = "chatmesh.evicted"
+"""A client lagged too far behind and was left."""
 
 SCREEN_OUTPUT = "screen output"
 RECORD = "record response"
+GENERATION_LOST = "generation lost"
+"""An attempt whose worker ended without a word: its own span was never exported, so the owner tells of it."""
+RESUME = "resume stream"
+"""A client that came back, told in the response's trace; its request has a trace of its own."""
 
 
 def send(topic: Topic) -> str:

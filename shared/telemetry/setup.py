@@ -1,44 +1,19 @@
-"""Tracing and logging of a process: OTLP by the standard `OTEL_*` variables, one line per log record."""
+"""Logging of a process: one line per record."""
 
 import json
 import logging
-import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from shared.settings import MeshSettings
-from shared.topics import Service
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _NOISY = ("ContinuousBatchingLogger", "faststream", "httpx", "uvicorn.access")
-# aiokafka reports each failed attempt although it retries by itself; what fails for good reaches us as an exception.
-_RETRYING = ("aiokafka", "kafka")
-
-
-def start_telemetry(service: Service, service_id: str) -> Callable[[], None]:
-    """Install the tracer provider; returns what flushes it at shutdown.
-
-    Spans are exported (OTLP over HTTP) only where `OTEL_EXPORTER_OTLP_ENDPOINT` or `…_TRACES_ENDPOINT` is set;
-    sampling follows `OTEL_TRACES_SAMPLER`. Without an endpoint nothing is recorded.
-    """
-    if not any(os.environ.get(name) for name in _ENDPOINTS):
-        return lambda: None
-    provider = TracerProvider(
-        resource=Resource.create(
-            {SERVICE_NAME: service.value, SERVICE_NAMESPACE: "chatmesh", SERVICE_INSTANCE_ID: service_id}
-        )
-    )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-    return provider.shutdown
+# They report each failed attempt although they retry by themselves. What fails for good reaches us: of aiokafka as an
+# exception, of OpenTelemetry in `QuietExporter`.
+_RETRYING = ("aiokafka", "kafka", "opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,35 +6,10 @@ import pytest
 from openai import AsyncOpenAI
 
 from deploy.brokers import Broker
+from deploy.tracing.graph import SERVICE_GRAPH, SpanSeen, faults, graph_of
 from tests.integration.conftest import MODEL
 from tests.support.mesh import Mesh
-from tests.support.otlp import Collector, SpanSeen
-
-SERVICE_GRAPH = {
-    ("gateway", "POST /v1/responses"): None,
-    ("gateway", "send responses.journal"): ("gateway", "POST /v1/responses"),
-    ("moderation", "process responses.journal"): ("gateway", "send responses.journal"),
-    ("moderation", "send generation.jobs"): ("moderation", "process responses.journal"),
-    ("inference", f"chat {MODEL}"): ("moderation", "send generation.jobs"),
-    ("moderation", "screen output"): ("moderation", "process responses.journal"),
-    ("history", "record response"): ("moderation", "screen output"),
-}
-"""The service graph of a response: (service, span) → its parent.
-
-To add a service: give its work for a response one span, named in `shared/telemetry/names.py`; start it in the
-context that the record's `traceparent` carries (`shared.telemetry.extract`), inject it into what the service
-appends (`inject`), and add a row here with the span that wrote the record. Per-token work makes no spans.
-"""
-
-
-def graph_of(spans: list[SpanSeen]) -> dict[tuple[str, str], tuple[str, str] | None]:
-    by_id = {span.span_id: span for span in spans}
-    parents = {span.span_id: by_id.get(span.parent_id) for span in spans}
-    return {
-        (span.service, span.name): (parent.service, parent.name) if (parent := parents[span.span_id]) else None
-        for span in spans
-    }
-
+from tests.support.otlp import Collector
 
 TRANSPORTS = ("json", "sse")
 
@@ -59,7 +34,7 @@ async def traces(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> di
 def test_one_trace_over_all_services(traces: dict[str, list[SpanSeen]], transport: str) -> None:
     spans = traces[transport]
     assert graph_of(spans) == SERVICE_GRAPH
-    assert len({span.trace_id for span in spans}) == 1
+    assert faults(spans, undisturbed=True) == []
     chat = next(span for span in spans if span.service == "inference")
     assert chat.attributes["gen_ai.usage.output_tokens"] == 21
     assert len(spans) == len(SERVICE_GRAPH), "per-token work must make no spans"

@@ -1,29 +1,21 @@
 """An OTLP/HTTP collector for tests: keeps the spans that services export."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from deploy.tracing.graph import SpanEvent, SpanSeen
 from tests.support.mesh import free_port
-
-
-@dataclass(frozen=True)
-class SpanSeen:
-    """One exported span."""
-
-    service: str
-    name: str
-    trace_id: str
-    span_id: str
-    parent_id: str
-    attributes: dict[str, object]
 
 
 @dataclass
@@ -53,25 +45,31 @@ class Collector:
     async def _take(self, request: Request) -> Response:
         export = ExportTraceServiceRequest.FromString(await request.body())
         for resource in export.resource_spans:
-            attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
+            attributes = _attributes(resource.resource.attributes)
             for scope in resource.scope_spans:
-                self.spans += [
-                    SpanSeen(
-                        attributes["service.name"],
-                        span.name,
-                        span.trace_id.hex(),
-                        span.span_id.hex(),
-                        span.parent_span_id.hex(),
-                        {
-                            a.key: getattr(a.value, a.value.WhichOneof("value") or "string_value")
-                            for a in span.attributes
-                        },
-                    )
-                    for span in scope.spans
-                ]
+                self.spans += [_seen(span, attributes) for span in scope.spans]
         return Response(status_code=200)
 
     def of_response(self, response_id: str) -> list[SpanSeen]:
         """Every span of the trace that the response belongs to."""
         traces = {s.trace_id for s in self.spans if s.attributes.get("gen_ai.response.id") == response_id}
         return [span for span in self.spans if span.trace_id in traces]
+
+
+def _seen(span: Span, resource: dict[str, object]) -> SpanSeen:
+    return SpanSeen(
+        service=str(resource["service.name"]),
+        name=span.name,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        attributes=_attributes(span.attributes),
+        events=tuple(SpanEvent(event.name, _attributes(event.attributes)) for event in span.events),
+        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+        status=span.status.message,
+        resource=resource,
+    )
+
+
+def _attributes(given: Iterable[KeyValue]) -> dict[str, object]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value") or "string_value") for each in given}

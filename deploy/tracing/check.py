@@ -1,0 +1,125 @@
+"""`python -m deploy.tracing.check`, the command behind `make trace-check`: is a response's trace whole?
+
+Sends one request to the running mesh, asks the trace UI for the response's trace, and compares it with the service
+graph (`deploy/tracing/graph.py`). Exit status 1 says what is missing or unexpected.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+import openai
+
+from deploy.local.errors import RunError
+from deploy.local.preflight import running_address
+from deploy.tracing.graph import REQUEST, SpanSeen, faults
+from deploy.tracing.settings import TraceUiSettings, running_ui
+from deploy.tracing.tree import tree
+from deploy.tracing.uis import UIS, TraceUi
+from shared.errors import ChatmeshError
+from shared.settings import load_settings
+from shared.telemetry import names
+
+_POLL_S = 0.5
+_SAY_EVERY_S = 5.0
+_TOKENS = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0 for a whole trace, 1 with what is wrong, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _check(options, load_settings(TraceUiSettings))
+    except ChatmeshError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make trace-check ARGS=…", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--response", metavar="ID", help="look at this response instead of sending a request")
+    parser.add_argument("--ui", choices=sorted(UIS), default="phoenix", help="which trace UI (default: phoenix)")
+    parser.add_argument("--url", help="its address (default: where the `make trace-ui` of this folder runs)")
+    parser.add_argument("--base-url", help="the gateway (default: that of the `make run` of this folder)")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long to wait for spans, seconds")
+    return parser
+
+
+def _check(options: argparse.Namespace, settings: TraceUiSettings) -> int:
+    address = options.url or running_ui(settings.data_dir)
+    if address is None:
+        raise RunError("no trace UI runs for this folder: `make trace-ui`, then `make run`; or name one with --url")
+    fresh = options.response is None
+    response_id = _ask(options.base_url or running_address(settings.data_dir)) if fresh else options.response
+    found, wrong = _settled(UIS[options.ui](address), response_id, options.timeout, undisturbed=fresh)
+    for line in tree(found):
+        print(line)
+    for line in wrong:
+        print(f"✗ {line}")
+    if wrong:
+        print(_advice(found, address), file=sys.stderr)
+        return 1
+    print(f"✓ {response_id}: one trace of {len(found)} spans, as the service graph says")
+    return 0
+
+
+def _ask(address: str | None) -> str:
+    """The id of a response that was made just now. Raises RunError."""
+    if address is None:
+        raise RunError("no mesh runs in this folder: start one with `make run`, or name a gateway with --base-url")
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    client = openai.OpenAI(base_url=f"{address.rstrip('/').removesuffix('/v1')}/v1", api_key=key, max_retries=0)
+    try:
+        model = client.models.list().data[0].id
+        made = client.responses.create(model=model, input="Say hello.", max_output_tokens=_TOKENS, store=True)
+    except openai.OpenAIError as error:
+        raise RunError(f"{address} gave no response: {error}") from error
+    except IndexError as error:
+        raise RunError(f"{address} serves no model yet: wait until it is ready") from error
+    print(f"asked {model} at {address}: {made.id}")
+    return made.id
+
+
+def _settled(ui: TraceUi, response_id: str, timeout_s: float, *, undisturbed: bool) -> tuple[list[SpanSeen], list[str]]:
+    """The response's trace and what is wrong with it, once nothing is, or nothing more comes in time."""
+    begun = said = time.monotonic()
+    while True:
+        found = own_trace(ui.spans_of(response_id), response_id)
+        wrong = faults(found, undisturbed=undisturbed)
+        now = time.monotonic()
+        if not wrong or now - begun > timeout_s:
+            return found, wrong
+        if now - said > _SAY_EVERY_S:
+            said = now
+            print(f"  {len(found)} spans after {now - begun:.0f} s, waiting for the rest ...", file=sys.stderr)
+        time.sleep(_POLL_S)
+
+
+def own_trace(spans: Sequence[SpanSeen], response_id: str) -> list[SpanSeen]:
+    """Those of the trace in which the response was made: requests that resume it have traces of their own."""
+    making = (names.SCREEN_OUTPUT, names.RECORD)
+    own = {
+        span.trace_id
+        for span in spans
+        if span.attributes.get(names.RESPONSE_ID) == response_id and (span.name in making or span.node == REQUEST)
+    }
+    return [span for span in spans if span.trace_id in own]
+
+
+def _advice(found: Sequence[SpanSeen], address: str) -> str:
+    if not found:
+        return (
+            f"error: {address} knows nothing of the response. Were the services started with "
+            "OTEL_EXPORTER_OTLP_ENDPOINT (`make run` sets it when `make trace-ui` runs already), and is it sampled?"
+        )
+    return "error: the trace is not whole"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
