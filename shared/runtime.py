@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from shared.errors import ChatmeshError
+from shared.ids import new_id
 from shared.lifetime import HURRY_S, Stop
 from shared.settings import MeshSettings, describe_settings, load_settings
-from shared.telemetry import setup_logging
+from shared.telemetry.logs import setup_logging
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ def main_of(name: str, summary: str | None, settings_type: type[S], serve: Serve
     _parse_no_arguments(name, summary or "", settings_type)
     last_resort = _LastResort()
     try:
-        settings = load_settings(settings_type)
-        setup_logging(settings)
+        settings = _identified(load_settings(settings_type), name)
+        setup_logging(settings, name)
     except ChatmeshError as error:
         return _told(error)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -45,7 +46,7 @@ def main_of(name: str, summary: str | None, settings_type: type[S], serve: Serve
             runner.run(_with_signals(serve, settings, last_resort))
             status = 0
         except ChatmeshError as error:
-            status = _told(error)
+            status = _told(error, settings.log_format)
         except KeyboardInterrupt:
             status = 130
         except Exception as error:
@@ -55,8 +56,16 @@ def main_of(name: str, summary: str | None, settings_type: type[S], serve: Serve
     return status
 
 
-def _told(error: ChatmeshError) -> int:
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201
+def _identified(settings: S, name: str) -> S:
+    """The settings with the id that the process goes by, in logs, heartbeats, records and metrics."""
+    return settings if settings.service_id else settings.model_copy(update={"service_id": new_id(name)})
+
+
+def _told(error: ChatmeshError, log_format: str = "text") -> int:
+    if log_format == "json":
+        log.critical("%s", error)
+    else:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
     return 1
 
 

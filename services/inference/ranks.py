@@ -14,7 +14,7 @@ from services.inference.settings import InferenceSettings
 from shared.errors import ChatmeshError, SettingsError
 from shared.runtime import LINGER_S, main_of
 from shared.settings import load_settings
-from shared.telemetry import setup_logging
+from shared.telemetry.logs import setup_logging
 
 log = logging.getLogger(__name__)
 _SEED = "0"
@@ -58,7 +58,7 @@ def _follow(place: Place) -> int:
     watch_parent(lambda: os._exit(1))
     try:
         settings = load_settings(InferenceSettings)
-        setup_logging(settings)
+        setup_logging(settings, "inference")
         _outlive_signals(settings.shutdown_s + LINGER_S)
         if settings.engine != "deepspeed":
             raise SettingsError(f"{place.ranks} ranks need CHATMESH_ENGINE=deepspeed, not {settings.engine}")

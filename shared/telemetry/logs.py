@@ -1,0 +1,132 @@
+"""Logs: one line per record on stderr, as text for people or as JSON for programs.
+
+A JSON line holds `time`, `level`, `logger`, `message`, `service` and `service_id`; `response_id` where it is about a
+response; `trace_id` and `span_id` where it was written in a span; `exception` where one was.
+
+Three rules keep what users wrote, and their keys, out of every line:
+
+* Only our own code speaks below WARNING. Clients of databases, brokers and sockets print what passes through them when
+  they are asked for details, so `CHATMESH_LOG_LEVEL` is not for them.
+* An exception out of code that handles text is logged with `extra=DISCREET`: its message may quote the text, so its
+  type and where it was raised are printed without it. `cause_of` says the same in half a line.
+* Whoever writes about a response names its id in the message: that is where `response_id` comes from.
+"""
+
+import json
+import logging
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from shared.errors import ChatmeshError
+from shared.settings import MeshSettings
+
+_TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_OURS = ("services", "shared", "deploy", "__main__")
+# They report each failed attempt although they retry by themselves. What fails for good reaches us: of aiokafka as an
+# exception, of OpenTelemetry in `QuietExporter`.
+_RETRYING = ("aiokafka", "kafka", "opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
+_RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
+
+DISCREET: Final = {"discreet": True}
+"""`extra` of a record whose exception may quote what users wrote."""
+
+
+def about(span: Span) -> dict[str, Span]:
+    """`extra` of a record that belongs to a span which is not the current one."""
+    return {"span": span}
+
+
+def cause_of(error: BaseException) -> str:
+    """What to say of an error that came out of code which handles text: our own message, of others the type alone."""
+    return str(error) if isinstance(error, ChatmeshError) else type(error).__name__
+
+
+class _Discretion(logging.Formatter):
+    """Prints a discreet record's exceptions without their messages."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, "discreet", False) and record.exc_info and record.exc_info[1] is not None:
+            # The text is kept on the record: whoever formats it after us prints this one.
+            record.exc_text = "".join(_without_messages(record.exc_info[1])).rstrip()
+        return super().format(record)
+
+
+class JsonFormatter(_Discretion):
+    """One JSON object a line."""
+
+    def __init__(self, service: str = "", service_id: str = "") -> None:
+        super().__init__()
+        self._identity = {"service": service, "service_id": service_id} if service else {}
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return record.message
+
+    def format(self, record: logging.LogRecord) -> str:
+        super().format(record)  # sets message and exc_text
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.message,
+            **self._identity,
+            **_place_in_trace(record),
+        }
+        if (about_response := _RESPONSE_ID.search(record.message)) is not None:
+            entry["response_id"] = about_response[0]
+        if record.exc_text:
+            entry["exception"] = record.exc_text
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def _place_in_trace(record: logging.LogRecord) -> dict[str, str]:
+    span = getattr(record, "span", None) or trace.get_current_span()
+    context = span.get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+def _without_messages(error: BaseException) -> Iterator[str]:
+    """The traceback of an error and of what caused it, in Python's order; of foreign errors only the types."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        yield from _without_messages(cause)
+        yield "\nwhich led to:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    said = f": {error}" if isinstance(error, ChatmeshError) else " (its message is not shown)"
+    yield f"{type(error).__name__}{said}\n"
+
+
+def setup_logging(settings: MeshSettings, service: str = "") -> None:
+    """Log to stderr. Libraries speak from WARNING on, so that a quiet mesh has quiet, and discreet, logs.
+
+    Whatever a library or the interpreter would print beside logging (warnings, errors of threads) is logged too.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter(service, settings.service_id) if settings.log_format == "json" else _Discretion(_TEXT_FORMAT)
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler], force=True)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level)
+    for name in _RETRYING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_thread_failure
+
+
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_value is None or issubclass(failure.exc_type, SystemExit):
+        return
+    name = failure.thread.name if failure.thread is not None else "a thread"
+    logging.getLogger(__name__).error("%s failed", name, exc_info=failure.exc_value, extra=DISCREET)

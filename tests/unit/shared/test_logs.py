@@ -1,0 +1,137 @@
+"""What a log line holds, and what no log line may hold."""
+
+import json
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from shared.errors import RecordError
+from shared.telemetry.logs import DISCREET, JsonFormatter, about, cause_of
+
+SECRET = "what a user wrote"
+RESPONSE = "resp_0192f3a1b2c37000800000000000abcd"
+tracer = TracerProvider().get_tracer("test")
+
+
+def line(message: str, *args: object, **options: Any) -> dict[str, str]:
+    """What the JSON formatter makes of one call of a logger."""
+    written: list[str] = []
+
+    class Into(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(self.format(record))
+
+    logger, handler = logging.Logger("services.some.module"), Into()
+    handler.setFormatter(JsonFormatter("gateway", "gateway-1"))
+    logger.addHandler(handler)
+    logger.error(message, *args, **options)
+    assert "\n" not in written[0]
+    entry: dict[str, str] = json.loads(written[0])
+    return entry
+
+
+def raised() -> Exception:
+    """An error of ours, caused by a foreign one that quotes a text."""
+    try:
+        try:
+            raise KeyError(SECRET)
+        except KeyError as error:
+            raise RecordError("no such role") from error
+    except RecordError as error:
+        return error
+
+
+def test_a_line_says_who_speaks_and_what() -> None:
+    entry = line("took %d s", 3)
+    assert entry.pop("time").endswith("+00:00")
+    assert entry == {
+        "level": "ERROR",
+        "logger": "services.some.module",
+        "message": "took 3 s",
+        "service": "gateway",
+        "service_id": "gateway-1",
+    }
+
+
+def test_a_line_about_a_response_has_its_id() -> None:
+    assert line("%s: the claim is void", RESPONSE)["response_id"] == RESPONSE
+    assert "response_id" not in line("nothing about any")
+
+
+def test_a_line_in_a_span_has_its_ids() -> None:
+    with tracer.start_as_current_span("outer") as span:
+        entry = line("hello")
+    assert entry["trace_id"] == f"{span.get_span_context().trace_id:032x}"
+    assert entry["span_id"] == f"{span.get_span_context().span_id:016x}"
+    assert "trace_id" not in line("hello")
+
+
+def test_a_line_about_another_span_has_the_ids_of_that() -> None:
+    other = tracer.start_span("generation")
+    with tracer.start_as_current_span("outer"):
+        entry = line("hello", extra=about(other))
+    assert entry["span_id"] == f"{other.get_span_context().span_id:016x}"
+
+
+def test_an_exception_has_its_message_unless_discretion_is_asked_for() -> None:
+    told = line("broken", exc_info=raised())["exception"]
+    discreet = line("broken", exc_info=raised(), extra=DISCREET)["exception"]
+    assert SECRET in told
+    assert SECRET not in discreet
+    assert "KeyError (its message is not shown)" in discreet
+    assert "RecordError: no such role" in discreet
+    assert __file__ in discreet
+
+
+def test_a_cause_is_told_in_our_words_only() -> None:
+    assert cause_of(RecordError("no such role")) == "no such role"
+    assert cause_of(KeyError(SECRET)) == "KeyError"
+
+
+PROCESS = """
+import logging, threading, warnings
+from shared.settings import MeshSettings
+from shared.telemetry.logs import setup_logging
+setup_logging(MeshSettings(log_level="{level}", log_format="{format}", service_id="x-1"), "gateway")
+logging.getLogger("services.any").debug("ours")
+logging.getLogger("pymongo.command").debug("SECRET")
+logging.getLogger("websockets.server").info("SECRET")
+logging.getLogger("aiokafka").error("SECRET")
+logging.getLogger("some.library").warning("theirs")
+warnings.warn("beware")
+def fails():
+    raise ValueError("SECRET")
+thread = threading.Thread(target=fails, name="worker-thread")
+thread.start()
+thread.join()
+"""
+
+
+def output_of(**settings: str) -> str:
+    code = PROCESS
+    for name, value in settings.items():
+        code = code.replace("{" + name + "}", value)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize(("level", "speaks"), [("DEBUG", True), ("INFO", False)])
+def test_only_our_own_code_speaks_below_warning(level: str, speaks: bool) -> None:
+    lines = [json.loads(each) for each in output_of(level=level, format="json").splitlines()]
+    messages = [each["message"] for each in lines]
+    assert ("ours" in messages) is speaks
+    assert "theirs" in messages
+    assert "SECRET" not in json.dumps(lines)
+    assert any("beware" in message for message in messages), "warnings are log lines too"
+    assert any(message == "worker-thread failed" for message in messages), "and so are the failures of threads"
+    assert {each["service_id"] for each in lines} == {"x-1"}
+
+
+def test_text_is_as_discreet_as_json() -> None:
+    printed = output_of(level="DEBUG", format="text")
+    assert "ours" in printed
+    assert "worker-thread failed" in printed
+    assert "SECRET" not in printed.replace('raise ValueError("SECRET")', "")
