@@ -22,7 +22,7 @@ endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
 .PHONY: trace-ui trace-check
-.PHONY: moderation-report eval-moderation train-moderation
+.PHONY: asyncapi asyncapi-page moderation-report eval-moderation train-moderation
 .PHONY: chat top dlq
 
 help: ## this list
@@ -90,6 +90,12 @@ trace-check: $(ENVIRONMENT) ## send a request to `make run`, compare its trace w
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)
 
+asyncapi: $(ENVIRONMENT) ## write docs/asyncapi*.yaml and docs/schemas again, from the registry of topics and the types of records
+	@$(BIN)/python -m deploy.events asyncapi
+
+asyncapi-page: $(ENVIRONMENT) ## the same documents as pages for a browser, in build/asyncapi (npm)
+	@$(BIN)/python -m deploy.events page
+
 openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of operations and the models of bodies
 	@$(BIN)/python -m services.gateway.api.surface
 
@@ -99,7 +105,7 @@ train-moderation: $(ENVIRONMENT) ## train the default classifier's head, some mi
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target
-	rm -rf tests/clients/js/node_modules
+	rm -rf tests/clients/js/node_modules deploy/events/js/node_modules examples/consumers/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(ENVIRONMENT): requirements/dev.lock requirements/dev-cpu.lock requirements/model.lock requirements/encoder.lock requirements/bootstrap.lock

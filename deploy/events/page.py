@@ -27,7 +27,7 @@ _PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>{style}</style>
+<style>body {{ margin: 0; font-family: system-ui, sans-serif }} {style}</style>
 </head>
 <body>
 <div id="asyncapi"></div>

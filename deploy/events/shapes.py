@@ -13,8 +13,6 @@ from typing import Any
 from deploy.events.contract import resolved
 from deploy.events.schemas import Definitions, Schema
 
-_NOTHING = object()
-
 
 @dataclass(frozen=True)
 class Side:
@@ -96,9 +94,7 @@ class _Comparison:
                 continue
             if name in required and name not in always:
                 yield Trouble(where, "may be absent")
-            elif name not in required and _default(schema) != _default(written[name]):
-                told = (_shown(written[name]), _shown(schema))
-                yield Trouble(where, "means another value where it is absent: {} for {}".format(*told))
+            yield from _default(schema, written[name], where)
             yield from self.compare(reader.at(schema), writer.at(written[name]), where)
 
 
@@ -139,12 +135,11 @@ def _enumerated(schema: Schema) -> list[Any] | None:
     return [schema["const"]] if "const" in schema else schema.get("enum")
 
 
-def _default(schema: Schema) -> Any:
-    return schema.get("default", _NOTHING)
-
-
-def _shown(schema: Schema) -> str:
-    return json.dumps(schema["default"]) if "default" in schema else "none"
+def _default(reader: Schema, writer: Schema, path: str) -> Iterator[Trouble]:
+    """Of a field that is absent each assumes its own default."""
+    if "default" in reader and "default" in writer and reader["default"] != writer["default"]:
+        meant, read = json.dumps(writer["default"]), json.dumps(reader["default"])
+        yield Trouble(path, f"means {meant} where it is absent, read as {read}")
 
 
 def _renamed(schema: Schema, read: Schema, written: Schema) -> str:

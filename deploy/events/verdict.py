@@ -57,10 +57,8 @@ def faults(last: Contract, this: Contract, found: Sequence[Change], accepted: Se
     breaking = {change.what for change in found if change.kind is not Kind.COMPATIBLE}
     decided = {each.change for each in accepted}
     if undecided := breaking - decided:
-        yield (
-            f"{len(undecided)} changes break readers: take them back, or decide on them in docs/releases/"
-            f"{ACCEPTED.name} and raise SCHEMA_VERSION (docs/releases/README.md)"
-        )
+        what = "a change breaks readers" if len(undecided) == 1 else f"{len(undecided)} changes break readers"
+        yield f"{what}: take it back, or decide on it as docs/releases/README.md says"
     for each in accepted:
         if each.change not in breaking:
             yield f"{ACCEPTED.name}: there is no such break any more: {each.change}"
