@@ -312,7 +312,7 @@ HEARTBEATS = Topic(
     key="service id",
     types=control.Heartbeat,
     producers=ALL,
-    consumers=ALL | {Outsider.OPERATOR},
+    consumers=frozenset({Service.GATEWAY, Service.MODERATION, Outsider.OPERATOR}),
     summary="Five signs of life a second from every service: state, assignments, free slots, claims.",
     ordering="One partition: one order over all services. `seq` rises with every beat of a service.",
     delivery="A beat that is lost is not sent again: the next one says more. A copy says nothing new.",
@@ -341,10 +341,18 @@ VERDICTS = Topic(
     retention=timedelta(days=7),
 )
 
-_SOURCES = (JOURNAL, EVENTS, JOBS, CONTEXT, HISTORY_QUERIES, MODERATION_QUERIES)
+_PUT_ASIDE_BY: tuple[tuple[Topic, frozenset[Service]], ...] = (
+    (JOURNAL, frozenset({Service.MODERATION})),
+    (EVENTS, frozenset({Service.GATEWAY, Service.HISTORY})),
+    (JOBS, frozenset({Service.INFERENCE, Service.MODERATION})),
+    (CONTEXT, frozenset({Service.HISTORY})),
+    (HISTORY_QUERIES, frozenset({Service.HISTORY})),
+    (MODERATION_QUERIES, frozenset({Service.MODERATION})),
+)
+"""Whose records can be put aside, and by whom: who handles them, and moderation, which gives jobs of its own up."""
 
 
-def dead_letter_topic(source: Topic) -> Topic:
+def dead_letter_topic(source: Topic, put_aside_by: frozenset[Service]) -> Topic:
     """The dead-letter queue of `source`: read by operators only."""
     return Topic(
         f"{source.name}.dlq",
@@ -352,7 +360,7 @@ def dead_letter_topic(source: Topic) -> Topic:
         partitioning=Partitioning.KEY,
         key=source.key,
         types=control.DeadLetter | control.Redriven,
-        producers=source.consumers | source.producers | {Outsider.OPERATOR},
+        producers=put_aside_by | {Outsider.OPERATOR},
         consumers=frozenset({Outsider.OPERATOR}),
         summary=f"Records of {source.name} that could not be handled: error, attempts, origin; which went back.",
         ordering="One partition, in the order in which records were put aside and sent back.",
@@ -366,7 +374,7 @@ def dead_letter_topic(source: Topic) -> Topic:
     )
 
 
-DEAD_LETTERS: dict[str, Topic] = {source.name: dead_letter_topic(source) for source in _SOURCES}
+DEAD_LETTERS: dict[str, Topic] = {source.name: dead_letter_topic(source, by) for source, by in _PUT_ASIDE_BY}
 
 REGISTRY: dict[str, Topic] = {
     topic.name: topic
@@ -408,3 +416,35 @@ def assert_may_redrive(topic: Topic, party: Party) -> None:
     """Raises TopicError unless `party` may append to `topic`, as they were, records that lie in its dead letters."""
     if party is not Outsider.OPERATOR or topic.name not in DEAD_LETTERS:
         raise TopicError(f"{party} may not send dead letters back to {topic.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group: the replicas of `service` share the partitions of `topic`, each record for one of them."""
+
+    name: str
+    service: Service
+    topic: Topic
+    summary: str
+
+
+OWNERS = Group("moderation", Service.MODERATION, JOURNAL, "Who owns which partition; its generations rank owners.")
+WORKERS = Group("inference", Service.INFERENCE, JOBS, "Which worker has which mailboxes.")
+RECORDERS = Group("history.recorder", Service.HISTORY, EVENTS, "Keeps conversations and responses in the store.")
+METERS = Group("history.usage", Service.HISTORY, EVENTS, "Counts what responses used; the totals stand in its commits.")
+CONTROL_GROUPS: dict[str, Group] = {
+    topic.name: Group(f"{service.value}.{topic.name}", service, topic, f"Answers what stands in {topic.name}.")
+    for topic, service in (
+        (CONTEXT, Service.HISTORY),
+        (HISTORY_QUERIES, Service.HISTORY),
+        (MODERATION_QUERIES, Service.MODERATION),
+    )
+}
+"""Of the topics that `shared.control` shares out among the replicas of one service, by topic."""
+
+GROUPS: dict[str, Group] = {
+    group.name: group for group in (OWNERS, WORKERS, RECORDERS, METERS, *CONTROL_GROUPS.values())
+}
+
+CONSUMER_GROUPS = "consumers."
+"""How the groups of consumers outside the mesh begin: what they may join."""

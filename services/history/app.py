@@ -7,7 +7,7 @@ from services.history.expiry import Sweep
 from services.history.intake import RecordHandler
 from services.history.outbox import LogOutbox
 from services.history.ports import Ports
-from services.history.recorder import GROUP, Recorder
+from services.history.recorder import Recorder
 from services.history.retry import Patience
 from services.history.settings import HistorySettings
 from services.history.stores.port import Store
@@ -23,7 +23,7 @@ from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_f
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
 from shared.telemetry.metrics import Metrics
-from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, Service
+from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, RECORDERS, Service
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         await ensure_topics(settings)
         writer = LogWriter(settings, Service.HISTORY, service_id)
         replayer = Replayer(settings, Service.HISTORY)
-        events = GroupConsumer(settings, Service.HISTORY, EVENTS, GROUP)
+        events = GroupConsumer(settings, Service.HISTORY, EVENTS, RECORDERS.name)
         meter = UsageMeter()
         usage = GroupConsumer(
             settings,

@@ -36,7 +36,6 @@ from shared.topics import EVENTS
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
 
-GROUP = "history.recorder"
 MAX_ATTEMPTS = 3
 # Deltas are nearly all of the log: they are dropped undecoded.
 _SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})

@@ -14,7 +14,7 @@ from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_f
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
 from shared.telemetry.metrics import Metrics
-from shared.topics import JOBS, Service
+from shared.topics import JOBS, WORKERS, Service
 
 log = logging.getLogger(__name__)
 ANNOUNCE_S = 1.0
@@ -37,7 +37,12 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         replayer = Replayer(settings, Service.INFERENCE)
         worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)
         group = GroupConsumer(
-            settings, Service.INFERENCE, JOBS, GROUP, on_assigned=worker.on_assigned, on_revoked=worker.on_revoked
+            settings,
+            Service.INFERENCE,
+            JOBS,
+            WORKERS.name,
+            on_assigned=worker.on_assigned,
+            on_revoked=worker.on_revoked,
         )
         info = engine.info
         heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)

@@ -24,7 +24,7 @@ from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_f
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
 from shared.telemetry.metrics import Metrics
-from shared.topics import JOURNAL, Service
+from shared.topics import JOURNAL, OWNERS, Service
 
 log = logging.getLogger(__name__)
 _RETIRE_EVERY_S = 5.0
@@ -55,7 +55,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
             settings,
             Service.MODERATION,
             JOURNAL,
-            GROUP,
+            OWNERS.name,
             on_assigned=lambda numbers: _take_over(owner, journal, numbers),
             on_revoked=owner.drop,
         )

@@ -27,7 +27,7 @@ from shared.log.clients import MAX_REQUEST_BYTES, group_name, topic_name
 from shared.log.tail import RawRecord, raw
 from shared.log.watching import STALLED_AFTER_S, Standstill
 from shared.settings import MeshSettings
-from shared.topics import Service, Topic, assert_may_consume
+from shared.topics import CONTROL_GROUPS, Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber = broker.subscriber(
             self._name,
             ack_policy=AckPolicy.MANUAL,
-            group_id=group_name(settings, group or f"{service.value}.{topic.name}"),
+            group_id=group_name(settings, group or CONTROL_GROUPS[topic.name].name),
             auto_offset_reset="earliest",
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             max_partition_fetch_bytes=MAX_REQUEST_BYTES,

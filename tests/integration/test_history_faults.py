@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from deploy.brokers import Broker
-from services.history.recorder import GROUP
 from shared.folds import JournalFold
 from shared.folds.journal import Effect
 from shared.ids import new_id, now_ms
@@ -25,7 +24,7 @@ from shared.records import (
     Screening,
     UpdateConversation,
 )
-from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, Service, Topic
+from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, RECORDERS, Service, Topic
 from tests.support.history import Answer, HistoryProbe, a_query, about, locked
 from tests.support.mesh import Mesh, Replica
 from tests.unit.history.fakes import TENANT, accepted, an_id, asked, completed, delta, turn
@@ -144,7 +143,7 @@ def counts_once(answers: list[Answer]) -> None:
 async def rewind(mesh: Mesh, probe: HistoryProbe, how: signal.Signals) -> None:
     """End all replicas, move the recorder's group to the beginning of the log, start two others."""
     await stop_all(mesh, how)
-    await probe.rewind(GROUP, EVENTS)
+    await probe.rewind(RECORDERS.name, EVENTS)
     await start_two(mesh)
 
 

@@ -15,11 +15,11 @@ from services.history.usage.totals import Note, PartitionUsage, Totals, UsageEve
 from shared.errors import LogError, RecordError
 from shared.log import RawRecord, decode
 from shared.records import TERMINALS, Accepted, Deleted, Delta, Screening
-from shared.topics import EVENTS
+from shared.topics import EVENTS, METERS
 
 log = logging.getLogger(__name__)
 
-USAGE_GROUP = "history.usage"
+USAGE_GROUP = METERS.name
 COMMIT_EVERY_S = 1.0
 _SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
 _COUNTED = (Accepted, Screening, Deleted, *TERMINALS)
