@@ -181,7 +181,6 @@ class MeshSettings(KafkaSettings):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field("text", pattern="^(text|json)$", description="text for people, json for programs")
     trace_content: bool = Field(False, description="true: screened prompts and answers on spans")
-    trace_content: bool = Field(False, description="true: screened prompts and answers on spans")
     management_port: int | None = Field(
         None, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: a free one; empty: none of them"
     )
