@@ -22,6 +22,7 @@ from shared.log.tail import Tail, decode
 from shared.log.writer import LogWriter
 from shared.records import Heartbeat
 from shared.settings import MeshSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import HEARTBEATS, Party, Service
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,15 @@ class Heart:
     """Sends one `Heartbeat` every `heartbeat_ms` from its own thread. `update()` may be called from any thread."""
 
     def __init__(
-        self, settings: MeshSettings, service: Service, service_id: str, steps: Callable[[], int] | None = None
+        self,
+        settings: MeshSettings,
+        service: Service,
+        service_id: str,
+        steps: Callable[[], int] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._service = service
         self._steps = steps
         self._beat = Heartbeat(service=service.value, id=service_id, state="starting", seq=0)
@@ -117,7 +124,7 @@ class Heart:
     async def _connected(self, outage: Outage) -> LogWriter | None:
         """The writer once the broker answers, None if the service ends before."""
         while not self._stop.is_set():
-            writer = LogWriter(self._settings, self._service, self._beat.id)
+            writer = LogWriter(self._settings, self._service, self._beat.id, metrics=self._metrics)
             try:
                 await writer.start()
             except BrokerUnavailableError as error:
@@ -233,9 +240,9 @@ def _essence(beat: Heartbeat) -> tuple[object, ...]:
 class ClusterWatcher:
     """Keeps a `Cluster` up to date from `service.heartbeats` and calls back on every change."""
 
-    def __init__(self, settings: MeshSettings, reader: Party) -> None:
+    def __init__(self, settings: MeshSettings, reader: Party, *, metrics: Metrics | None = None) -> None:
         self.cluster = Cluster(int(settings.silent_after_s * 1000))
-        self._tail = Tail(settings, reader, HEARTBEATS, skips_gone=True)
+        self._tail = Tail(settings, reader, HEARTBEATS, skips_gone=True, metrics=metrics)
         self._callbacks: list[Callable[[Cluster], None]] = []
         self._task: asyncio.Task[None] | None = None
 

@@ -73,14 +73,14 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
     with bind(settings) as bound:
         async with Lifetime(stop, settings.shutdown_s) as life:
             life.at_end_blocking("traces", start_telemetry(settings, Service.GATEWAY, gateway_id))
-            heart = Heart(settings, Service.GATEWAY, gateway_id)
             metrics = Metrics(Service.GATEWAY, gateway_id)
+            heart = Heart(settings, Service.GATEWAY, gateway_id, metrics=metrics)
             await serve_management(life, settings, metrics, lambda: heart.beat)
             await wait_for_broker(settings, settings.start_timeout_s)
             await ensure_topics(settings)
             heart.start()
             life.at_end_blocking("heartbeats", heart.stop)
-            parts = await _connected(settings, gateway_id, authenticator, limits, life, heart)
+            parts = await _connected(settings, gateway_id, authenticator, limits, life, heart, metrics)
             server = Server(make_app(parts), settings, bound)
             http = life.spawn("http", server.run_until_exit())
             life.at_end("http", lambda: server.leave(http))
@@ -98,26 +98,27 @@ async def _connected(
     limits: RateLimits,
     life: Lifetime,
     heart: Heart,
+    metrics: Metrics,
 ) -> Parts:
     """The parts, connected to the log; `life` ends them."""
     heart.update(detail="loading the tokenizer")
     tokenizer = await asyncio.to_thread(load_chat_tokenizer, settings.model)
     heart.update(detail="connecting to the log")
-    writer = LogWriter(settings, Service.GATEWAY, gateway_id)
-    scans = make_scans(settings)
-    replies = Replies(settings, gateway_id)
-    watcher = ClusterWatcher(settings, Service.GATEWAY)
+    writer = LogWriter(settings, Service.GATEWAY, gateway_id, metrics=metrics)
+    scans = make_scans(settings, metrics)
+    replies = Replies(settings, gateway_id, metrics=metrics)
+    watcher = ClusterWatcher(settings, Service.GATEWAY, metrics=metrics)
     await life.start("writer", writer)
     await life.start("replays", scans)
     await life.start("replies", replies)
     await life.start("cluster", watcher)
     presence = JournalPresence(writer, gateway_id)
-    fanout = _fanout(settings, gateway_id, scans, presence, writer)
+    fanout = _fanout(settings, gateway_id, scans, presence, writer, metrics)
     life.at_end("fan-out", fanout.stop)
     await fanout.rehome(())
     heart.update(partitions=sorted(fanout.home))
     admission = make_admission(settings, watcher.cluster, tokenizer.model_id)
-    ledger = await _ledger(settings, gateway_id, writer, limits, life)
+    ledger = await _ledger(settings, gateway_id, writer, limits, life, metrics)
     history = History(writer, replies, settings.query_timeout_s)
     introduction = Introduction(admission, writer, replies, presence)
     repeats = Repeats(ledger, fanout, writer, watcher.cluster, settings.silent_after_s)
@@ -152,10 +153,16 @@ async def _connected(
 
 
 async def _ledger(
-    settings: GatewaySettings, gateway_id: str, writer: LogWriter, limits: RateLimits, life: Lifetime
+    settings: GatewaySettings,
+    gateway_id: str,
+    writer: LogWriter,
+    limits: RateLimits,
+    life: Lifetime,
+    metrics: Metrics,
 ) -> Ledger:
     """The ledger, once it has read what can still matter."""
-    ledger = Ledger(settings, gateway_id, writer, limits, Tail(settings, Service.GATEWAY, LEDGER, skips_gone=True))
+    tail = Tail(settings, Service.GATEWAY, LEDGER, skips_gone=True, metrics=metrics)
+    ledger = Ledger(settings, gateway_id, writer, limits, tail)
     await life.start("ledger", ledger)
     life.spawn("ledger", ledger.run())
     await ledger.caught_up()
@@ -200,20 +207,25 @@ def make_admission(settings: GatewaySettings, cluster: Cluster, model: str) -> A
     )
 
 
-def make_scans(settings: GatewaySettings) -> Scans:
+def make_scans(settings: GatewaySettings, metrics: Metrics | None = None) -> Scans:
     """Replays over connections of their own."""
-    readers = [Replayer(settings, Service.GATEWAY) for _ in range(_SCANS_AT_ONCE + 1)]
+    readers = [Replayer(settings, Service.GATEWAY, metrics=metrics) for _ in range(_SCANS_AT_ONCE + 1)]
     longest_s = max(settings.deadline_s, settings.background_deadline_s)
     return Scans(readers[1:], readers[0], recent_s=longest_s + settings.skew_margin_s)
 
 
 def _fanout(
-    settings: GatewaySettings, gateway_id: str, scans: Scans, presence: JournalPresence, writer: LogWriter
+    settings: GatewaySettings,
+    gateway_id: str,
+    scans: Scans,
+    presence: JournalPresence,
+    writer: LogWriter,
+    metrics: Metrics,
 ) -> Fanout:
     return Fanout(
         gateway_id,
         settings.partitions,
-        make_tail=lambda: Tail(settings, Service.GATEWAY, EVENTS),
+        make_tail=lambda: Tail(settings, Service.GATEWAY, EVENTS, metrics=metrics),
         replay=scans.replay,
         presence=presence,
         put_aside=lambda record, error: _put_aside(writer, record, error),

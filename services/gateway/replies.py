@@ -28,6 +28,7 @@ from shared.records import (
     ResponseFound,
 )
 from shared.settings import MeshSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import REPLIES, Service
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,9 @@ A = TypeVar("A", bound=AnyReply)
 class Replies:
     """Waits for replies by correlation id; unknown ids, and those of other gateways, are dropped."""
 
-    def __init__(self, settings: MeshSettings, gateway_id: str) -> None:
+    def __init__(self, settings: MeshSettings, gateway_id: str, *, metrics: Metrics | None = None) -> None:
         self.address = ReplyAddress(gateway=gateway_id, partition=partition_of_key(gateway_id, settings.partitions))
-        self._tail = Tail(settings, Service.GATEWAY, REPLIES, skips_gone=True)
+        self._tail = Tail(settings, Service.GATEWAY, REPLIES, skips_gone=True, metrics=metrics)
         self._waiting: dict[str, asyncio.Future[AnyReply]] = {}
 
     async def start(self) -> None:

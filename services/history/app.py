@@ -5,6 +5,7 @@ import logging
 
 from services.history.expiry import Sweep
 from services.history.intake import RecordHandler
+from services.history.meters import expose_usage
 from services.history.outbox import LogOutbox
 from services.history.ports import Ports
 from services.history.recorder import Recorder
@@ -35,14 +36,14 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
     store = store or store_of(settings)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.HISTORY, service_id))
-        heart = Heart(settings, Service.HISTORY, service_id)
         metrics = Metrics(Service.HISTORY, service_id)
+        heart = Heart(settings, Service.HISTORY, service_id, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
-        writer = LogWriter(settings, Service.HISTORY, service_id)
-        replayer = Replayer(settings, Service.HISTORY)
-        events = GroupConsumer(settings, Service.HISTORY, EVENTS, RECORDERS.name)
+        writer = LogWriter(settings, Service.HISTORY, service_id, metrics=metrics)
+        replayer = Replayer(settings, Service.HISTORY, metrics=metrics)
+        events = GroupConsumer(settings, Service.HISTORY, EVENTS, RECORDERS.name, metrics=metrics)
         meter = UsageMeter()
         usage = GroupConsumer(
             settings,
@@ -51,7 +52,9 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
             USAGE_GROUP,
             on_assigned=lambda numbers: meter.take_over(numbers, usage),
             on_revoked=lambda numbers: meter.give_up(numbers, usage),
+            metrics=metrics,
         )
+        expose_usage(metrics, meter)
         outbox = LogOutbox(writer)
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)
@@ -65,7 +68,9 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         heart.update(detail="joining the consumer groups")
         ports = Ports(store, replayer, counter, now_ms, settings.partitions, settings.parent_wait_s)
         handlers = [(topic, RecordHandler(topic, ports, outbox)) for topic in (CONTEXT, HISTORY_QUERIES)]
-        control = ControlPlane(settings, Service.HISTORY, handlers, max_in_flight=settings.max_in_flight)
+        control = ControlPlane(
+            settings, Service.HISTORY, handlers, max_in_flight=settings.max_in_flight, metrics=metrics
+        )
         await asyncio.gather(
             life.start("recorder group", events),
             life.start("control plane", control),

@@ -28,13 +28,13 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
     engine = build_engine(settings.engine_settings(), tokenizer)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.INFERENCE, service_id))
-        heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps)
         metrics = Metrics(Service.INFERENCE, service_id)
+        heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
-        writer = LogWriter(settings, Service.INFERENCE, service_id)
-        replayer = Replayer(settings, Service.INFERENCE)
+        writer = LogWriter(settings, Service.INFERENCE, service_id, metrics=metrics)
+        replayer = Replayer(settings, Service.INFERENCE, metrics=metrics)
         worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)
         group = GroupConsumer(
             settings,
@@ -43,6 +43,7 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
             WORKERS.name,
             on_assigned=worker.on_assigned,
             on_revoked=worker.on_revoked,
+            metrics=metrics,
         )
         info = engine.info
         heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)

@@ -36,19 +36,22 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
     policy = load_policy(settings.policy)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.MODERATION, service_id))
-        heart = Heart(settings, Service.MODERATION, service_id)
         metrics = Metrics(Service.MODERATION, service_id)
+        heart = Heart(settings, Service.MODERATION, service_id, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
         await wait_for_broker(settings, settings.start_timeout_s)
         await ensure_topics(settings)
-        writer = LogWriter(settings, Service.MODERATION, service_id)
-        replayer = Replayer(settings, Service.MODERATION)
-        watcher = ClusterWatcher(settings, Service.MODERATION)
+        writer = LogWriter(settings, Service.MODERATION, service_id, metrics=metrics)
+        replayer = Replayer(settings, Service.MODERATION, metrics=metrics)
+        watcher = ClusterWatcher(settings, Service.MODERATION, metrics=metrics)
         judges = JudgePool(partial(build_backend, threads=settings.classifier_threads))
         shelf = PolicyShelf(replayer, writer)
         policies = Rollout(policy, settings.policy, shelf, judges.prepare, every_s=settings.policy_reload_s)
         queries = ModerationQueries(
-            settings, writer, lambda tenant, texts: judge_texts(judges.judge(policies.current.of(tenant)), texts)
+            settings,
+            writer,
+            lambda tenant, texts: judge_texts(judges.judge(policies.current.of(tenant)), texts),
+            metrics=metrics,
         )
         owner = _owner(settings, service_id, policies, judges, writer, replayer, watcher.cluster)
         journal = GroupConsumer(
@@ -58,6 +61,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
             OWNERS.name,
             on_assigned=lambda numbers: _take_over(owner, journal, numbers),
             on_revoked=owner.drop,
+            metrics=metrics,
         )
         await life.start("log writer", writer)
         heart.start()

@@ -19,6 +19,7 @@ from shared.ids import now_ms
 from shared.log import LogWriter, RawRecord, dead_letter, decode
 from shared.records import Moderate, Moderated, ModerationResult, Rejected
 from shared.telemetry import extract, inject, names
+from shared.telemetry.metrics import Metrics
 from shared.topics import MODERATION_QUERIES, REPLIES, Service
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,13 @@ JudgeTexts = Callable[[str, Sequence[str]], Awaitable[Sequence[ModerationResult]
 class ModerationQueries(ControlPlane):
     """The service's part in answering: up to `queries_at_once` questions at a time, the rest waits in the log."""
 
-    def __init__(self, settings: ModerationSettings, writer: LogWriter, judge: JudgeTexts) -> None:
+    def __init__(
+        self, settings: ModerationSettings, writer: LogWriter, judge: JudgeTexts, *, metrics: Metrics | None = None
+    ) -> None:
         handler = (MODERATION_QUERIES, QueryHandler(writer, judge))
-        super().__init__(settings, Service.MODERATION, [handler], max_in_flight=settings.queries_at_once)
+        super().__init__(
+            settings, Service.MODERATION, [handler], max_in_flight=settings.queries_at_once, metrics=metrics
+        )
 
 
 class QueryHandler:

@@ -14,6 +14,7 @@ from shared.log import RawRecord
 from shared.log.access import RenewingContext
 from shared.log.clients import connection_options
 from shared.settings import MeshSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import Service, Topic
 
 HAND_OVER_S = 0.5
@@ -40,6 +41,7 @@ class ControlPlane:
         handlers: Sequence[tuple[Topic, Handler]],
         *,
         max_in_flight: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self._broker = KafkaBroker(
             **connection_options(settings),
@@ -50,7 +52,7 @@ class ControlPlane:
             apply_types=False,
         )
         self._subscriptions = [
-            Subscription(self._broker, settings, service, topic, handle, max_in_flight=max_in_flight)
+            Subscription(self._broker, settings, service, topic, handle, max_in_flight=max_in_flight, metrics=metrics)
             for topic, handle in handlers
         ]
 

@@ -24,9 +24,11 @@ from faststream.kafka.message import FAKE_CONSUMER
 
 from shared.control.intake import Intake
 from shared.log.clients import MAX_REQUEST_BYTES, group_name, topic_name
+from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, raw
 from shared.log.watching import STALLED_AFTER_S, Standstill
 from shared.settings import MeshSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import CONTROL_GROUPS, Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
@@ -49,9 +51,12 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         max_in_flight: int,
         look_every_s: float = STALLED_AFTER_S,
         group: str = "",
+        metrics: Metrics | None = None,
     ) -> None:
         assert_may_consume(topic, service)
+        group = group or CONTROL_GROUPS[topic.name].name
         self.heals = 0
+        self._meter = ReaderMeter(metrics, topic, group)
         self._name = topic_name(settings, topic)
         self._commit_timeout_s = settings.request_timeout_ms / 1000
         self._look_every_s = look_every_s
@@ -60,7 +65,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._subscriber = broker.subscriber(
             self._name,
             ack_policy=AckPolicy.MANUAL,
-            group_id=group_name(settings, group or CONTROL_GROUPS[topic.name].name),
+            group_id=group_name(settings, group),
             auto_offset_reset="earliest",
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             max_partition_fetch_bytes=MAX_REQUEST_BYTES,
@@ -70,7 +75,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
             parser=_parse,
             decoder=_decode,
         )
-        self._subscriber(self.intake.take)
+        self._subscriber(self._take)
 
     @property
     def consumer(self) -> AIOKafkaConsumer | None:
@@ -80,6 +85,11 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def start(self) -> None:
         """Join the group. Raises KafkaError."""
         await self._subscriber.start()
+        self._meter.watch(lambda: self.consumer)
+
+    async def _take(self, raw: RawRecord) -> None:
+        self._meter.read(1)
+        await self.intake.take(raw)
 
     async def watch(self) -> None:
         """Heal for ever: aiokafka can stand still without a word (`shared.log.watching`), and FastStream trusts it.
@@ -109,6 +119,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _heal(self, stalled: list[TopicPartition]) -> None:
         self.heals += 1
+        self._meter.healed()
         log.warning("%s is joined anew: %s stand still", self._name, sorted(where.partition for where in stalled))
         self._standstill.forget()
         await self._subscriber.stop()

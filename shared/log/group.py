@@ -12,9 +12,11 @@ from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
+from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, raw
 from shared.log.watching import HOPELESS, REJOINED_AFTER_S, Poller, StalledError
 from shared.settings import KafkaSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         *,
         on_assigned: PartitionsChanged | None = None,
         on_revoked: PartitionsChanged | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         assert_may_consume(topic, service)
         self.heals = 0
@@ -50,6 +53,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._group = group
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
+        self._meter = ReaderMeter(metrics, topic, group)
         self._held: set[int] = set()
         self._commits: dict[int, asyncio.Task[None]] = {}
         self._generation = 0
@@ -96,6 +100,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as error:
             await close_consumer(self._consumer)
             raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+        self._meter.watch(lambda: self._adopted)
         if self._introduction is not None:
             await asyncio.wait([self._introduction])
 
@@ -106,6 +111,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def stop(self) -> None:
         """Leave the group at once, so that the others take over without waiting for the session to expire."""
+        self._meter.leave()
         await self._end_introduction()
         await self._end_commits()
         if self._adopted is not None:
@@ -126,7 +132,9 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._heal(error)
                 continue
             if found:
-                yield [raw(message) for messages in found.values() for message in messages]
+                records = [raw(message) for messages in found.values() for message in messages]
+                self._meter.read(len(records))
+                yield records
             else:
                 await asyncio.sleep(0)
 
@@ -142,6 +150,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _heal(self, error: Exception) -> None:
         """Give everything up and join anew, once the broker answers."""
         self.heals += 1
+        self._meter.healed()
         log.warning("%s is joined anew for %s: %s", self._group, self._name, error)
         await self._give_up()
         await self._end_commits()

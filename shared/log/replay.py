@@ -15,11 +15,13 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from shared.errors import BrokerUnavailableError, RecordError, ReplayGoneError
 from shared.ids import ResponseId
 from shared.log.clients import close_consumer, make_consumer, topic_name
+from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, decode, offset_found, raw
 from shared.log.watching import STALLED_AFTER_S, StalledError
 from shared.records import Accepted, Requested, Screening
 from shared.records.codec import Envelope
 from shared.settings import MeshSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,18 @@ class Replayer:
     counts the connections that were given up.
     """
 
-    def __init__(self, settings: MeshSettings, service: Service, *, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: MeshSettings,
+        service: Service,
+        *,
+        metrics: Metrics | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self.heals = 0
         self._settings = settings
         self._service = service
+        self._metrics = metrics or Metrics(None)
         self._clock = clock
         self._connected: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
@@ -86,6 +96,7 @@ class Replayer:
                 raise ReplayGoneError(f"{topic.name} no longer holds the wanted offsets: {error}") from error
             except (KafkaError, StalledError) as error:
                 await self._give_up()
+                ReaderMeter(self._metrics, topic).healed()
                 raise BrokerUnavailableError(f"cannot replay {topic.name}: {error}") from error
 
     async def _reconnected(self) -> AIOKafkaConsumer:
@@ -112,7 +123,7 @@ class Replayer:
         assert_may_consume(topic, self._service)
         partition = TopicPartition(topic_name(self._settings, topic), response_id.partition)
         async with self._connection(topic) as consumer:
-            scan = _Scan(consumer, topic, partition, self._margin_ms, self._clock)
+            scan = self._scan(consumer, topic, partition)
             await scan.open(until)
             if start is not None and start >= scan.begin:
                 return await scan.read(start, {response_id.text.encode()})
@@ -137,11 +148,14 @@ class Replayer:
         where = TopicPartition(topic_name(self._settings, topic), partition)
         wanted = {key.encode() for key in keys}
         async with self._connection(topic) as consumer:
-            scan = _Scan(consumer, topic, where, self._margin_ms, self._clock)
+            scan = self._scan(consumer, topic, where)
             await scan.open(until)
             if start is None or start < scan.begin:
                 start = await scan.offset_at(since_ms - self._margin_ms)
             return await scan.read(start, wanted)
+
+    def _scan(self, consumer: AIOKafkaConsumer, topic: Topic, partition: TopicPartition) -> "_Scan":
+        return _Scan(consumer, topic, partition, self._margin_ms, self._clock, ReaderMeter(self._metrics, topic))
 
     @property
     def _margin_ms(self) -> int:
@@ -152,7 +166,13 @@ class _Scan:
     """Reading one partition from `begin` to `end`, which grows, and never past `limit`."""
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, topic: Topic, partition: TopicPartition, margin_ms: int, clock: Clock
+        self,
+        consumer: AIOKafkaConsumer,
+        topic: Topic,
+        partition: TopicPartition,
+        margin_ms: int,
+        clock: Clock,
+        meter: ReaderMeter,
     ) -> None:
         self.begin = self.end = 0
         self._limit = _NO_LIMIT
@@ -161,6 +181,7 @@ class _Scan:
         self._partition = partition
         self._margin_ms = margin_ms
         self._clock = clock
+        self._meter = meter
 
     async def open(self, until: int | None) -> None:
         """Find the bounds. A given `until` was acknowledged: it exists."""
@@ -211,7 +232,9 @@ class _Scan:
         moved_s = self._clock()
         while await self._consumer.position(self._partition) < self.end:
             found = await self._consumer.getmany(self._partition, timeout_ms=_POLL_MS)
-            for message in found.get(self._partition, ()):
+            messages = found.get(self._partition, ())
+            self._meter.read(len(messages))
+            for message in messages:
                 if message.offset < self._limit and message.key in wanted:
                     records += _readable(self._topic, raw(message))
             self.end = min(self._limit, max(self.end, self._consumer.highwater(self._partition) or 0))

@@ -13,9 +13,11 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from shared.errors import BrokerUnavailableError, InvalidIdError, MalformedRecordError, ReplayGoneError
 from shared.ids import ResponseId, parse_response_id
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name, uninterrupted
+from shared.log.meters import ReaderMeter
 from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import Party, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
@@ -84,12 +86,21 @@ class Tail:
     that was paused for longer than they are kept must go on. `reader`: a service, or whoever reads from outside.
     """
 
-    def __init__(self, settings: KafkaSettings, reader: Party, topic: Topic, *, skips_gone: bool = False) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        reader: Party,
+        topic: Topic,
+        *,
+        skips_gone: bool = False,
+        metrics: Metrics | None = None,
+    ) -> None:
         assert_may_consume(topic, reader)
         self.heals = 0
         self._skips_gone = skips_gone
         self._settings = settings
         self._name = topic_name(settings, topic)
+        self._meter = ReaderMeter(metrics, topic)
         self._next: dict[TopicPartition, int] = {}
         self._adopted: AIOKafkaConsumer | None = None
         self._poller: Poller
@@ -142,6 +153,7 @@ class Tail:
             await close_consumer(self._consumer)
             raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
         self._seek()
+        self._meter.watch(lambda: self._adopted)
 
     async def _offsets(self, wanted: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
         ends = await self._consumer.end_offsets([where for where, first in wanted.items() if first is None])
@@ -153,6 +165,7 @@ class Tail:
 
     async def stop(self) -> None:
         """Disconnect; `batches()` ends."""
+        self._meter.leave()
         if self._adopted is not None:
             await close_consumer(self._adopted)
 
@@ -194,7 +207,9 @@ class Tail:
             await asyncio.sleep(0)
         for partition, messages in found.items():
             self._next[partition] = messages[-1].offset + 1
-        return [raw(message) for messages in found.values() for message in messages]
+        records = [raw(message) for messages in found.values() for message in messages]
+        self._meter.read(len(records))
+        return records
 
     async def _skip(self, error: OffsetOutOfRangeError) -> None:
         """Go on at the ends of the partitions that the error names. If nobody answers, the next poll ends here too."""
@@ -211,6 +226,7 @@ class Tail:
     async def _heal(self, error: Exception) -> None:
         """Read on with a new consumer, once the broker answers."""
         self.heals += 1
+        self._meter.healed()
         log.warning("%s is read anew from where it stands: %s", self._name, error)
         await close_consumer(self._consumer)
         while True:

@@ -7,10 +7,12 @@ partition can then overtake each other (DESIGN 5.4). It sends everything that is
 
 import asyncio
 import logging
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec
 
 import msgspec
@@ -28,9 +30,11 @@ from shared.log.clients import (
     make_producer,
     topic_name,
 )
+from shared.log.meters import LaneMeter, WriterMeter
 from shared.records import Record
 from shared.records.codec import encode_headers, encode_value, header_time
 from shared.settings import KafkaSettings
+from shared.telemetry.metrics import Metrics
 from shared.topics import Partitioning, Party, Topic, assert_may_produce
 
 log = logging.getLogger(__name__)
@@ -60,6 +64,7 @@ def partition_of_key(key: str, partitions: int) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Pending:
+    lane: "_Lane"
     record: Record
     trace: Mapping[str, str] | None
     future: asyncio.Future[Appended]
@@ -86,9 +91,10 @@ def failing_late(
 class _Lane:
     """The queue of one partition of the topic `name` and the coroutine that drains it."""
 
-    def __init__(self, name: str, partition: int) -> None:
+    def __init__(self, name: str, partition: int, meter: LaneMeter) -> None:
         self.name = name
         self.partition = partition
+        self.meter = meter
         self.queue: deque[_Pending] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -100,8 +106,9 @@ class LogWriter:
     replaced; `heals` counts how often.
     """
 
-    def __init__(self, settings: KafkaSettings, party: Party, source: str) -> None:
+    def __init__(self, settings: KafkaSettings, party: Party, source: str, *, metrics: Metrics | None = None) -> None:
         self.heals = 0
+        self._meter = WriterMeter(metrics, party)
         self._settings = settings
         self._party = party
         self._source = source
@@ -161,9 +168,10 @@ class LogWriter:
         where = self._partition(topic, record) if partition is None else partition
         lane = self._lanes.get((topic.name, where))
         if lane is None:
-            lane = self._lanes[topic.name, where] = _Lane(topic_name(self._settings, topic), where)
+            name = topic_name(self._settings, topic)
+            lane = self._lanes[topic.name, where] = _Lane(name, where, self._meter.lane(topic))
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        lane.queue.append(_Pending(record, trace, future))
+        lane.queue.append(_Pending(lane, record, trace, future))
         self._pending += 1
         if lane.task is None:
             lane.task = asyncio.create_task(self._drain(lane), name="append")
@@ -177,40 +185,40 @@ class LogWriter:
         raise ValueError(f"{topic.name}: the partition must be given ({topic.partitioning})")
 
     async def _drain(self, lane: _Lane) -> None:
-        name = lane.name
         while lane.queue:
             producer = self._producer
             if producer is None:
-                self._fail(self._next(lane), name, BrokerUnavailableError("the broker does not answer yet"))
+                self._fail(self._next(lane), BrokerUnavailableError("the broker does not answer yet"))
                 continue
             batch, items, created_ms = producer.create_batch(), list[_Pending](), now_ms()
             self._fill(batch, items, lane, created_ms)
             if not items:
                 continue
+            began_s = time.perf_counter()
             try:
                 _check_size(batch)
-                sent = await producer.send_batch(batch, name, partition=lane.partition)
+                sent = await producer.send_batch(batch, lane.name, partition=lane.partition)
             except MessageSizeTooLargeError as error:
-                self._fail_all(items, name, error, RecordRefusedError)
+                self._fail_all(items, error, RecordRefusedError)
             except (KafkaError, ValueError) as error:
-                self._fail_all(items, name, error)
+                self._fail_all(items, error)
                 # The bare class says that the sender's task has died: everything later fails likewise.
                 if type(error) is KafkaError or isinstance(error, ProducerClosed):
                     self._broken.set()
             else:
-                sent.add_done_callback(lambda done, items=items, ms=created_ms: self._sent(done, items, name, ms))
+                sent.add_done_callback(partial(self._sent, lane, items, created_ms, began_s))
         lane.task = None
 
     def _fill(self, batch: BatchBuilder, items: list[_Pending], lane: _Lane, created_ms: int) -> None:
         """Move what is queued into the batch and into `items`, until it is full; fail what cannot be sent at all."""
-        time = header_time(created_ms)
+        created = header_time(created_ms)
         while lane.queue:
             item = lane.queue[0]
             try:
                 value, key = encode_value(item.record), item.record.subject.encode()
-                headers = encode_headers(item.record, self._source, item.trace, time=time)
+                headers = encode_headers(item.record, self._source, item.trace, time=created)
             except _UNWRITABLE as error:
-                self._fail(self._next(lane), lane.name, error, RecordRefusedError)
+                self._fail(self._next(lane), error, RecordRefusedError)
                 continue
             # A batch always takes its first record, however long that is.
             if batch.append(timestamp=created_ms, key=key, value=value, headers=headers) is None:
@@ -223,28 +231,30 @@ class LogWriter:
         self._sent_items.add(item)
         return item
 
-    def _sent(self, done: "asyncio.Future[Any]", items: list[_Pending], name: str, created_ms: int) -> None:
+    def _sent(
+        self, lane: _Lane, items: list[_Pending], created_ms: int, began_s: float, done: "asyncio.Future[Any]"
+    ) -> None:
         error = asyncio.CancelledError("the producer was closed") if done.cancelled() else done.exception()
         if error is not None:
             too_large = isinstance(error, MessageSizeTooLargeError)  # alone in its batch: see `_check_size`
-            self._fail_all(items, name, error, RecordRefusedError if too_large else AppendError)
+            self._fail_all(items, error, RecordRefusedError if too_large else AppendError)
             return
         first = done.result()
+        lane.meter.sent(len(items), began_s)
         # Without LogAppendTime the broker gives -1: the records keep the time of their creation.
         timestamp_ms = created_ms if first.timestamp == -1 else first.timestamp
         for number, item in enumerate(items):
             if self._take_off(item):
                 item.future.set_result(Appended(first.partition, first.offset + number, timestamp_ms))
 
-    def _fail_all(
-        self, items: list[_Pending], name: str, error: BaseException, kind: type[AppendError] = AppendError
-    ) -> None:
+    def _fail_all(self, items: list[_Pending], error: BaseException, kind: type[AppendError] = AppendError) -> None:
         for item in items:
-            self._fail(item, name, error, kind)
+            self._fail(item, error, kind)
 
-    def _fail(self, item: _Pending, name: str, error: BaseException, kind: type[AppendError] = AppendError) -> None:
+    def _fail(self, item: _Pending, error: BaseException, kind: type[AppendError] = AppendError) -> None:
         if self._take_off(item):
-            failure = kind(f"append to {name} failed: {error}")
+            item.lane.meter.failed(error)
+            failure = kind(f"append to {item.lane.name} failed: {error}")
             failure.__cause__ = error
             item.future.set_exception(failure)
 
@@ -298,4 +308,4 @@ class LogWriter:
             self._sent_items.update(lane.queue)
             lane.queue.clear()
         for item in list(self._sent_items):
-            self._fail(item, "the log", error)
+            self._fail(item, error)

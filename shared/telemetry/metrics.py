@@ -354,20 +354,14 @@ class Metrics:
     """What one service measures, in a registry of its own: services that share a process share no metric.
 
     Whoever measures asks for its metric by declaration and gets the same one each time, so that parts need not know
-    of one another. A service that asks for a metric which it is not declared to have raises ValueError.
+    of one another. A service that asks for a metric which it is not declared to have raises ValueError; None is
+    whoever measures for nobody, and may ask for all.
     """
 
-    def __init__(self, service: Service, service_id: str = "") -> None:
+    def __init__(self, service: Service | None, service_id: str = "") -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
         self.service = service
-        self.registry = CollectorRegistry(
-            target_info={
-                "service_name": service.value,
-                "service_namespace": "chatmesh",
-                "service_instance_id": service_id,
-                "service_version": VERSION,
-            }
-        )
+        self.registry = CollectorRegistry(target_info=_target_info(service, service_id) if service else None)
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         self._readings: dict[str, _Readings] = {}
@@ -416,10 +410,20 @@ class Metrics:
             return readings.add(source)
 
     def _check(self, declared: Declared, *kinds: Kind) -> None:
-        if self.service not in declared.services:
+        if self.service is not None and self.service not in declared.services:
             raise ValueError(f"{declared.name} is not declared for {self.service}: allowed are {declared.services}")
         if declared.kind not in kinds:
             raise ValueError(f"{declared.name} is a {declared.kind}, not a {' or '.join(kinds)}")
+
+
+def _target_info(service: Service, service_id: str) -> dict[str, str]:
+    """As OpenTelemetry's rules for Prometheus translate a resource."""
+    return {
+        "service_name": service.value,
+        "service_namespace": "chatmesh",
+        "service_instance_id": service_id,
+        "service_version": VERSION,
+    }
 
 
 class _Readings(Collector):

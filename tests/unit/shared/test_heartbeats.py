@@ -26,7 +26,7 @@ class Topic:
         self.away = False
         self.arrived = threading.Event()
 
-    def writer(self, *_: Any) -> "Topic":
+    def writer(self, *_: Any, **__: Any) -> "Topic":
         return self
 
     async def start(self) -> None: ...
