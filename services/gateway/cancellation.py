@@ -12,7 +12,7 @@ from shared.errors import AppendError
 from shared.ids import ResponseId, parse_response_id
 from shared.log import LogWriter
 from shared.records import Cancel, Cancelled, ResponseFound
-from shared.telemetry import inject
+from shared.telemetry import inject, lead_to
 from shared.topics import JOURNAL
 
 
@@ -42,6 +42,7 @@ class Cancellation:
         """Cancel what still runs; return at its end, whatever that is. Raises ApiError 503."""
         try:
             async with asyncio.timeout(self.timeout_s):
+                lead_to(stream.origin)
                 await self._append(stream.id)
                 while not stream.ended:
                     await stream.change()

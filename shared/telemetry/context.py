@@ -7,6 +7,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from shared.telemetry import names
+
 _propagator = TraceContextTextMapPropagator()
 
 
@@ -16,6 +18,18 @@ def inject(span: Span | None = None) -> dict[str, str]:
     context = trace.set_span_in_context(span) if span is not None else None
     _propagator.inject(carrier, context=context)
     return carrier
+
+
+def lead_to(carrier: Mapping[str, str], span: Span | None = None) -> None:
+    """Link `span` (default: the current one) to the span that the carrier names; nothing if it names none.
+
+    The trace's id stands in an attribute too, for UIs that do not show links.
+    """
+    other = trace.get_current_span(extract(carrier)).get_span_context()
+    if other.is_valid:
+        linking = trace.get_current_span() if span is None else span
+        linking.add_link(other)
+        linking.set_attribute(names.ORIGIN_TRACE, trace.format_trace_id(other.trace_id))
 
 
 def extract(headers: Mapping[str, str]) -> Context:

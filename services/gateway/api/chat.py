@@ -164,5 +164,4 @@ async def _interleaved(
 
 def _describe(span: Span, streams: Sequence[Stream]) -> None:
     """The first choice stands for the completion, as in its id."""
-    first = streams[0]
-    describe_outcome(span, first.id.text, first.fold.terminal)
+    describe_outcome(span, streams[0])

@@ -26,7 +26,7 @@ from services.gateway.api.socket_writer import (
     Close,
     SocketWriter,
 )
-from services.gateway.api.tracing import describe_outcome, describe_request, server_span
+from services.gateway.api.tracing import describe_outcome, describe_request, resuming, server_span
 from services.gateway.auth import Caller
 from services.gateway.errors import ApiError, bad_request
 from services.gateway.fanout import Lease
@@ -157,7 +157,7 @@ class Session:
                     await self.writer.copy(lease.cursor(), lane)
                 finally:
                     del self._running[lease.stream.id.text]
-                    describe_outcome(span, lease.stream.id.text, lease.stream.fold.terminal)
+                    describe_outcome(span, lease.stream)
                 self._remember(lane, past, lease.stream.fold)
 
     async def _spec(self, event: dict[str, Any]) -> ResponseSpec:
@@ -185,15 +185,19 @@ class Session:
     async def _resume(self, resume: Resume) -> None:
         """The rest of a response that another connection, perhaps to another gateway, began."""
         try:
-            followed = await self._parts.lookup.follow(self._caller, resume.response_id.text)
-            if isinstance(followed, Lease):
-                with self._parts.admission.slot(), followed as lease:
-                    await self.writer.copy(lease.cursor(resume.starting_after), None)
-            else:
-                for event in stored_events(followed.accepted, followed.terminal, resume.starting_after):
-                    await self.writer.send(event.text())
+            with server_span(self._websocket, "WS", "/v1/responses?response_id"):
+                followed = await self._parts.lookup.follow(self._caller, resume.response_id.text)
+                if isinstance(followed, Lease):
+                    await self._follow(followed, resume)
+                else:
+                    for event in stored_events(followed.accepted, followed.terminal, resume.starting_after):
+                        await self.writer.send(event.text())
         except ApiError as error:
             await self._refuse(error)
+
+    async def _follow(self, followed: Lease, resume: Resume) -> None:
+        with self._parts.admission.slot(), followed as lease, resuming(lease.stream, resume.starting_after):
+            await self.writer.copy(lease.cursor(resume.starting_after), None)
 
     async def _refuse(self, error: ApiError, lane: str | None = None) -> None:
         """Tell what is wrong, and how the caller stands with its limits, as the headers of an HTTP reply would."""

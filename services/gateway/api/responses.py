@@ -15,7 +15,7 @@ from services.gateway.api.item_references import resolve
 from services.gateway.api.parts import Parts
 from services.gateway.api.query import check_include, check_obfuscation, flag
 from services.gateway.api.schema import parse_create
-from services.gateway.api.tracing import describe_outcome, describe_request, server_span
+from services.gateway.api.tracing import describe_outcome, describe_request, resuming, server_span
 from services.gateway.auth import Caller
 from services.gateway.errors import bad_request, server_error
 from services.gateway.fanout import Cursor, Lease, Stream
@@ -41,7 +41,7 @@ async def create(request: Request, send: Send) -> None:
                     else:
                         await sse.reply(await _final(lease.stream, wait=not spec.background), request, send)
                 finally:
-                    describe_outcome(span, lease.stream.id.text, lease.stream.fold.terminal)
+                    describe_outcome(span, lease.stream)
 
         await until_disconnect(request.receive, parts.drain, serve())
 
@@ -74,8 +74,9 @@ async def retrieve(request: Request, send: Send) -> None:
         if isinstance(followed, Lease):
             with parts.admission.slot(), followed as lease:
                 cursor = lease.cursor(starting_after)
-                sending = sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send)
-                await until_disconnect(request.receive, parts.drain, sending)
+                with resuming(lease.stream, starting_after):
+                    sending = sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send)
+                    await until_disconnect(request.receive, parts.drain, sending)
         else:
             events = stored_events(followed.accepted, followed.terminal, starting_after)
             body = b"".join(event.sse() for event in events)

@@ -7,6 +7,7 @@ import logging
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from services.gateway.api.patience import Patience
+from services.gateway.api.tracing import note_eviction
 from services.gateway.errors import server_error
 from services.gateway.fanout import Cursor, StreamLostError
 from services.gateway.projections import ClientEvent
@@ -84,4 +85,5 @@ class SocketWriter:
 
     def _too_slow(self, where: str) -> Close:
         """With an id and any number, the reason stays below the 123 bytes that a close holds."""
+        note_eviction(self._lag_limit_s)
         return Close(TRY_AGAIN_LATER, f"more than {self._lag_limit_s:g} s behind; resume with ?response_id={where}")

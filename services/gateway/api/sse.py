@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway.api.patience import Patience
+from services.gateway.api.tracing import note_eviction
 from services.gateway.errors import ApiError
 from services.gateway.fanout import Cursor, StreamLostError
 from shared.errors import LogError
@@ -75,6 +76,7 @@ async def send_events(
                     if cursor.lag_s() > lag_limit_s:
                         raise TimeoutError
     except TimeoutError:
+        note_eviction(lag_limit_s)
         log.warning("%s: a client reads more than %g s behind; left", name, lag_limit_s)
         return
     except (LogError, StreamLostError) as error:

@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind
 from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketDisconnect
 
 from services.gateway.auth import Caller
 from services.gateway.errors import ApiError
-from shared.records import AnyTerminal, ResponseSpec
-from shared.telemetry import extract, names
+from services.gateway.fanout import Stream
+from shared.records import ResponseSpec
+from shared.telemetry import extract, fail, lead_to, names, working
+from shared.telemetry.content import describe_content
 
 _tracer = trace.get_tracer("chatmesh.gateway")
 
@@ -33,9 +36,38 @@ def server_span(connection: HTTPConnection, method: str, route: str) -> Iterator
         except ApiError as error:
             span.set_attribute(names.HTTP_STATUS, error.status)
             if error.status >= 500:
-                span.set_attribute(names.ERROR_TYPE, error.code or str(error.status))
-                span.set_status(StatusCode.ERROR, error.message)
+                fail(span, error.code or str(error.status))
             raise
+        except WebSocketDisconnect:
+            raise  # a client may leave
+        except Exception as error:
+            fail(span, type(error).__name__)
+            raise
+
+
+@contextmanager
+def resuming(stream: Stream, starting_after: int) -> Iterator[None]:
+    """While a reader who came back reads: told in the response's own trace; the request's trace leads there."""
+    request = trace.get_current_span()
+    request.set_attribute(names.RESPONSE_ID, stream.id.text)
+    lead_to(stream.origin)
+    if not stream.origin:
+        yield
+        return
+    asked_in = request.get_span_context()
+    attributes: dict[str, str | int] = {
+        names.RESPONSE_ID: stream.id.text,
+        names.STARTING_AFTER: starting_after,
+        names.ORIGIN_TRACE: trace.format_trace_id(asked_in.trace_id),
+    }
+    context = extract(stream.origin)
+    with working(_tracer, names.RESUME, context=context, attributes=attributes, links=[Link(asked_in)]):
+        yield
+
+
+def note_eviction(lag_limit_s: float) -> None:
+    """The current span's client reads too far behind and is left."""
+    trace.get_current_span().add_event(names.EVICTED, {names.LAG_LIMIT_S: lag_limit_s})
 
 
 def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
@@ -56,15 +88,19 @@ def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
         span.set_attribute(names.CONVERSATION_ID, spec.conversation)
 
 
-def describe_outcome(span: Span, response_id: str, terminal: AnyTerminal | None) -> None:
-    """How it ended, as far as the client stayed to see it."""
-    span.set_attribute(names.RESPONSE_ID, response_id)
-    if terminal is not None:
-        span.set_attributes(
-            {
-                names.OUTCOME: str(terminal.__struct_config__.tag),
-                names.USAGE_INPUT_TOKENS: terminal.usage.input_tokens,
-                names.USAGE_CACHED_TOKENS: terminal.usage.cached_tokens,
-                names.USAGE_OUTPUT_TOKENS: terminal.usage.output_tokens,
-            }
-        )
+def describe_outcome(span: Span, stream: Stream) -> None:
+    """How it ended, as far as the client stayed to see it. What it used goes by names of our own: the generation's span
+    has it by OpenTelemetry's, and UIs add those up over a trace."""
+    span.set_attribute(names.RESPONSE_ID, stream.id.text)
+    accepted, terminal = stream.fold.accepted, stream.fold.terminal
+    if accepted is None or terminal is None:
+        return
+    span.set_attributes(
+        {
+            names.OUTCOME: str(terminal.__struct_config__.tag),
+            names.TOLD_INPUT_TOKENS: terminal.usage.input_tokens,
+            names.TOLD_CACHED_TOKENS: terminal.usage.cached_tokens,
+            names.TOLD_OUTPUT_TOKENS: terminal.usage.output_tokens,
+        }
+    )
+    describe_content(span, accepted.spec.input, terminal)

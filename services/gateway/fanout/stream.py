@@ -5,7 +5,7 @@ No I/O and no queues: a connection is a `Cursor`, an index into a buffer. An eve
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Generic, cast
 
 from services.gateway.fanout.view import View
@@ -43,6 +43,8 @@ class Stream:
         """Whether the journal counts this gateway among the response's followers."""
         self._views: dict[Dialect[Any], View[Any]] = {}
         self._clock = clock
+        self.origin: Mapping[str, str] = {}
+        """The trace in which it was accepted; empty if nobody traced it."""
         self.next_offset = 0
         """Behind the last record that was seen."""
         self._held_back: list[Envelope[Any]] | None = None
@@ -94,6 +96,7 @@ class Stream:
         if envelope.offset < self.next_offset:
             return 0
         self.next_offset = envelope.offset + 1
+        self.origin = self.origin or envelope.trace
         counted, grown = self.fold.apply(envelope.record), 0
         if counted is not None:
             now_s = self._clock()

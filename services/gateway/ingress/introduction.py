@@ -15,7 +15,7 @@ from services.gateway.replies import AnyReply, Replies, refusal
 from shared.errors import AppendError
 from shared.log import LogWriter
 from shared.records import ContextRequested, Rejected, Requested
-from shared.telemetry import inject, names
+from shared.telemetry import inject, names, working
 from shared.topics import CONTEXT, JOURNAL
 
 _tracer = trace.get_tracer("chatmesh.gateway")
@@ -54,7 +54,7 @@ class Introduction:
 
     async def _append(self, stream: Stream, record: Requested | ContextRequested) -> None:
         topic = CONTEXT if isinstance(record, ContextRequested) else JOURNAL
-        with _tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
+        with working(_tracer, names.send(topic), kind=SpanKind.PRODUCER) as span:
             try:
                 appended = await self.writer.append(topic, record, trace=inject())
             except AppendError as error:

@@ -1,32 +1,83 @@
-"""What a response's span says."""
+"""What a response's spans say, and what leads from one trace to another."""
 
+from collections.abc import Mapping
+
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import Span
 
 from services.gateway.api.tracing import describe_outcome, describe_request
 from services.gateway.auth import Caller
-from shared.records import Completed, ResponseSpec, Usage
+from services.gateway.fanout import Stream
+from shared.ids import new_response_id
+from shared.records import Accepted, AnyTerminal, Completed, Message, ResponseSpec, Usage
+from shared.telemetry import inject, lead_to
+
+USAGE = Usage(input_tokens=20, output_tokens=3, cached_tokens=16)
+
+
+def new_span() -> Span:
+    return TracerProvider().get_tracer("test").start_span("chat")
+
+
+def attributes_of(span: Span) -> dict[str, object]:
+    assert isinstance(span, ReadableSpan)
+    return dict(span.attributes or {})
+
+
+def ended_stream() -> tuple[Stream, AnyTerminal]:
+    stream = Stream(new_response_id(0))
+    spec = ResponseSpec(model="m", input=[Message(role="user", parts=["What is it?"])])
+    accepted = Accepted(
+        response_id=stream.id.text,
+        epoch=1,
+        tenant="acme",
+        spec=spec,
+        policy="p",
+        created_ms=0,
+        deadline_ms=1,
+        input_tokens=20,
+    )
+    ended = Completed(response_id=stream.id.text, epoch=1, tenant="acme", text="Yes", usage=USAGE, finished_ms=1)
+    for record in (accepted, ended):
+        stream.fold.apply(record)
+    return stream, ended
 
 
 def test_a_span_tells_what_a_response_cost_and_what_the_cache_saved() -> None:
-    usage = Usage(input_tokens=20, output_tokens=3, cached_tokens=16)
-    ended = Completed(response_id="resp_1", tenant="acme", text="Yes", usage=usage, finished_ms=1)
-    span = TracerProvider().get_tracer("test").start_span("chat")
-    describe_outcome(span, "resp_1", ended)
-    assert isinstance(span, ReadableSpan)
-    assert span.attributes == {
-        "gen_ai.response.id": "resp_1",
+    stream, _ = ended_stream()
+    span = new_span()
+    describe_outcome(span, stream)
+    assert attributes_of(span) == {
+        "gen_ai.response.id": stream.id.text,
         "chatmesh.outcome": "completed",
-        "gen_ai.usage.input_tokens": 20,
-        "gen_ai.usage.cache_read.input_tokens": 16,
-        "gen_ai.usage.output_tokens": 3,
+        "chatmesh.usage.input_tokens": 20,
+        "chatmesh.usage.cached_tokens": 16,
+        "chatmesh.usage.output_tokens": 3,
     }
 
 
 def test_a_span_names_the_conversation_where_there_is_one() -> None:
     named = []
     for conversation in ("conv_1", None):
-        span = TracerProvider().get_tracer("test").start_span("chat")
+        span = new_span()
         describe_request(span, Caller("acme"), ResponseSpec(model="m", input=[], conversation=conversation))
-        assert isinstance(span, ReadableSpan) and span.attributes is not None
-        named.append(span.attributes.get("gen_ai.conversation.id"))
+        named.append(attributes_of(span).get("gen_ai.conversation.id"))
     assert named == ["conv_1", None]
+
+
+def test_a_link_stands_in_an_attribute_too() -> None:
+    origin, span = new_span(), new_span()
+    lead_to(inject(origin), span)
+    assert isinstance(span, ReadableSpan)
+    assert [link.context.span_id for link in span.links] == [origin.get_span_context().span_id]
+    assert attributes_of(span) == {"chatmesh.origin.trace_id": f"{origin.get_span_context().trace_id:032x}"}
+
+
+@pytest.mark.parametrize("carrier", [{}, {"traceparent": "nonsense"}])
+def test_what_was_not_traced_leads_nowhere(carrier: Mapping[str, str]) -> None:
+    span = new_span()
+    lead_to(carrier, span)
+    assert isinstance(span, ReadableSpan)
+    assert not span.links
+    assert attributes_of(span) == {}
