@@ -7,5 +7,6 @@ screen     shows it: redrawn on a terminal, line by line elsewhere
 logs       errors from the services' log files
 mesh       the processes: start in order, watch, end in order
 readiness  signs of life from `service.heartbeats`, and the gateway's /readyz
+targets    where the services show their metrics
 runner     all of it together
 """

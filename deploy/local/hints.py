@@ -25,7 +25,7 @@ Three things to try, in another terminal:
    second = client.responses.create(model="{model}", previous_response_id=first.id, input="And of Italy?")
    print(second.output_text)
 
-{traces}Logs: {log_dir}. Ctrl-C ends everything.
+{traces}Metrics: the endpoints stand in {targets_file}. Logs: {log_dir}. Ctrl-C ends everything.
 """
 
 MEMORY_NOTE = (
@@ -34,8 +34,12 @@ MEMORY_NOTE = (
 )
 
 
-def hints(address: str, model: str, log_dir: str, *, in_memory: bool, trace_ui: str | None = None) -> str:
+def hints(
+    address: str, model: str, log_dir: str, targets_file: str, *, in_memory: bool, trace_ui: str | None = None
+) -> str:
     """The text that `make run` ends its start with; `trace_ui`: where its traces can be seen."""
     memory = MEMORY_NOTE if in_memory else ""
     traces = f"Traces: {trace_ui}. " if trace_ui else ""
-    return _TEXT.format(address=address, model=model, log_dir=log_dir, memory=memory, traces=traces)
+    return _TEXT.format(
+        address=address, model=model, log_dir=log_dir, targets_file=targets_file, memory=memory, traces=traces
+    )

@@ -34,13 +34,13 @@ class Mesh:
         """Where a service writes."""
         return self._log_dir / f"{service.value}.log"
 
-    def start_services(self, common: Mapping[str, str]) -> None:
+    def start_services(self, common: Mapping[str, str], management_ports: Mapping[Service, int]) -> None:
         """Start the four; returns at once. `common`: the environment that they share."""
         for service in Service:
             child = ChildProcess(
                 [sys.executable, "-m", f"services.{service.value}"],
                 log_path=self.log_path(service),
-                env=service_environment(common, self._ids[service]),
+                env=service_environment(common, self._ids[service], management_ports[service]),
                 cwd=_ROOT,
             )
             self._services[service] = child

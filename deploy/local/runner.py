@@ -19,6 +19,7 @@ from deploy.local.progress import Row, State, gateway_row, service_row
 from deploy.local.readiness import answers_ready, sign_of
 from deploy.local.screen import Screen
 from deploy.local.settings import LocalSettings, mesh_environment, service_ids
+from deploy.local.targets import management_ports, told_to_prometheus
 from deploy.process import Deadline
 from deploy.tracing.settings import OTLP_ENDPOINT, export_environment
 from shared.errors import ChatmeshError
@@ -114,15 +115,18 @@ async def _serve(
     watcher = ClusterWatcher(joined, Service.GATEWAY)
     await watcher.start()
     followers = {service: ErrorFollower(mesh.log_path(service)) for service in Service}
+    ports = management_ports(settings.management_port)
     try:
-        mesh.start_services(common)
+        mesh.start_services(common, ports)
         await _until_ready(settings, screen, mesh, watcher, ids, followers)
         model = _model(watcher, ids)
         in_memory = not mesh.broker.capabilities.persistent
         screen.settle()
         ui = traces.get(OTLP_ENDPOINT)
-        screen.say(hints(settings.address, model, str(settings.log_dir), in_memory=in_memory, trace_ui=ui))
-        await _watch(screen, mesh, watcher, followers)
+        log_dir, targets_file = str(settings.log_dir), str(settings.targets_file)
+        screen.say(hints(settings.address, model, log_dir, targets_file, in_memory=in_memory, trace_ui=ui))
+        with told_to_prometheus(settings.targets_file, ports):
+            await _watch(screen, mesh, watcher, followers)
     finally:
         await watcher.stop()
 

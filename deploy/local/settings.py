@@ -32,6 +32,11 @@ class LocalSettings(MeshSettings):
     def log_dir(self) -> Path:
         return self.data_dir / "logs"
 
+    @property
+    def targets_file(self) -> Path:
+        """Tells Prometheus where the services show their metrics."""
+        return self.data_dir / "metrics-targets.json"
+
 
 def service_ids(run_id: int) -> dict[Service, str]:
     """The ids under which this run's services beat; others may beat on the same broker."""
@@ -56,6 +61,6 @@ def mesh_environment(settings: LocalSettings, broker: Broker) -> dict[str, str]:
     return {**defaults, **os.environ, **decided}
 
 
-def service_environment(common: Mapping[str, str], service_id: str) -> dict[str, str]:
+def service_environment(common: Mapping[str, str], service_id: str, management_port: int) -> dict[str, str]:
     """The environment of one service."""
-    return {**common, "CHATMESH_SERVICE_ID": service_id}
+    return {**common, "CHATMESH_SERVICE_ID": service_id, "CHATMESH_MANAGEMENT_PORT": str(management_port)}
