@@ -1,9 +1,9 @@
 """Who needs which rights at the broker, derived from the topic registry. Pure.
 
 A right is an operation on a topic or a group, as Kafka's access lists know them (`kafka-acls.sh`). What is listed is
-what the calls of `shared.log` need and nothing more: Read and Write imply Describe, an append without idempotence needs no
-right on the cluster, and a group is read by whoever joins it or commits to it. Names are without the mesh's namespace;
-`in_namespace` puts it in front.
+what the calls of `shared.log` need and nothing more: Read and Write imply Describe, an append without idempotence needs
+no right on the cluster, and a group is read by whoever joins it or commits to it. Names are without the mesh's
+namespace; `in_namespace` puts it in front.
 """
 
 from collections import defaultdict

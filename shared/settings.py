@@ -112,6 +112,11 @@ class KafkaSettings(BaseSettings):
         return self.security_protocol.startswith("SASL_")
 
     @property
+    def has_principal(self) -> bool:
+        """Whether the broker knows this process by a name: then it may have rights of its own."""
+        return self.uses_sasl or self.ssl_certfile is not None
+
+    @property
     def principal(self) -> str:
         """Under whose name the broker knows this process, as its access lists write it."""
         if self.uses_sasl:

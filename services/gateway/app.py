@@ -47,8 +47,7 @@ from shared.log import (
     Replayer,
     Tail,
     dead_letter,
-    ensure_topics,
-    wait_for_broker,
+    prepare_log,
 )
 from shared.log.outage import Outage
 from shared.telemetry import start_telemetry
@@ -76,8 +75,7 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
             metrics = Metrics(Service.GATEWAY, gateway_id)
             heart = Heart(settings, Service.GATEWAY, gateway_id, metrics=metrics)
             await serve_management(life, settings, metrics, lambda: heart.beat)
-            await wait_for_broker(settings, settings.start_timeout_s)
-            await ensure_topics(settings)
+            await prepare_log(settings, Service.GATEWAY)
             heart.start()
             life.at_end_blocking("heartbeats", heart.stop)
             parts = await _connected(settings, gateway_id, authenticator, limits, life, heart, metrics)

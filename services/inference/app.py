@@ -10,7 +10,7 @@ from shared.chat import load_chat_tokenizer
 from shared.heartbeats import Heart
 from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
-from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
+from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
 from shared.telemetry.metrics import Metrics
@@ -31,8 +31,7 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         metrics = Metrics(Service.INFERENCE, service_id)
         heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
-        await wait_for_broker(settings, settings.start_timeout_s)
-        await ensure_topics(settings)
+        await prepare_log(settings, Service.INFERENCE)
         writer = LogWriter(settings, Service.INFERENCE, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.INFERENCE, metrics=metrics)
         worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)

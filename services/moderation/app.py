@@ -20,7 +20,7 @@ from shared.errors import LogError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
-from shared.log import GroupConsumer, LogWriter, Replayer, ensure_topics, wait_for_broker
+from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
 from shared.telemetry.metrics import Metrics
@@ -39,8 +39,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         metrics = Metrics(Service.MODERATION, service_id)
         heart = Heart(settings, Service.MODERATION, service_id, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
-        await wait_for_broker(settings, settings.start_timeout_s)
-        await ensure_topics(settings)
+        await prepare_log(settings, Service.MODERATION)
         writer = LogWriter(settings, Service.MODERATION, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.MODERATION, metrics=metrics)
         watcher = ClusterWatcher(settings, Service.MODERATION, metrics=metrics)

@@ -1,6 +1,6 @@
 """The log: the only way in which services touch Kafka on the token path. All aiokafka calls live here."""
 
-from shared.log.admin import ensure_topics, partitions_found, wait_for_broker
+from shared.log.admin import ensure_topics, partitions_found, prepare_log, wait_for_broker
 from shared.log.dead_letters import dead_letter, dead_work
 from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
@@ -22,5 +22,6 @@ __all__ = [
     "ensure_topics",
     "failing_late",
     "partitions_found",
+    "prepare_log",
     "wait_for_broker",
 ]

@@ -1,48 +1,102 @@
 """Topics on the broker: made from the registry, checked at start."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
-from shared.errors import BrokerUnavailableError, LogError, SettingsError
+from shared.errors import AccessDeniedError, BrokerUnavailableError, LogError, SettingsError
+from shared.log.access import raise_if_refused
 from shared.log.clients import client_options, topic_name
-from shared.settings import KafkaSettings
-from shared.topics import REGISTRY, Topic
+from shared.log.granted import ungranted
+from shared.rights import Right, in_namespace, rights_of
+from shared.settings import KafkaSettings, MeshSettings
+from shared.topics import REGISTRY, Party, Topic
 
 _RETRY_S = 0.2
 
 
+async def prepare_log(settings: MeshSettings, party: Party) -> None:
+    """Return once `party` can work on the log: a broker answers, has the topics, and grants what the registry does.
+
+    Topics that are missing are made, unless `create_topics` is off. Raises BrokerUnavailableError after
+    `start_timeout_s`, AccessDeniedError, SettingsError for other partition counts, LogError.
+    """
+    await wait_for_broker(settings, settings.start_timeout_s)
+    if settings.has_principal:
+        await check_rights(settings, rights_of(party))
+    if settings.create_topics:
+        await ensure_topics(settings)
+    else:
+        await check_topics(
+            settings, [topic for topic in REGISTRY.values() if party in topic.producers | topic.consumers]
+        )
+
+
 @asynccontextmanager
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client. Raises BrokerUnavailableError when no broker answers."""
+    """A connected admin client. Raises BrokerUnavailableError when no broker answers, AccessDeniedError when one does
+    not let us in."""
     client = AIOKafkaAdminClient(**client_options(settings))
     try:
         await client.start()
     except (KafkaError, OSError) as error:
         await client.close()
-        raise BrokerUnavailableError(
-            f"no Kafka broker answers at {settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
-        ) from error
+        await raise_if_refused(settings)
+        raise unavailable(settings) from error
     try:
         yield client
     finally:
         await client.close()
 
 
+def unavailable(settings: KafkaSettings) -> BrokerUnavailableError:
+    """Nobody answers; says by which variables that was tried."""
+    protocol = f", KAFKA_SECURITY_PROTOCOL={settings.security_protocol}" if settings.has_principal else ""
+    return BrokerUnavailableError(
+        f"no Kafka broker answers at {settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS{protocol})"
+    )
+
+
 async def wait_for_broker(settings: KafkaSettings, timeout_s: float) -> None:
-    """Return once a broker answers; raises BrokerUnavailableError after `timeout_s` seconds."""
+    """Return once a broker answers; raises BrokerUnavailableError after `timeout_s` seconds, AccessDeniedError at
+    once."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while True:
         try:
-            async with admin_client(settings):
+            async with admin_client(settings) as client:
+                await _reach_advertised(settings, client)
                 return
         except BrokerUnavailableError:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(_RETRY_S)
+
+
+async def _reach_advertised(settings: KafkaSettings, client: AIOKafkaAdminClient) -> None:
+    """The address that leads in and those that brokers advertise may differ, and so may their certificates."""
+    try:
+        await client.list_topics()
+    except KafkaError as error:
+        await raise_if_refused(settings)
+        raise unavailable(settings) from error
+
+
+async def check_rights(settings: MeshSettings, rights: Collection[Right]) -> None:
+    """Raises AccessDeniedError that names every right that the broker does not grant."""
+    async with admin_client(settings) as client:
+        try:
+            async with asyncio.timeout(settings.start_timeout_s):
+                lacking = await ungranted(client, in_namespace(settings.namespace, rights))
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerUnavailableError(f"cannot learn what {settings.principal} may do: {error}") from error
+    if lacking:
+        listed = ", ".join(f"{' and '.join(sorted(r.operations))} {r.resource} {r.name}" for r in lacking)
+        raise AccessDeniedError(
+            f"{settings.principal} may not {listed}: grant it (`python -m deploy.topics acls` prints how)"
+        )
 
 
 def partitions_of(settings: KafkaSettings, topic: Topic) -> int:
@@ -63,11 +117,25 @@ async def partitions_found(settings: KafkaSettings, topic: Topic) -> int:
 async def ensure_topics(settings: KafkaSettings) -> None:
     """Create the topics of the registry that are missing and check the partition counts of those that exist."""
     async with admin_client(settings) as client:
-        existing = set(await client.list_topics())
-        missing = [topic for topic in REGISTRY.values() if topic_name(settings, topic) not in existing]
-        if missing:
+        if missing := await _missing(client, settings, REGISTRY.values()):
             await _create(client, settings, missing)
-        await _check_partitions(client, settings)
+        await _check_partitions(client, settings, REGISTRY.values())
+
+
+async def check_topics(settings: KafkaSettings, topics: Collection[Topic]) -> None:
+    """Raises LogError that names the topics that are missing, SettingsError for other partition counts."""
+    async with admin_client(settings) as client:
+        if missing := await _missing(client, settings, topics):
+            names = ", ".join(topic_name(settings, topic) for topic in missing)
+            raise LogError(
+                f"there is no topic {names}, and CHATMESH_CREATE_TOPICS is off: `python -m deploy.topics create`"
+            )
+        await _check_partitions(client, settings, topics)
+
+
+async def _missing(client: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[Topic]) -> list[Topic]:
+    existing = set(await client.list_topics())
+    return [topic for topic in topics if topic_name(settings, topic) not in existing]
 
 
 async def _create(client: AIOKafkaAdminClient, settings: KafkaSettings, missing: list[Topic]) -> None:
@@ -88,12 +156,17 @@ async def _create(client: AIOKafkaAdminClient, settings: KafkaSettings, missing:
         raise LogError(f"cannot create topics {[item.name for item in new]}: {error}") from error
     for name, code, *detail in answer.topic_errors:
         failure = for_code(code)
+        if failure is TopicAuthorizationFailedError:
+            raise AccessDeniedError(
+                f"{settings.principal} may not make topic {name}: let who may do it (`python -m deploy.topics create`) "
+                "and set CHATMESH_CREATE_TOPICS=false"
+            )
         if code != 0 and failure is not TopicAlreadyExistsError:
             raise LogError(f"cannot create topic {name}: {failure.__name__} {' '.join(map(str, detail))}".rstrip())
 
 
-async def _check_partitions(client: AIOKafkaAdminClient, settings: KafkaSettings) -> None:
-    names = {topic_name(settings, topic): topic for topic in REGISTRY.values()}
+async def _check_partitions(client: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[Topic]) -> None:
+    names = {topic_name(settings, topic): topic for topic in topics}
     for described in await client.describe_topics(list(names)):
         topic = names[described["topic"]]
         found, wanted = len(described["partitions"]), partitions_of(settings, topic)
