@@ -80,9 +80,11 @@ _USERS = Row(
         ),
         Panel(
             "Active streams",
-            "Clients that are being told a response right now.",
-            (Query("sum by (transport) (chatmesh_active_streams)", "{{transport}}"),),
-            stacked=True,
+            "Clients that are being told a response right now; responses that gateways hold for them.",
+            (
+                Query("sum by (transport) (chatmesh_active_streams)", "{{transport}}"),
+                Query("sum(chatmesh_followed_responses)", "followed responses"),
+            ),
         ),
         Panel(
             "Requests by status",
@@ -155,6 +157,12 @@ _GENERATION = Row(
             "Time per token at the worker",
             "The engine alone; compare with what users feel.",
             _percentiles("gen_ai_server_time_per_output_token_seconds"),
+            Unit.SECONDS,
+        ),
+        Panel(
+            "Generations: duration",
+            "From the claim to the last record, at the worker.",
+            _percentiles("gen_ai_server_request_duration_seconds"),
             Unit.SECONDS,
         ),
         Panel(
@@ -265,6 +273,12 @@ _LOG = Row(
             "Records appended",
             "By topic.",
             (_rate('messaging_client_sent_messages_total{error_type=""}', "messaging_destination_name"),),
+            Unit.PER_SECOND,
+        ),
+        Panel(
+            "Records read",
+            "By topic, replays included.",
+            (_rate("messaging_client_consumed_messages_total", "messaging_destination_name"),),
             Unit.PER_SECOND,
         ),
         Panel(
