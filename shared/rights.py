@@ -67,18 +67,8 @@ def _wanted_by(party: Party, topics: Topics, groups: Groups) -> Iterator[Wanted]
 
 
 def mesh_rights(topics: Topics = TOPICS, groups: Groups = MESH_GROUPS) -> tuple[Right, ...]:
-    """What one principal needs under which all four services run, as `make run` does on a broker of somebody else.
-
-    It also makes the topics and follows what the services say.
-    """
-    return _merged(
-        wanted
-        for wanteds in (
-            *(_wanted_by(service, topics, groups) for service in Service),
-            (("topic", topic.name, "Create") for topic in topics),
-        )
-        for wanted in wanteds
-    )
+    """What one principal needs under which all four services run, as `make run` does on a broker of somebody else."""
+    return _merged(wanted for service in Service for wanted in _wanted_by(service, topics, groups))
 
 
 def operator_rights(topics: Topics = TOPICS, groups: Groups = MESH_GROUPS) -> tuple[Right, ...]:

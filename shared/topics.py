@@ -98,6 +98,11 @@ class Topic:
     def record_types(self) -> tuple[type[Record], ...]:
         return get_args(self.types) or (self.types,)
 
+    @property
+    def parties(self) -> frozenset[Party]:
+        """Who produces or consumes it."""
+        return self.producers | self.consumers
+
     def broker_config(self, min_insync_replicas: int) -> dict[str, str]:
         """The topic's settings on the broker."""
         return {

@@ -24,7 +24,7 @@ from deploy.process import Deadline
 from deploy.tracing.settings import OTLP_ENDPOINT, export_environment
 from shared.errors import ChatmeshError
 from shared.heartbeats import ClusterWatcher
-from shared.log.admin import ensure_topics
+from shared.log.admin import prepare_log
 from shared.settings import load_settings
 from shared.topics import REGISTRY, Service
 
@@ -110,7 +110,7 @@ async def _serve(
         KAFKA_BOOTSTRAP_SERVERS=mesh.broker.bootstrap,
         partitions=int(common.get("CHATMESH_PARTITIONS", settings.partitions)),
     )
-    await ensure_topics(joined)
+    await prepare_log(joined, None)
     screen.say(f"topics: {len(REGISTRY)}, {joined.partitions} partitions for responses")
     watcher = ClusterWatcher(joined, Service.GATEWAY)
     await watcher.start()

@@ -1,38 +1,39 @@
 """Topics on the broker: made from the registry, checked at start."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, LogError, SettingsError
 from shared.log.access import raise_if_refused
 from shared.log.clients import client_options, topic_name
 from shared.log.granted import ungranted
-from shared.rights import Right, in_namespace, rights_of
+from shared.rights import Right, in_namespace, mesh_rights, rights_of
 from shared.settings import KafkaSettings, MeshSettings
 from shared.topics import REGISTRY, Party, Topic
 
 _RETRY_S = 0.2
 
 
-async def prepare_log(settings: MeshSettings, party: Party) -> None:
+async def prepare_log(settings: MeshSettings, party: Party | None) -> None:
     """Return once `party` can work on the log: a broker answers, has the topics, and grants what the registry does.
 
-    Topics that are missing are made, unless `create_topics` is off. Raises BrokerUnavailableError after
-    `start_timeout_s`, AccessDeniedError, SettingsError for other partition counts, LogError.
+    None: all four services, under one principal. Topics that are missing are made, unless `create_topics` is off.
+    Raises BrokerUnavailableError after `start_timeout_s`, AccessDeniedError, SettingsError for other partition counts,
+    LogError.
     """
     await wait_for_broker(settings, settings.start_timeout_s)
     if settings.has_principal:
-        await check_rights(settings, rights_of(party))
+        await check_rights(settings, mesh_rights() if party is None else rights_of(party))
     if settings.create_topics:
         await ensure_topics(settings)
     else:
-        await check_topics(
-            settings, [topic for topic in REGISTRY.values() if party in topic.producers | topic.consumers]
-        )
+        await check_topics(settings, [topic for topic in REGISTRY.values() if party is None or party in topic.parties])
 
 
 @asynccontextmanager
@@ -114,12 +115,52 @@ async def partitions_found(settings: KafkaSettings, topic: Topic) -> int:
         return len(described["partitions"])
 
 
-async def ensure_topics(settings: KafkaSettings) -> None:
-    """Create the topics of the registry that are missing and check the partition counts of those that exist."""
+async def ensure_topics(settings: KafkaSettings) -> list[str]:
+    """Create the topics of the registry that are missing and check the partition counts of those that exist.
+
+    Returns the names of those that were missing. Raises as `prepare_log`.
+    """
     async with admin_client(settings) as client:
         if missing := await _missing(client, settings, REGISTRY.values()):
             await _create(client, settings, missing)
         await _check_partitions(client, settings, REGISTRY.values())
+    return [topic_name(settings, topic) for topic in missing]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFound:
+    """A topic as the broker has it; `config` holds what is set there and what is the broker's default."""
+
+    partitions: int
+    replicas: int
+    config: Mapping[str, str]
+
+
+async def topics_found(settings: KafkaSettings, topics: Collection[Topic]) -> dict[str, TopicFound]:
+    """Those of `topics` that the broker has, by their names there. Raises AccessDeniedError, BrokerUnavailableError."""
+    async with admin_client(settings) as client:
+        existing = set(await client.list_topics())
+        names = [name for topic in topics if (name := topic_name(settings, topic)) in existing]
+        if not names:
+            return {}
+        described = {found["topic"]: found["partitions"] for found in await client.describe_topics(names)}
+        configs = await _configs(client, settings, names)
+    return {
+        name: TopicFound(len(parts), len(parts[0]["replicas"]) if parts else 0, configs[name])
+        for name, parts in described.items()
+    }
+
+
+async def _configs(client: AIOKafkaAdminClient, settings: KafkaSettings, names: list[str]) -> dict[str, dict[str, str]]:
+    (answer,) = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    configs = {}
+    for code, message, _, name, entries in answer.resources:
+        if for_code(code) is TopicAuthorizationFailedError:
+            raise AccessDeniedError(f"{settings.principal} may not see how topic {name} is set (DescribeConfigs)")
+        if code:
+            raise LogError(f"cannot see how topic {name} is set: {message}")
+        configs[name] = {key: value for key, value, *_ in entries}
+    return configs
 
 
 async def check_topics(settings: KafkaSettings, topics: Collection[Topic]) -> None:

@@ -24,7 +24,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from shared.rights import Operation, Right
 
-_CODES: dict[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
+OPERATION_CODES: dict[Operation, int] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
 """Of org.apache.kafka.common.acl.AclOperation."""
 _NOT_TOLD = -(2**31)
 _RETRY_S = 0.2
@@ -145,4 +145,4 @@ def _lacking(wanted: frozenset[Operation], granted: int | None) -> frozenset[Ope
     """`granted`: a bit per operation; None where the broker does not tell."""
     if granted is None or granted == _NOT_TOLD:
         return frozenset()
-    return frozenset(operation for operation in wanted if not granted >> _CODES[operation] & 1)
+    return frozenset(operation for operation in wanted if not granted >> OPERATION_CODES[operation] & 1)
