@@ -7,8 +7,9 @@ Three rules keep what users wrote, and their keys, out of every line:
 
 * Only our own code speaks below WARNING. Clients of databases, brokers and sockets print what passes through them when
   they are asked for details, so `CHATMESH_LOG_LEVEL` is not for them.
-* An exception out of code that handles text is logged with `extra=DISCREET`: its message may quote the text, so its
-  type and where it was raised are printed without it. `cause_of` says the same in half a line.
+* Of an exception the type and where it was raised are printed. Its message only where it cannot quote a text: our own
+  errors', the system's, the broker's. Code that no text passes through may log with `extra=OUTSPOKEN`. Within a message
+  `cause_of` says of an error what may be said.
 * Whoever writes about a response names its id in the message: that is where `response_id` comes from.
 """
 
@@ -35,8 +36,11 @@ _OURS = ("services", "shared", "deploy", "__main__")
 _RETRYING = ("aiokafka", "kafka", "opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 
-DISCREET: Final = {"discreet": True}
-"""`extra` of a record whose exception may quote what users wrote."""
+OUTSPOKEN: Final = {"outspoken": True}
+"""`extra` of a record whose exception cannot quote what users wrote: its message is printed whatever its type."""
+
+_HARMLESS = (ChatmeshError, OSError)
+_HARMLESS_MODULES = ("aiokafka", "sqlite3", "ssl")
 
 
 def about(span: Span) -> dict[str, Span]:
@@ -45,17 +49,24 @@ def about(span: Span) -> dict[str, Span]:
 
 
 def cause_of(error: BaseException) -> str:
-    """What to say of an error that came out of code which handles text: our own message, of others the type alone."""
-    return str(error) if isinstance(error, ChatmeshError) else type(error).__name__
+    """What may be said of an error out of code that handles text: its type, and its message where that is harmless."""
+    if isinstance(error, ChatmeshError):
+        return str(error)
+    name = type(error).__name__
+    return f"{name}: {error}" if _is_harmless(error) and str(error) else name
+
+
+def _is_harmless(error: BaseException) -> bool:
+    return isinstance(error, _HARMLESS) or type(error).__module__.partition(".")[0] in _HARMLESS_MODULES
 
 
 class _Discretion(logging.Formatter):
-    """Prints a discreet record's exceptions without their messages."""
+    """Prints exceptions without the messages that may quote a text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if getattr(record, "discreet", False) and record.exc_info and record.exc_info[1] is not None:
-            # The text is kept on the record: whoever formats it after us prints this one.
-            record.exc_text = "".join(_without_messages(record.exc_info[1])).rstrip()
+        if record.exc_info and record.exc_info[1] is not None and not getattr(record, "outspoken", False):
+            # Kept on the record: whoever formats it after us prints this.
+            record.exc_text = "".join(_discreet_traceback(record.exc_info[1])).rstrip()
         return super().format(record)
 
 
@@ -94,16 +105,19 @@ def _place_in_trace(record: logging.LogRecord) -> dict[str, str]:
     return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
-def _without_messages(error: BaseException) -> Iterator[str]:
-    """The traceback of an error and of what caused it, in Python's order; of foreign errors only the types."""
+def _discreet_traceback(error: BaseException) -> Iterator[str]:
+    """The traceback of an error and of what caused it, in Python's order."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None:
-        yield from _without_messages(cause)
+        yield from _discreet_traceback(cause)
         yield "\nwhich led to:\n\n"
     yield "Traceback (most recent call last):\n"
     yield from traceback.format_tb(error.__traceback__)
-    said = f": {error}" if isinstance(error, ChatmeshError) else " (its message is not shown)"
+    said = f": {error}" if _is_harmless(error) else " (its message is not shown)"
     yield f"{type(error).__name__}{said}\n"
+    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        yield "\nin it:\n\n"
+        yield from _discreet_traceback(part)
 
 
 def setup_logging(settings: MeshSettings, service: str = "") -> None:
@@ -129,4 +143,4 @@ def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
     if failure.exc_value is None or issubclass(failure.exc_type, SystemExit):
         return
     name = failure.thread.name if failure.thread is not None else "a thread"
-    logging.getLogger(__name__).error("%s failed", name, exc_info=failure.exc_value, extra=DISCREET)
+    logging.getLogger(__name__).error("%s failed", name, exc_info=failure.exc_value)

@@ -7,10 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+from aiokafka.errors import RequestTimedOutError
 from opentelemetry.sdk.trace import TracerProvider
 
 from shared.errors import RecordError
-from shared.telemetry.logs import DISCREET, JsonFormatter, about, cause_of
+from shared.telemetry.logs import OUTSPOKEN, JsonFormatter, about, cause_of
 
 SECRET = "what a user wrote"
 RESPONSE = "resp_0192f3a1b2c37000800000000000abcd"
@@ -77,9 +78,9 @@ def test_a_line_about_another_span_has_the_ids_of_that() -> None:
     assert entry["span_id"] == f"{other.get_span_context().span_id:016x}"
 
 
-def test_an_exception_has_its_message_unless_discretion_is_asked_for() -> None:
-    told = line("broken", exc_info=raised())["exception"]
-    discreet = line("broken", exc_info=raised(), extra=DISCREET)["exception"]
+def test_an_exception_keeps_what_it_may_quote_to_itself() -> None:
+    told = line("broken", exc_info=raised(), extra=OUTSPOKEN)["exception"]
+    discreet = line("broken", exc_info=raised())["exception"]
     assert SECRET in told
     assert SECRET not in discreet
     assert "KeyError (its message is not shown)" in discreet
@@ -87,9 +88,19 @@ def test_an_exception_has_its_message_unless_discretion_is_asked_for() -> None:
     assert __file__ in discreet
 
 
+def test_the_parts_of_a_group_are_told() -> None:
+    group = ExceptionGroup(SECRET, [KeyError(SECRET), RecordError("no such role")])
+    printed = line("broken", exc_info=group)["exception"]
+    assert SECRET not in printed
+    assert "KeyError" in printed
+    assert "RecordError: no such role" in printed
+
+
 def test_a_cause_is_told_in_our_words_only() -> None:
     assert cause_of(RecordError("no such role")) == "no such role"
     assert cause_of(KeyError(SECRET)) == "KeyError"
+    assert cause_of(ConnectionResetError(104, "reset")) == "ConnectionResetError: [Errno 104] reset"
+    assert cause_of(RequestTimedOutError()) == "RequestTimedOutError: [Error 7] RequestTimedOutError"
 
 
 PROCESS = """
