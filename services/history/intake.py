@@ -16,7 +16,7 @@ from shared.errors import RecordError, RecordRefusedError
 from shared.log import RawRecord, decode
 from shared.records import Record
 from shared.records.codec import Envelope
-from shared.telemetry import extract, names
+from shared.telemetry import extract, names, working
 from shared.topics import REPLIES, Topic
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class RecordHandler:
         except RecordError as error:
             await self._bury(raw, error, attempts=1)
             return
-        with tracer.start_as_current_span(
+        with working(
+            tracer,
             names.process(self._topic),
             context=extract(envelope.trace),
             kind=SpanKind.CONSUMER,

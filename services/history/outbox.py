@@ -6,7 +6,7 @@ from opentelemetry.trace import SpanKind
 from services.history.ports import Outgoing
 from shared.log import LogWriter, RawRecord, dead_letter
 from shared.records import JournalRecord
-from shared.telemetry import inject, names
+from shared.telemetry import inject, names, working
 from shared.topics import Service, Topic
 
 tracer = trace.get_tracer(__name__)
@@ -21,7 +21,7 @@ class LogOutbox:
     async def send(self, outgoing: Outgoing) -> None:
         """See `Outbox.send`."""
         topic, record = outgoing.topic, outgoing.record
-        with tracer.start_as_current_span(names.send(topic), kind=SpanKind.PRODUCER) as span:
+        with working(tracer, names.send(topic), kind=SpanKind.PRODUCER) as span:
             if isinstance(record, JournalRecord):
                 span.set_attribute(names.RESPONSE_ID, record.response_id)
             appended = await self._writer.append(topic, record, partition=outgoing.partition, trace=inject(span))

@@ -39,6 +39,11 @@ class Generation:
         return self._position
 
     @property
+    def cached_tokens(self) -> int:
+        """How many of the prompt's tokens the engine knew already."""
+        return self._cached_tokens
+
+    @property
     def prompt_tokens(self) -> int:
         """Length of the rendered prompt."""
         return len(self._prompt_ids)

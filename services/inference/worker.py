@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
 from services.inference.claims import limit_of, said_before
 from services.inference.engines.port import Engine, EngineDeadError, EngineFullError, StepOutput
-from services.inference.generation import Generation
+from services.inference.generation import Ended, Generation
 from services.inference.takeover import JournalReader
 from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.errors import AppendError, ChatmeshError
@@ -19,11 +20,14 @@ from shared.ids import new_id, now_ms
 from shared.log import Appended, LogWriter, Replayer, failing_late
 from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
-from shared.telemetry import extract, names
+from shared.telemetry import extract, fail, names
 from shared.topics import JOBS, JOURNAL
 
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("chatmesh.inference")
+
+_RELEASED, _SUPERSEDED, _STOPPED = "released", "superseded", "stopped"
+"""How an attempt ends that does not finish; `stop` records name others."""
 
 HUNG_AFTER_S = 30.0
 """An engine that has not confirmed a cancel for so long hangs; a step that reads a long prompt may take seconds."""
@@ -140,7 +144,7 @@ class Worker:
         try:
             ack = await claimed
         except AppendError:
-            self._abandon(generation)  # nobody knows of the claim
+            self._abandon(generation, _RELEASED)  # nobody knows of the claim
             return
         if generation.job.attempt > 1:
             with self._released_on_error(generation):
@@ -151,8 +155,9 @@ class Worker:
         if generation.claim not in self._held:
             return
         if said is None:
-            self._let_go(generation, "superseded")
+            self._let_go(generation, _SUPERSEDED)
             return
+        generation.span.add_event(names.TAKEOVER, {names.ATTEMPT: generation.job.attempt, names.POSITION: len(said)})
         self._start(generation, said)
 
     def _start(self, generation: Generation, said: tuple[int, ...]) -> None:
@@ -177,12 +182,12 @@ class Worker:
     def _release_after(self, generation: Generation, error: Exception) -> None:
         if isinstance(error, EngineFullError):
             # A slot whose request was cancelled a moment ago: the engine frees it with its next step.
-            self._release(generation, str(error), full=True)
+            self._release(generation, str(error), type(error).__name__, full=True)
         elif isinstance(error, ChatmeshError | ValueError):
-            self._release(generation, str(error))
+            self._release(generation, str(error), type(error).__name__)
         else:
             log.error("%s: claim %s failed", generation.job.response_id, generation.claim, exc_info=error)
-            self._release(generation, f"{type(error).__name__}: {error}")
+            self._release(generation, f"{type(error).__name__}: {error}", type(error).__name__)
 
     # -- the engine ------------------------------------------------------------------------------------------
 
@@ -209,7 +214,7 @@ class Worker:
         if output.finish is not None:
             generation.running = False
         if output.finish == "error":
-            self._release(generation, output.error or "the engine failed")
+            self._release(generation, output.error or "the engine failed", "engine_failed")
             return
         record = generation.tokens(output)
         if record is not None:
@@ -229,7 +234,7 @@ class Worker:
         """
         error = None if done.cancelled() else done.exception()
         if isinstance(error, AppendError):
-            self._release(generation, str(error))
+            self._release(generation, str(error), type(error).__name__)
         elif error is not None:
             raise error
         elif record.finish is not None:
@@ -276,7 +281,7 @@ class Worker:
         for generation in list(self._held.values()):
             if generation.job.response_id == stop.response_id and stop.claim in (None, generation.claim):
                 log.info("%s: stops claim %s: %s", stop.response_id, generation.claim, stop.reason or "told to")
-                self._abandon(generation)
+                self._abandon(generation, stop.reason or _STOPPED)
 
     async def drain(self, timeout_s: float) -> None:
         """Hand every generation back to its owner: shutdown.
@@ -289,17 +294,18 @@ class Worker:
         if not await self._heart.announce(timeout_s, state="draining"):
             log.warning("the heartbeat that announces the end was not sent within %.1f s", timeout_s)
         for generation in list(self._held.values()):
-            self._release(generation, "the worker shuts down")
+            self._release(generation, "the worker shuts down", "draining")
         await asyncio.gather(*self._tasks)
         if self._parting:
             await asyncio.wait(self._parting)
 
-    def _release(self, generation: Generation, reason: str, *, full: bool = False) -> None:
+    def _release(self, generation: Generation, reason: str, error_type: str, *, full: bool = False) -> None:
+        """`error_type` is what the trace says: the reason may quote the prompt."""
         if generation.claim in self._held:
             log.warning("%s: releases its claim: %s", generation.job.response_id, reason)
             self._release_record(generation.job, generation.claim, reason, full=full)
-            generation.span.set_status(Status(StatusCode.ERROR, reason))
-            self._abandon(generation)
+            fail(generation.span, error_type)
+            self._abandon(generation, _RELEASED)
 
     def _release_record(self, job: Job, claim: str, reason: str, *, full: bool = False) -> None:
         record = Released(
@@ -310,10 +316,10 @@ class Worker:
         sent.add_done_callback(self._parting.discard)
         sent.add_done_callback(_ignore_loss)
 
-    def _abandon(self, generation: Generation) -> None:
+    def _abandon(self, generation: Generation, outcome: str) -> None:
         """Give the claim up."""
         self._leave(generation)
-        self._let_go(generation, "cancelled")
+        self._let_go(generation, outcome)
 
     def _leave(self, generation: Generation) -> None:
         """Nothing more is wanted of the engine. If it runs the claim, its slot is free once the engine says so."""
@@ -325,14 +331,7 @@ class Worker:
     def _let_go(self, generation: Generation, outcome: str) -> None:
         if self._held.pop(generation.claim, None) is None:
             return
-        generation.span.set_attributes(
-            {
-                names.RESPONSE_FINISH_REASONS: [outcome],
-                names.RESPONSE_MODEL: self._engine.info.id,
-                names.USAGE_INPUT_TOKENS: generation.prompt_tokens,
-                names.USAGE_OUTPUT_TOKENS: generation.output_tokens,
-            }
-        )
+        _describe(generation, outcome, self._engine.info.id)
         generation.span.end()
         self._tell()
 
@@ -353,6 +352,23 @@ class Worker:
     async def on_revoked(self, _: Iterable[int]) -> None:
         """A rebalance: where mail would reach us is not known before its end."""
         self._heart.update(partitions=[])
+
+
+def _describe(generation: Generation, outcome: str, model: str) -> None:
+    """How an attempt ended. Usage stands on one attempt of a response at most: UIs add it up over a trace."""
+    generation.span.set_attributes(
+        {names.OUTCOME: outcome, names.RESPONSE_MODEL: model, names.POSITION: generation.output_tokens}
+    )
+    if outcome in get_args(Ended):
+        generation.span.set_attribute(names.RESPONSE_FINISH_REASONS, [outcome])
+    if outcome not in (_RELEASED, _SUPERSEDED):
+        generation.span.set_attributes(
+            {
+                names.USAGE_INPUT_TOKENS: generation.prompt_tokens,
+                names.USAGE_CACHED_TOKENS: generation.cached_tokens,
+                names.USAGE_OUTPUT_TOKENS: generation.output_tokens,
+            }
+        )
 
 
 def _ignore_loss(done: "asyncio.Future[Appended]") -> None:

@@ -18,7 +18,7 @@ from shared.errors import LogError, RecordError
 from shared.ids import now_ms
 from shared.log import LogWriter, RawRecord, dead_letter, decode
 from shared.records import Moderate, Moderated, ModerationResult, Rejected
-from shared.telemetry import extract, inject, names
+from shared.telemetry import extract, inject, names, working
 from shared.telemetry.metrics import Metrics
 from shared.topics import MODERATION_QUERIES, REPLIES, Service
 
@@ -59,7 +59,8 @@ class QueryHandler:
         except RecordError as error:
             await self._bury(raw, error)
             return
-        with tracer.start_as_current_span(
+        with working(
+            tracer,
             names.process(MODERATION_QUERIES),
             context=extract(envelope.trace),
             kind=SpanKind.CONSUMER,
@@ -96,7 +97,7 @@ class QueryHandler:
         return Moderated(gateway=query.reply_to.gateway, correlation_id=query.correlation_id, results=results)
 
     async def _send(self, query: Moderate, answer: Moderated | Rejected) -> None:
-        with tracer.start_as_current_span(names.send(REPLIES), kind=SpanKind.PRODUCER) as span:
+        with working(tracer, names.send(REPLIES), kind=SpanKind.PRODUCER) as span:
 
             async def send() -> None:
                 partition = query.reply_to.partition

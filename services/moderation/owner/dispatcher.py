@@ -4,22 +4,19 @@ import asyncio
 import logging
 import random
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind
-
 from services.moderation.owner.appends import succeeded
 from services.moderation.owner.dispatch import Slots, choose_worker, mailbox_of
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.response import Owned
+from services.moderation.owner.spans import attempt_span, note_generation_takeover
 from services.moderation.owner.watch import Reason, WatchLimits, needs_attempt
 from shared.heartbeats import Cluster, Member
 from shared.log import Appended
 from shared.records import Cut, Dispatched, Job
-from shared.telemetry import extract, inject, names
-from shared.topics import JOBS, Service
+from shared.telemetry import inject
+from shared.topics import Service
 
 log = logging.getLogger(__name__)
-tracer = trace.get_tracer("chatmesh.moderation")
 
 
 class Dispatcher:
@@ -85,6 +82,7 @@ class Dispatcher:
         if reason is not Reason.FIRST:
             level = logging.INFO if reason is Reason.RELEASED else logging.WARNING
             log.log(level, "%s: attempt %d gets a successor: %s", owned.id, owned.times.attempt, reason.value)
+            note_generation_takeover(owned, reason)
         if owned.fold.exhausted:
             self._give_up(owned, reason)
         else:
@@ -119,16 +117,9 @@ class Dispatcher:
         owned.times.worker = worker.beat.id
         owned.times.dispatched_ms = now_ms
         self._slots.reserve(worker.beat.id, owned.id, now_ms + self._limits.claim_timeout_ms)
-        self._outbox.append(
-            owned, Dispatched(response_id=owned.id, attempt=attempt, worker=worker.beat.id, mailbox=mailbox)
-        )
-        with tracer.start_as_current_span(
-            names.send(JOBS),
-            context=extract(owned.trace),
-            kind=SpanKind.PRODUCER,
-            attributes=names.messaging(JOBS, "send", mailbox),
-        ) as span:
-            span.set_attributes({names.RESPONSE_ID: owned.id, names.ATTEMPT: attempt})
+        dispatched = Dispatched(response_id=owned.id, attempt=attempt, worker=worker.beat.id, mailbox=mailbox)
+        with attempt_span(owned, attempt, mailbox) as span:
+            self._outbox.append(owned, dispatched, inject(span))
             self._outbox.job(owned, self._job(owned, attempt), mailbox, inject(span))
 
     def _job(self, owned: Owned, attempt: int) -> Job:

@@ -52,9 +52,9 @@ class Outbox:
         """Say in public that a response is no more."""
         return self._send(partition, EVENTS, deleted)
 
-    def append(self, owned: Owned, record: Journal) -> asyncio.Future[Appended]:
+    def append(self, owned: Owned, record: Journal, trace: Mapping[str, str] | None = None) -> asyncio.Future[Appended]:
         """Append to the journal."""
-        return self._send(owned.partition, JOURNAL, record)
+        return self._send(owned.partition, JOURNAL, record, trace=trace)
 
     def job(self, owned: Owned, job: Job, mailbox: int, trace: Mapping[str, str]) -> asyncio.Future[Appended]:
         """Send a job to a worker's mailbox."""

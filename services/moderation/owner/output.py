@@ -15,7 +15,7 @@ from services.moderation.owner.line import Step
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.ready import Ready
 from services.moderation.owner.response import Owned, failed_by, terminal_of
-from services.moderation.owner.spans import close_span
+from services.moderation.owner.spans import end_span, note_cut
 from services.moderation.windows import Decision, Finding, Outcome, Release, Stretch, TextScreen, Window
 from shared.ids import now_ms
 from shared.records import AnyTerminal, Cut, Delta, Finish, ModerationResult, TokenLogprob
@@ -137,12 +137,15 @@ class Output:
         """Give the response up, with what is public of it."""
         if owned.fold.decision is None:
             self._outbox.append(owned, cut)
+            note_cut(owned, cut)
         _, text = owned.public
         self._close(owned, failed_by(cut, owned, text=text, finished_ms=now_ms(), moderation=_told(owned)))
 
     def _end(self, owned: Owned, violation: Decision | None = None) -> None:
         if violation is not None and owned.fold.decision is None:
-            self._outbox.append(owned, Cut(response_id=owned.id, reason="policy", category=violation.category))
+            cut = Cut(response_id=owned.id, reason="policy", category=violation.category)
+            self._outbox.append(owned, cut)
+            note_cut(owned, cut)
         _, text = owned.public
         violated = violation is not None
         self._close(
@@ -178,7 +181,7 @@ class Output:
         owned.closing = [owned.gate.pass_through(terminal, position, inject(owned.span))]
         self._dispatcher.forget(owned)
         self._stop_worker(owned)
-        close_span(owned, type(terminal).__name__.lower())
+        end_span(owned, terminal)
 
     def _stop_worker(self, owned: Owned) -> None:
         claim = owned.fold.owner

@@ -15,6 +15,7 @@ from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.partition import Partition, first_epoch
 from services.moderation.owner.response import Owned
 from services.moderation.owner.screening import Screener
+from services.moderation.owner.spans import note_decision
 from services.moderation.policy import Policy
 from services.moderation.settings import ModerationSettings
 from shared.errors import LogError, MalformedRecordError, RecordError
@@ -22,6 +23,7 @@ from shared.folds import Claim, Effect, EventFold, JournalFold
 from shared.heartbeats import Cluster
 from shared.log import RawRecord, Replayer, decode_of_response
 from shared.records import (
+    Accepted,
     Cancel,
     Claimed,
     Cut,
@@ -193,10 +195,15 @@ class Owner:
         self, partition: Partition, responses: Sequence[Owned], until: int | None
     ) -> dict[str, EventFold]:
         folds = {owned.id: EventFold() for owned in responses}
+        accepted_in: dict[str, Mapping[str, str]] = {}
         since_ms = min(owned.requested.created_ms for owned in responses)
         found = await self._replayer.read(EVENTS, partition.number, folds, since_ms=since_ms, until=until)
         for envelope in found.records:
             folds[envelope.record.response_id].apply(envelope.record)
+            if isinstance(envelope.record, Accepted):
+                accepted_in[envelope.record.response_id] = envelope.trace
+        for owned in responses:
+            owned.accepted_trace = accepted_in.get(owned.id, {})
         return folds
 
     async def _resume(self, partition: Partition, owned: Owned, events: EventFold) -> None:
@@ -266,7 +273,7 @@ class Owner:
             return None
         before = owned.fold.owner
         effect = owned.fold.apply(envelope.record)
-        self._note(owned, envelope.record, effect, envelope.timestamp_ms)
+        self._note(owned, envelope, effect)
         if self._acts_on(partition):
             self._stop_superseded(owned, envelope.record, effect, before)
         return owned
@@ -287,8 +294,8 @@ class Owner:
             self._outbox.stop(partition.number, body.response_id, body.claim, body.mailbox, "ended")
         return None
 
-    def _note(self, owned: Owned, body: Journal, effect: Effect, timestamp_ms: int) -> None:
-        heard_ms = max(timestamp_ms, self._cluster.now_ms)
+    def _note(self, owned: Owned, envelope: Envelope[Journal], effect: Effect) -> None:
+        body, heard_ms = envelope.record, max(envelope.timestamp_ms, self._cluster.now_ms)
         if effect is Effect.CLAIMED and owned.fold.owner is not None:
             owned.times.claimed_ms = heard_ms
             owned.times.attempt = max(owned.times.attempt, owned.fold.owner.attempt)
@@ -296,10 +303,12 @@ class Owner:
         elif isinstance(body, Dispatched) and body.attempt > owned.times.attempt:
             # Another owner sent this job: it deserves its time to be claimed.
             owned.times.attempt, owned.times.worker = body.attempt, body.worker
-            owned.times.dispatched_ms = heard_ms
+            owned.times.dispatched_ms, owned.attempt_trace = heard_ms, envelope.trace
             self._dispatcher.forget(owned)
         elif effect is Effect.ADVANCED:
             owned.times.tokens_ms = heard_ms
+        elif effect is Effect.DECIDED:
+            note_decision(owned, envelope)
         elif effect is Effect.VOIDED:
             log.error("%s: the claim is void, its tokens do not continue the log: %s", owned.id, owned.fold.owner)
 

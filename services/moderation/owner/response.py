@@ -49,6 +49,9 @@ class Owned:
 
     `closing` are the appends that end the response here: its terminal event, or what tells others that nothing became
     of it; once all are acknowledged, the owner may forget the response.
+
+    `span` is over the screening of its output; `accepted_trace` leads to that of another owner, who accepted it,
+    `attempt_trace` to the last job that was sent.
     """
 
     requested: Requested
@@ -76,6 +79,8 @@ class Owned:
     lonely_since_ms: int | None = None
     overdue_since_ms: int | None = None
     span: Span | None = None
+    accepted_trace: Mapping[str, str] = field(default_factory=dict)
+    attempt_trace: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -14,7 +14,7 @@ from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.output import Output
 from services.moderation.owner.ready import Ready
 from services.moderation.owner.response import Owned
-from services.moderation.owner.spans import close_span, open_span
+from services.moderation.owner.spans import hand_span_over, note_owner_takeover, open_span
 from services.moderation.policy import Policy
 from services.moderation.windows import TextScreen
 from shared.folds import EventFold
@@ -57,6 +57,7 @@ class Screener:
         owned.public_before = events.position, events.text
         owned.logprobs = events.logprobs
         open_span(owned)
+        note_owner_takeover(owned)
         if policy is None:
             self._end_under_another_policy(owned, events.accepted.policy)
 
@@ -79,7 +80,7 @@ class Screener:
         owned.line.clear()
         if owned.events is not None:
             owned.events.shut()
-        close_span(owned, "handed over")
+        hand_span_over(owned)
 
     def give_up(self, owned: Owned) -> None:
         """End a response that the journal has decided on with what is public of it."""
