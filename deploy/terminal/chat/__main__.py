@@ -1,0 +1,72 @@
+"""`python -m deploy.terminal.chat`: a streaming chat in the terminal."""
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+
+from deploy.local.preflight import running_address
+from deploy.local.settings import LocalSettings
+from deploy.terminal.chat.conversation import Conversation
+from deploy.terminal.chat.gateways import ChatError, Gateways, base_urls
+from deploy.terminal.chat.line import Line
+from deploy.terminal.chat.options import Options, parse
+from deploy.terminal.chat.prompt import Prompt
+from deploy.terminal.chat.screen import Screen
+from deploy.terminal.command import run
+from shared.settings import load_settings
+
+_CANCELLED_STATUS = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0; 1 if a single answer failed or was refused, or nobody answers; 130 if it was cancelled."""
+    options = parse(arguments)
+    return run(functools.partial(_main, options))
+
+
+async def _main(options: Options) -> int:
+    of_run = running_address(load_settings(LocalSettings).data_dir)
+    gateways = Gateways(base_urls(options.base_urls, os.environ, of_run))
+    screen = Screen()
+    line = Line(gateways, options.patience_s, screen.note)
+    try:
+        model = options.model or await _first_model(gateways)
+        conversation = Conversation(line, screen, model, options.previous_response_id, options.fields)
+        message = _message(options)
+        if message is not None:
+            return await _one_shot(conversation, message)
+        screen.note(f"{model} at {gateways.url}; /help says what else there is")
+        await conversation.converse(Prompt().read)
+        return 0
+    finally:
+        await line.close()
+        await gateways.close()
+
+
+async def _first_model(gateways: Gateways) -> str:
+    models = await gateways.models()
+    if not models:
+        raise ChatError(f"no worker is ready behind {gateways.url}: the mesh serves no model yet")
+    return models[0]
+
+
+def _message(options: Options) -> str | None:
+    """The one thing to ask, None if the person is to be asked for it. Raises ChatError where it is empty."""
+    if options.message is None and sys.stdin.isatty():
+        return None
+    message = sys.stdin.read() if options.message is None else options.message
+    if not message.strip():
+        raise ChatError("there is nothing to ask: the message is empty")
+    return message.strip()
+
+
+async def _one_shot(conversation: Conversation, message: str) -> int:
+    end = await conversation.turn(message)
+    if end.outcome == "cancelled":
+        return _CANCELLED_STATUS
+    return 1 if end.outcome in ("failed", "refused") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
