@@ -23,7 +23,7 @@ endif
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
 .PHONY: trace-ui trace-check
 .PHONY: asyncapi asyncapi-page moderation-report eval-moderation train-moderation
-.PHONY: chat top dlq
+.PHONY: chat top dlq chart
 
 help: ## this list
 	@echo "make <target>:"
@@ -95,6 +95,9 @@ asyncapi: $(ENVIRONMENT) ## write docs/asyncapi*.yaml and docs/schemas again, fr
 
 asyncapi-page: $(ENVIRONMENT) ## the same documents as pages for a browser, in build/asyncapi (npm)
 	@$(BIN)/python -m deploy.events page
+
+chart: $(ENVIRONMENT) ## write the Helm chart's generated files again: topics, rights, alerts, dashboard, the values' schema
+	@$(BIN)/python -m deploy.kubernetes $(ARGS)
 
 openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of operations and the models of bodies
 	@$(BIN)/python -m services.gateway.api.surface

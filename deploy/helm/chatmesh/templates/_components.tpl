@@ -1,0 +1,163 @@
+{{/* What the services differ in: per service its environment, mounts and volumes beside those that all have. */}}
+
+{{- define "chatmesh.model.env" -}}
+{{- with .Values.model.name }}
+- {name: CHATMESH_MODEL, value: {{ . | quote }}}
+{{- end }}
+{{- if .Values.model.download }}
+{{- with .Values.model.token.secretName }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: {{ $.Values.model.token.key | quote }}}}
+{{- end }}
+{{- else }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- end }}
+{{- end -}}
+
+{{- define "chatmesh.model.mounts" -}}
+{{- if .Values.model.existingClaim }}
+- {name: models, mountPath: {{ .Values.model.path | quote }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "chatmesh.model.volumes" -}}
+{{- with .Values.model.existingClaim }}
+- name: models
+  persistentVolumeClaim: {claimName: {{ . | quote }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* gateway */}}
+
+{{- define "chatmesh.gateway.env" -}}
+- {name: CHATMESH_HOST, value: 0.0.0.0}
+- {name: PORT, value: "8080"}
+- {name: CHATMESH_API_KEYS, value: /etc/chatmesh/keys/api-keys.yaml}
+{{- if .Values.gateway.rateLimits }}
+- {name: CHATMESH_RATE_LIMITS, value: /etc/chatmesh/limits/rate-limits.yaml}
+{{- end }}
+{{ include "chatmesh.model.env" . }}
+{{- end -}}
+
+{{- define "chatmesh.gateway.mounts" -}}
+- {name: api-keys, mountPath: /etc/chatmesh/keys, readOnly: true}
+{{- if .Values.gateway.rateLimits }}
+- {name: rate-limits, mountPath: /etc/chatmesh/limits, readOnly: true}
+{{- end }}
+{{ include "chatmesh.model.mounts" . }}
+{{- end -}}
+
+{{- define "chatmesh.gateway.volumes" -}}
+- name: api-keys
+  secret:
+    secretName: {{ required "gateway.apiKeys.secretName is needed: a secret that holds the file of API keys" .Values.gateway.apiKeys.secretName | quote }}
+    defaultMode: 0440
+    items: [{key: {{ .Values.gateway.apiKeys.key | quote }}, path: api-keys.yaml}]
+{{- if .Values.gateway.rateLimits }}
+- name: rate-limits
+  configMap: {name: {{ include "chatmesh.fullname" . }}-rate-limits}
+{{- end }}
+{{ include "chatmesh.model.volumes" . }}
+{{- end -}}
+
+{{/* moderation */}}
+
+{{- define "chatmesh.moderation.env" -}}
+{{- if .Values.moderation.policy }}
+- {name: CHATMESH_POLICY, value: /etc/chatmesh/policy/policy.yaml}
+{{- end }}
+{{- if not .Values.model.download }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- end }}
+{{- end -}}
+
+{{/* The policy's folder, not its file: a file mounted by subPath would never change. */}}
+{{- define "chatmesh.moderation.mounts" -}}
+- {name: cache, mountPath: /var/cache/chatmesh}
+{{- if .Values.moderation.policy }}
+- {name: policy, mountPath: /etc/chatmesh/policy, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "chatmesh.moderation.volumes" -}}
+- name: cache
+  emptyDir: {sizeLimit: 5Gi}
+{{- if .Values.moderation.policy }}
+- name: policy
+  configMap: {name: {{ include "chatmesh.fullname" . }}-policy}
+{{- end }}
+{{- end -}}
+
+{{/* inference */}}
+
+{{- define "chatmesh.inference.env" -}}
+{{- $gpu := .Values.inference.gpu -}}
+- {name: CHATMESH_SLOTS, value: {{ .Values.inference.slots | quote }}}
+- {name: CHATMESH_CACHE_DIR, value: /var/cache/chatmesh/models}
+- {name: HF_HOME, value: /var/cache/chatmesh/hub}
+{{- if $gpu.enabled }}
+- {name: CHATMESH_DEVICE, value: cuda}
+{{- if gt (int $gpu.count) 1 }}
+- {name: CHATMESH_ENGINE, value: deepspeed}
+- {name: CHATMESH_TENSOR_PARALLEL, value: {{ $gpu.count | quote }}}
+{{- end }}
+{{- end }}
+{{ include "chatmesh.model.env" . }}
+{{- end -}}
+
+{{/* NCCL exchanges through /dev/shm, of which a container has 64 MiB. */}}
+{{- define "chatmesh.inference.mounts" -}}
+- {name: cache, mountPath: /var/cache/chatmesh}
+{{- if and .Values.inference.gpu.enabled (gt (int .Values.inference.gpu.count) 1) }}
+- {name: shm, mountPath: /dev/shm}
+{{- end }}
+{{ include "chatmesh.model.mounts" . }}
+{{- end -}}
+
+{{- define "chatmesh.inference.volumes" -}}
+- name: cache
+{{- if .Values.inference.cache.existingClaim }}
+  persistentVolumeClaim: {claimName: {{ .Values.inference.cache.existingClaim | quote }}}
+{{- else }}
+  emptyDir: {sizeLimit: {{ .Values.inference.cache.sizeLimit }}}
+{{- end }}
+{{- if and .Values.inference.gpu.enabled (gt (int .Values.inference.gpu.count) 1) }}
+- name: shm
+  emptyDir: {medium: Memory, sizeLimit: 8Gi}
+{{- end }}
+{{ include "chatmesh.model.volumes" . }}
+{{- end -}}
+
+{{/* history */}}
+
+{{- define "chatmesh.history.env" -}}
+{{- if .Values.history.mongodb.secretName }}
+- {name: MONGODB_URL_FILE, value: /etc/chatmesh/mongodb/url}
+{{- else }}
+- {name: CHATMESH_DATA_DIR, value: /var/lib/chatmesh}
+{{- end }}
+{{ include "chatmesh.model.env" . }}
+{{- end -}}
+
+{{- define "chatmesh.history.mounts" -}}
+{{- if .Values.history.mongodb.secretName }}
+- {name: mongodb, mountPath: /etc/chatmesh/mongodb, readOnly: true}
+{{- else }}
+- {name: data, mountPath: /var/lib/chatmesh}
+{{- end }}
+{{ include "chatmesh.model.mounts" . }}
+{{- end -}}
+
+{{- define "chatmesh.history.volumes" -}}
+{{- if .Values.history.mongodb.secretName }}
+- name: mongodb
+  secret:
+    secretName: {{ .Values.history.mongodb.secretName | quote }}
+    defaultMode: 0440
+    items: [{key: {{ .Values.history.mongodb.key | quote }}, path: url}]
+{{- else }}
+- name: data
+  persistentVolumeClaim: {claimName: {{ include "chatmesh.fullname" . }}-history}
+{{- end }}
+{{ include "chatmesh.model.volumes" . }}
+{{- end -}}

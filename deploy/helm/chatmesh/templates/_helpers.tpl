@@ -1,0 +1,77 @@
+{{/* Names: at most 63 characters with the longest suffix that a pod gets. */}}
+{{- define "chatmesh.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects the pods of one component: {root, component}. Never changes, for a Deployment's selector cannot. */}}
+{{- define "chatmesh.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* What selects all pods of the release. */}}
+{{- define "chatmesh.selector.all" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Labels of an object: {root, component}. */}}
+{{- define "chatmesh.labels" -}}
+{{ include "chatmesh.selector" . }}
+app.kubernetes.io/part-of: chatmesh
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* {root, component}: the image of a component, or of the tools. */}}
+{{- define "chatmesh.image" -}}
+{{- $own := (index .root.Values .component).image -}}
+{{- $repository := $own.repository | default (printf "%s-%s" .root.Values.images.repository .component) -}}
+{{- printf "%s:%s" $repository ($own.tag | default .root.Values.images.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* A value as a variable holds it. Helm reads 1000000 as a float, which would become 1e+06. */}}
+{{- define "chatmesh.scalar" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{- int64 . -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What every container is held to. */}}
+{{- define "chatmesh.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "chatmesh.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* {root, component}: seconds until a pod is killed; its own end has one deadline, shutdownS. */}}
+{{- define "chatmesh.terminationS" -}}
+{{- $own := index .root.Values .component -}}
+{{- add (int $own.preStopS) (int $own.shutdownS) (int .root.Values.terminationMarginS) -}}
+{{- end -}}
+
+{{/* {root, component}: seconds until a service must have become ready. */}}
+{{- define "chatmesh.startS" -}}
+{{- $own := index .root.Values .component -}}
+{{- add (int .root.Values.startTimeoutS) (int ($own.loadS | default 60)) -}}
+{{- end -}}

@@ -1,0 +1,172 @@
+"""The schema of the chart's values: what a typo would otherwise leave out in silence is refused by name. Pure.
+
+It is made from values.yaml, whose defaults give the types, from the rules below, and from the services' settings: under
+`settings` stands any variable of a service that the chart does not set itself.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.gateway.settings import GatewaySettings
+from services.history.settings import HistorySettings
+from services.inference.settings import InferenceSettings
+from services.moderation.settings import ModerationSettings
+from shared.settings import KafkaSettings, MeshSettings, variable_of
+
+VALUES = Path(__file__).resolve().parent.parent / "helm/chatmesh/values.yaml"
+SETTINGS: dict[str, type[MeshSettings]] = {
+    "gateway": GatewaySettings,
+    "moderation": ModerationSettings,
+    "inference": InferenceSettings,
+    "history": HistorySettings,
+}
+_SET_BY_CHART = frozenset(
+    {
+        "CHATMESH_SERVICE_ID",
+        "CHATMESH_START_TIMEOUT_S",
+        "CHATMESH_SHUTDOWN_S",
+        "CHATMESH_LOG_FORMAT",
+        "CHATMESH_TRACE_CONTENT",
+        "CHATMESH_MANAGEMENT_PORT",
+        "CHATMESH_MANAGEMENT_HOST",
+        "CHATMESH_HOST",
+        "PORT",
+        "CHATMESH_API_KEYS",
+        "CHATMESH_RATE_LIMITS",
+        "CHATMESH_MODEL",
+        "CHATMESH_POLICY",
+        "CHATMESH_DATA_DIR",
+        "MONGODB_URL",
+        "CHATMESH_SLOTS",
+        "CHATMESH_DEVICE",
+        "CHATMESH_TENSOR_PARALLEL",
+        "CHATMESH_CACHE_DIR",
+    }
+)
+_TUNABLE = frozenset(
+    {
+        "CHATMESH_FETCH_MAX_WAIT_MS",
+        "CHATMESH_REQUEST_TIMEOUT_MS",
+        "CHATMESH_SESSION_TIMEOUT_MS",
+        "CHATMESH_HEARTBEAT_INTERVAL_MS",
+    }
+)
+"""Of KafkaSettings; the rest of it stands under `kafka`."""
+
+_STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+_OBJECTS = {"type": "array", "items": {"type": "object"}}
+_PORTS = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_ANY = {"type": "object"}
+_PRINCIPAL = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+RULES: dict[str, dict[str, Any]] = {
+    "images.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "images.pullSecrets": _STRINGS,
+    "commonLabels": _TEXTS,
+    "kafka.mode": {"enum": ["external", "strimzi"]},
+    "kafka.namespace": {"type": "string", "pattern": "^([A-Za-z0-9._-]{1,64})?$"},
+    "kafka.partitions": {"type": "integer", "minimum": 1, "maximum": 4096},
+    "kafka.external.bootstrapServers": {
+        "type": "string",
+        "pattern": r"^(\s*[^\s,:]+:[0-9]+\s*(,\s*[^\s,:]+:[0-9]+\s*)*)?$",
+    },
+    "kafka.external.securityProtocol": {"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]},
+    "kafka.external.saslMechanism": {"enum": ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]},
+    "kafka.strimzi.config": _ANY,
+    "kafka.strimzi.resources": _ANY,
+    "kafka.strimzi.consumers": {**_STRINGS, "items": {"type": "string", "pattern": _PRINCIPAL}},
+    "model.path": {"type": "string", "pattern": "^/"},
+    "gateway.rateLimits": {
+        "type": "object",
+        "properties": {"tiers": _ANY, "tenants": _ANY},
+        "additionalProperties": False,
+    },
+    "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    "gateway.service.annotations": _TEXTS,
+    "inference.gpu.nodeSelector": _TEXTS,
+    "inference.gpu.tolerations": _OBJECTS,
+    "inference.autoscaling.utilization": {"type": "number", "exclusiveMinimum": 0, "maximum": 2},
+    "tools.resources": _ANY,
+    "serviceAccount.annotations": _TEXTS,
+    "ingress.annotations": _TEXTS,
+    "ingress.hosts": _STRINGS,
+    "ingress.tls": _OBJECTS,
+    "httpRoute.parentRefs": _OBJECTS,
+    "httpRoute.hostnames": _STRINGS,
+    "networkPolicy.clients": _OBJECTS,
+    "networkPolicy.scrapers": _OBJECTS,
+    "networkPolicy.dns": _OBJECTS,
+    "networkPolicy.keda": _OBJECTS,
+    **{f"networkPolicy.{peer}.to": _OBJECTS for peer in ("kafka", "mongodb", "otlp")},
+    **{f"networkPolicy.{peer}.ports": _PORTS for peer in ("kafka", "mongodb", "otlp")},
+    **{f"networkPolicy.extraEgress.{service}": _OBJECTS for service in SETTINGS},
+    "tracing.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
+    "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
+    "monitoring.podMonitor.labels": _TEXTS,
+    "monitoring.rules.labels": _TEXTS,
+    "monitoring.dashboard.labels": _TEXTS,
+}
+"""By path; what is not named here has the type of its default, and objects hold what values.yaml names."""
+
+OF_EACH_SERVICE: dict[str, dict[str, Any]] = {
+    "extraEnv": _OBJECTS,
+    "resources": _ANY,
+    "podDisruptionBudget": {
+        "type": "object",
+        "properties": {name: {"type": ["integer", "string"]} for name in ("maxUnavailable", "minAvailable")},
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    },
+    "strategy.maxSurge": {"type": ["integer", "string"]},
+    "strategy.maxUnavailable": {"type": ["integer", "string"]},
+    "nodeSelector": _TEXTS,
+    "tolerations": _OBJECTS,
+    "affinity": _ANY,
+    "podAnnotations": _TEXTS,
+    "podLabels": _TEXTS,
+    "extraVolumes": _OBJECTS,
+    "extraVolumeMounts": _OBJECTS,
+}
+
+
+def values_schema() -> dict[str, Any]:
+    """values.schema.json."""
+    schema = _schema_of(yaml.safe_load(VALUES.read_text()), "", _rules())
+    schema["properties"]["global"] = _ANY  # Helm hands it down from a chart that this one is a part of
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart chatmesh", **schema}
+
+
+def _rules() -> dict[str, dict[str, Any]]:
+    each = {f"{service}.{path}": rule for service in SETTINGS for path, rule in OF_EACH_SERVICE.items()}
+    return {**RULES, **each, **{f"{service}.settings": settings_schema(cls) for service, cls in SETTINGS.items()}}
+
+
+def _schema_of(default: Any, path: str, rules: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if path in rules:
+        return rules[path]
+    if isinstance(default, dict):
+        properties = {key: _schema_of(value, f"{path}.{key}".lstrip("."), rules) for key, value in default.items()}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
+    if isinstance(default, bool):
+        return {"type": "boolean"}
+    if isinstance(default, int | float):
+        return {"type": "integer" if isinstance(default, int) else "number", "minimum": 0}
+    if isinstance(default, str):
+        return {"type": "string"}
+    raise TypeError(f"{path} needs a rule: its default {default!r} does not tell what it may be")
+
+
+def settings_schema(cls: type[MeshSettings]) -> dict[str, Any]:
+    """Which variables may stand under `settings`, within which bounds: those that the chart does not set."""
+    known = cls.model_json_schema(by_alias=False)["properties"]
+    properties = {
+        variable: {key: value for key, value in known[name].items() if key not in ("default", "title")}
+        for name, field in sorted(cls.model_fields.items())
+        if (variable := variable_of(field, name)) not in _SET_BY_CHART
+        and (name not in KafkaSettings.model_fields or variable in _TUNABLE)
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
