@@ -17,6 +17,7 @@ from shared.log import RawRecord, decode
 from shared.records import Record
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names, working
+from shared.telemetry.logs import cause_of
 from shared.topics import REPLIES, Topic
 
 log = logging.getLogger(__name__)
@@ -86,5 +87,5 @@ class RecordHandler:
         await self._sending.until_available(lambda: self._outbox.send(outgoing))
 
     async def _bury(self, raw: RawRecord, error: Exception, attempts: int) -> None:
-        log.error("%s at %s cannot be handled: %s", self._topic.name, place(raw), error)
+        log.error("%s at %s cannot be handled: %s", self._topic.name, place(raw), cause_of(error))
         await self._burying.until_available(lambda: self._outbox.bury(self._topic, raw, error, attempts))

@@ -31,6 +31,7 @@ from shared.log import RawRecord, decode
 from shared.records import TERMINALS, Deleted, Delta
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
+from shared.telemetry.logs import cause_of
 from shared.topics import EVENTS
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Recorder:
         await self._committing.until_available(lambda: offsets.commit(partition, next_offset))
 
     async def _bury(self, raw: RawRecord, error: Exception, attempts: int) -> None:
-        log.error("%s %d@%d cannot be recorded: %s", EVENTS.name, raw.partition, raw.offset, error)
+        log.error("%s %d@%d cannot be recorded: %s", EVENTS.name, raw.partition, raw.offset, cause_of(error))
         await self._burying.until_available(lambda: self._outbox.bury(EVENTS, raw, error, attempts))
 
 

@@ -14,6 +14,7 @@ from services.inference.worker import Worker
 from shared.errors import AppendError, LogError, RecordError
 from shared.log import Appended, LogWriter, RawRecord, dead_letter, decode_of_response
 from shared.records import Job, Stop
+from shared.telemetry.logs import cause_of
 from shared.topics import JOBS, Service
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Mailbox:
 
     async def _put_aside(self, record: RawRecord, error: Exception) -> None:
         """Into the dead letters. What they do not take stays readable in the mailbox, and the log says where."""
-        log.error("mail %d/%d goes to the dead letters: %s", record.partition, record.offset, error)
+        log.error("mail %d/%d goes to the dead letters: %s", record.partition, record.offset, cause_of(error))
         delay_s = LETTER_RETRY_S
         for attempt in range(1, LETTER_ATTEMPTS + 1):
             try:

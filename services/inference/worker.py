@@ -21,6 +21,7 @@ from shared.log import Appended, LogWriter, Replayer, failing_late
 from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
 from shared.telemetry import extract, fail, names
+from shared.telemetry.logs import about
 from shared.topics import JOBS, JOURNAL
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,8 @@ class Worker:
         elif isinstance(error, ChatmeshError | ValueError):
             self._release(generation, str(error), type(error).__name__)
         else:
-            log.error("%s: claim %s failed", generation.job.response_id, generation.claim, exc_info=error)
+            span = about(generation.span)
+            log.error("%s: claim %s failed", generation.job.response_id, generation.claim, exc_info=error, extra=span)
             self._release(generation, f"{type(error).__name__}: {error}", type(error).__name__)
 
     # -- the engine ------------------------------------------------------------------------------------------
@@ -300,9 +302,10 @@ class Worker:
             await asyncio.wait(self._parting)
 
     def _release(self, generation: Generation, reason: str, error_type: str, *, full: bool = False) -> None:
-        """`error_type` is what the trace says: the reason may quote the prompt."""
+        """`error_type` is what trace and log say: the reason may quote the prompt."""
         if generation.claim in self._held:
-            log.warning("%s: releases its claim: %s", generation.job.response_id, reason)
+            span = about(generation.span)
+            log.warning("%s: releases its claim: %s", generation.job.response_id, error_type, extra=span)
             self._release_record(generation.job, generation.claim, reason, full=full)
             fail(generation.span, error_type)
             self._abandon(generation, _RELEASED)

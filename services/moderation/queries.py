@@ -19,6 +19,7 @@ from shared.ids import now_ms
 from shared.log import LogWriter, RawRecord, dead_letter, decode
 from shared.records import Moderate, Moderated, ModerationResult, Rejected
 from shared.telemetry import extract, inject, names, working
+from shared.telemetry.logs import cause_of
 from shared.telemetry.metrics import Metrics
 from shared.topics import MODERATION_QUERIES, REPLIES, Service
 
@@ -111,7 +112,7 @@ class QueryHandler:
                 log.warning("an answer to %s is lost: %s", query.reply_to.gateway, error)
 
     async def _bury(self, raw: RawRecord, error: Exception) -> None:
-        log.error("%s at %s cannot be handled: %s", MODERATION_QUERIES.name, place(raw), error)
+        log.error("%s at %s cannot be handled: %s", MODERATION_QUERIES.name, place(raw), cause_of(error))
 
         async def bury() -> None:
             await dead_letter(self._writer, Service.MODERATION, MODERATION_QUERIES, raw, error)

@@ -550,8 +550,10 @@ def _translate(name: str, error: Exception) -> StoreError:
         return StoreError(f"{name}: MONGODB_URL is no address that the driver can use: {type(error).__name__}")
     if codes & _BAD_CONFIGURATION.keys():
         return StoreError(f"{said} (check the user, password and database of MONGODB_URL, and the user's rights)")
-    if isinstance(error, (DocumentTooLarge, BSONError, OverflowError, UnicodeError)):
+    if isinstance(error, DocumentTooLarge):
         return StoreRefusedError(said)
+    if isinstance(error, (BSONError, OverflowError, UnicodeError)):  # their words quote the document
+        return StoreRefusedError(f"{name}: {type(error).__name__}")
     if codes & _BAD_DOCUMENT.keys():
         return StoreRefusedError(said)
     # Not reachable, no majority in time, not primary, a race that the driver lost (DuplicateKeyError), a full disk.

@@ -32,6 +32,7 @@ from services.inference.engines.port import (
     GenerationRequest,
     StepOutput,
 )
+from shared.telemetry.logs import OUTSPOKEN
 
 _log = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ class BatchLoop:
                 while self._status.tp_status != BackgroundThreadStatus.HARD_STOP:
                     self._turn()
         except Exception as error:  # noqa: BLE001 - the last of the thread: every request must hear of it
-            _log.error("the generation loop died", exc_info=error)
+            _log.error("the generation loop died", exc_info=error, extra=OUTSPOKEN)  # it knows ids, no text
             self._death = f"{type(error).__name__}: {error}"
         finally:
             self._ready.set()
