@@ -6,6 +6,7 @@ from functools import partial
 
 from services.moderation.backends.building import build_backend
 from services.moderation.judging import JudgePool, judge_texts
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.owner import Owner
@@ -23,7 +24,7 @@ from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
-from shared.telemetry.metrics import Metrics
+from shared.telemetry.metrics import OPEN_RESPONSES, OWNED_PARTITIONS, WAITING_JOBS, Metrics
 from shared.topics import JOURNAL, OWNERS, Service
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         writer = LogWriter(settings, Service.MODERATION, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.MODERATION, metrics=metrics)
         watcher = ClusterWatcher(settings, Service.MODERATION, metrics=metrics)
-        judges = JudgePool(partial(build_backend, threads=settings.classifier_threads))
+        meter = ModerationMeter(metrics)
+        judges = JudgePool(partial(build_backend, threads=settings.classifier_threads), meter=meter)
         shelf = PolicyShelf(replayer, writer)
         policies = Rollout(policy, settings.policy, shelf, judges.prepare, every_s=settings.policy_reload_s)
         queries = ModerationQueries(
@@ -52,7 +54,8 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
             lambda tenant, texts: judge_texts(judges.judge(policies.current.of(tenant)), texts),
             metrics=metrics,
         )
-        owner = _owner(settings, service_id, policies, judges, writer, replayer, watcher.cluster)
+        owner = _owner(settings, service_id, policies, judges, writer, replayer, watcher.cluster, meter)
+        _expose(metrics, owner)
         journal = GroupConsumer(
             settings,
             Service.MODERATION,
@@ -91,11 +94,19 @@ def _owner(
     writer: LogWriter,
     replayer: Replayer,
     cluster: Cluster,
+    meter: ModerationMeter,
 ) -> Owner:
-    outbox = Outbox(writer)
-    dispatcher = Dispatcher(outbox, cluster, WatchLimits.of(settings), settings.max_waiting)
-    screener = Screener(policies, judges, outbox, dispatcher)
-    return Owner(settings, service_id, screener, dispatcher, outbox, replayer, cluster)
+    outbox = Outbox(writer, meter)
+    dispatcher = Dispatcher(outbox, cluster, WatchLimits.of(settings), settings.max_waiting, meter)
+    screener = Screener(policies, judges, outbox, dispatcher, meter)
+    return Owner(settings, service_id, screener, dispatcher, outbox, replayer, cluster, meter)
+
+
+def _expose(metrics: Metrics, owner: Owner) -> None:
+    """What the owner knows anyway, at each scrape."""
+    metrics.read(WAITING_JOBS, lambda: [((), owner.waiting)])
+    metrics.read(OPEN_RESPONSES, lambda: [((), owner.open_responses)])
+    metrics.read(OWNED_PARTITIONS, lambda: [((), len(owner.live_partitions))])
 
 
 async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -> None:

@@ -223,14 +223,14 @@ GENERATION_TAKEOVERS: Final = Declared(
     "chatmesh_generation_takeovers_total",
     Kind.COUNTER,
     _MODERATION,
-    "Attempts behind the first, by what became of the attempt before",
+    "Generations that needed another attempt, by what became of the one before",
     ("reason",),
 )
 PARTITION_TAKEOVERS: Final = Declared(
     "chatmesh_partition_takeovers_total",
     Kind.COUNTER,
     _MODERATION,
-    "Partitions that were taken over with responses of another owner still open",
+    "Partitions that came with responses still open: from another owner, or back after a rebalance",
 )
 HOLD_BACK: Final = Declared(
     "chatmesh_hold_back_seconds",

@@ -11,6 +11,7 @@ from services.moderation.app import heal
 from services.moderation.backends.port import Backend
 from services.moderation.judging import JudgePool
 from services.moderation.judging.pool import Build
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.owner import Owner
@@ -34,6 +35,7 @@ from shared.records import (
     TokenLogprob,
     Tokens,
 )
+from shared.telemetry.metrics import Metrics
 from shared.topics import EVENTS, JOBS, JOURNAL, Service
 from tests.support.fakes import START_MS, MemoryLog, MemoryReplayer, MemoryWriter, settle
 from tests.support.policies import TEST_POLICY
@@ -161,10 +163,12 @@ class OwnerBench:
         self.cluster = Cluster(int(self.settings.silent_after_s * 1000))
         self.living: dict[str, Heartbeat] = {}
         self.commits: list[int] = []
-        outbox = Outbox(self.writer)  # type: ignore[arg-type]
-        dispatcher = Dispatcher(outbox, self.cluster, WatchLimits.of(self.settings), self.settings.max_waiting)
+        self.metrics = Metrics(Service.MODERATION)
+        meter = ModerationMeter(self.metrics)
+        outbox = Outbox(self.writer, meter)  # type: ignore[arg-type]
+        dispatcher = Dispatcher(outbox, self.cluster, WatchLimits.of(self.settings), self.settings.max_waiting, meter)
         self.policies = KnownPolicies(parse_policy(policy))
-        screener = Screener(self.policies, JudgePool(build), outbox, dispatcher)
+        screener = Screener(self.policies, JudgePool(build, meter=meter), outbox, dispatcher, meter)
         self.owner = Owner(
             self.settings,
             service_id,
@@ -173,6 +177,7 @@ class OwnerBench:
             outbox,
             self.replayer,
             self.cluster,  # type: ignore[arg-type]
+            meter,
         )
         self._position = 0
 

@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from services.moderation.backends.port import Backend, BackendError, Excerpt, Judgement
+from services.moderation.meter import ModerationMeter
 from shared.errors import SettingsError
 from shared.records import BackendReport
 
@@ -66,9 +67,16 @@ class Batcher:
     """
 
     def __init__(
-        self, backend: Backend, timeout_s: float, rest_s: float = REST_S, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        timeout_s: float,
+        rest_s: float = REST_S,
+        clock: Callable[[], float] = time.monotonic,
+        meter: ModerationMeter | None = None,
     ) -> None:
         self._backend = backend
+        self._meter = meter or ModerationMeter()
+        self._meter.knows_backend(backend.name)
         self._timeout_s = timeout_s
         self._rest_s = rest_s
         self._clock = clock
@@ -156,7 +164,9 @@ class Batcher:
 
     async def _settle(self, batch: Sequence[_Question]) -> bool:
         """Answer the questions. Returns whether the backend answered any of them in time, or nobody waited for it."""
+        began_s = time.perf_counter()
         status, judgements = await self._judged(batch)
+        self._meter.backend_called(self.name, status, time.perf_counter() - began_s)
         if status != "ok" and len(batch) > 1:
             # One text that it cannot judge, or not in time, is no other one's fault. All at once: one by one they could
             # hold up everybody for as many timeouts.

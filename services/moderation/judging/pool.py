@@ -9,6 +9,7 @@ from services.moderation.backends.port import Backend
 from services.moderation.classifiers import PatternClassifier
 from services.moderation.judging.batcher import Batcher
 from services.moderation.judging.judge import Judge, Seat
+from services.moderation.meter import ModerationMeter
 from services.moderation.policy import BackendSpec, Policy
 
 Build = Callable[[str, BackendSpec], Backend]
@@ -25,8 +26,11 @@ class JudgePool:
     """Makes judges, and keeps the backends that they ask. `build` makes a backend of a name and what the policy says
     of it; it may raise SettingsError, as may the backend's start."""
 
-    def __init__(self, build: Build, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, build: Build, *, clock: Callable[[], float] = time.monotonic, meter: ModerationMeter | None = None
+    ) -> None:
         self._build = build
+        self._meter = meter
         self._clock = clock
         self._batchers: dict[_Key, Batcher] = {}
         self._used_s: dict[_Key, float] = {}  # when a policy in use named it last
@@ -83,7 +87,7 @@ class JudgePool:
     def _batcher(self, name: str, spec: BackendSpec) -> Batcher:
         key = _key(name, spec)
         if key not in self._batchers:
-            self._batchers[key] = Batcher(self._build(name, spec), spec.timeout_s)
+            self._batchers[key] = Batcher(self._build(name, spec), spec.timeout_s, meter=self._meter)
         return self._batchers[key]
 
     def _is_asked(self, batcher: Batcher) -> bool:

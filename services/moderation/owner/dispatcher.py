@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.appends import succeeded
 from services.moderation.owner.dispatch import Slots, choose_worker, mailbox_of
 from services.moderation.owner.outbox import Outbox
@@ -22,8 +23,16 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """Starts attempts. Jobs without a slot wait here, by priority, then by age."""
 
-    def __init__(self, outbox: Outbox, cluster: Cluster, limits: WatchLimits, max_waiting: int) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        cluster: Cluster,
+        limits: WatchLimits,
+        max_waiting: int,
+        meter: ModerationMeter | None = None,
+    ) -> None:
         self._outbox = outbox
+        self._meter = meter or ModerationMeter()
         self._cluster = cluster
         self._limits = limits
         self._max_waiting = max_waiting
@@ -85,8 +94,10 @@ class Dispatcher:
             note_generation_takeover(owned, reason)
         if owned.fold.exhausted:
             self._give_up(owned, reason)
-        else:
-            self._waiting[owned.id] = owned
+            return
+        if reason is not Reason.FIRST:
+            self._meter.attempt_failed(reason.name.lower())
+        self._waiting[owned.id] = owned
 
     def _give_up(self, owned: Owned, reason: Reason) -> None:
         """The cut follows its dead letter: if that is lost, whoever takes over finds no cut and gives up once more."""

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from functools import cache, partial
 
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.gate import BEFORE_ANY_TEXT, Gate
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
@@ -34,8 +35,9 @@ class Outbox:
     takes it over anew, with a higher epoch, before it publishes there again.
     """
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, writer: LogWriter, meter: ModerationMeter | None = None) -> None:
         self._writer = writer
+        self._meter = meter or ModerationMeter()
         self.broken: set[int] = set()
         # One callback a partition, made once: there is an append for every delta.
         self._check_of = cache(lambda partition: partial(self._check, partition))
@@ -75,6 +77,7 @@ class Outbox:
         error_type: str = "invalid_request_error",
     ) -> list[asyncio.Future[Appended]]:
         """Tell the asking gateway, if there is one, that the request became nothing, and free what was held for it."""
+        self._meter.refused(code)
         told = self.release(owned.requested)
         address = owned.requested.reply_to
         if address is None:
@@ -103,6 +106,7 @@ class Outbox:
 
     def verdict(self, owned: Owned, verdict: Verdict) -> asyncio.Future[Appended]:
         """Leave an audit trail."""
+        self._meter.judged(verdict.stage, verdict.action)
         return self._send(owned.partition, VERDICTS, verdict)
 
     def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[Appended]:

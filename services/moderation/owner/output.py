@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from functools import partial
 
 import msgspec
+from opentelemetry.trace import SpanContext
 
 from services.moderation.judging import Heard, Urgency, result_of
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.alternatives import ending_in, start_of, without_violations
+from services.moderation.owner.appends import succeeded
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.entry import UNAVAILABLE
 from services.moderation.owner.line import Step
 from services.moderation.owner.outbox import Outbox
 from services.moderation.owner.ready import Ready
-from services.moderation.owner.response import Owned, failed_by, terminal_of
+from services.moderation.owner.response import Owned, failed_by, outcome_of, terminal_of
 from services.moderation.owner.spans import end_span, note_cut
 from services.moderation.windows import Decision, Finding, Outcome, Release, Stretch, TextScreen, Window
 from shared.ids import now_ms
+from shared.log import Appended
 from shared.records import AnyTerminal, Cut, Delta, Finish, ModerationResult, TokenLogprob
 from shared.telemetry import inject
 
@@ -27,10 +31,11 @@ log = logging.getLogger(__name__)
 class Output:
     """Publishes what may be public, in the order of the text, and then the end."""
 
-    def __init__(self, outbox: Outbox, dispatcher: Dispatcher, ready: Ready) -> None:
+    def __init__(self, outbox: Outbox, dispatcher: Dispatcher, ready: Ready, meter: ModerationMeter) -> None:
         self._outbox = outbox
         self._dispatcher = dispatcher
         self._ready = ready
+        self._meter = meter
 
     async def screen(self, owned: Owned) -> None:
         """Line up what is new in the journal, and resolve what is judged by now."""
@@ -119,7 +124,16 @@ class Output:
                 window=release.window,
                 logprobs=logprobs,
             )
-            owned.gate.pass_through(delta, release.end)
+            published = owned.gate.pass_through(delta, release.end)
+            if (came_ms := owned.arrivals.of(release.start)) is not None:
+                span = owned.span.get_span_context() if owned.span is not None else None
+                published.add_done_callback(partial(self._held_back, came_ms, span, owned.id))
+
+    def _held_back(
+        self, came_ms: int, span: SpanContext | None, response_id: str, published: "asyncio.Future[Appended]"
+    ) -> None:
+        if succeeded(published):
+            self._meter.held_back((published.result().timestamp_ms - came_ms) / 1000, span, response_id)
 
     async def _released_logprobs(self, owned: Owned, release: Release) -> list[TokenLogprob]:
         """Those of the tokens that become public with the release, in their order."""
@@ -178,10 +192,16 @@ class Output:
         """Publish the end; nothing that is judged after it counts."""
         position, _ = owned.public
         owned.line.clear()
-        owned.closing = [owned.gate.pass_through(terminal, position, inject(owned.span))]
+        published = owned.gate.pass_through(terminal, position, inject(owned.span))
+        published.add_done_callback(partial(self._ended, *outcome_of(owned, terminal)))
+        owned.closing = [published]
         self._dispatcher.forget(owned)
         self._stop_worker(owned)
         end_span(owned, terminal)
+
+    def _ended(self, outcome: str, reason: str, published: "asyncio.Future[Appended]") -> None:
+        if succeeded(published):
+            self._meter.ended(outcome, reason)
 
     def _stop_worker(self, owned: Owned) -> None:
         claim = owned.fold.owner

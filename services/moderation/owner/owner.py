@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.gate import BEFORE_ANY_TEXT
 from services.moderation.owner.outbox import Outbox
@@ -57,7 +58,9 @@ class Owner:
         outbox: Outbox,
         replayer: Replayer,
         cluster: Cluster,
+        meter: ModerationMeter | None = None,
     ) -> None:
+        self._meter = meter or ModerationMeter()
         self._service_id = service_id
         self._screener = screener
         self._dispatcher = dispatcher
@@ -71,7 +74,12 @@ class Owner:
     @property
     def live_partitions(self) -> list[int]:
         """The partitions that we act on."""
-        return sorted(p.number for p in self._partitions.values() if p.live)
+        return sorted(p.number for p in list(self._partitions.values()) if p.live)  # also read by other threads
+
+    @property
+    def open_responses(self) -> int:
+        """Responses of these partitions whose end is not acknowledged yet."""
+        return sum(len(p.responses) for p in list(self._partitions.values()) if p.live)
 
     @property
     def waiting(self) -> int:
@@ -167,6 +175,8 @@ class Owner:
 
     async def _go_live(self, partition: Partition) -> None:
         await self._go_on_with(partition, list(partition.responses.values()))
+        if partition.responses and not partition.healed:
+            self._meter.partition_taken_over()
         partition.live_since_ms = self._cluster.now_ms
         log.info("owns partition %d with %d active responses", partition.number, len(partition.responses))
         await self._advance(list(partition.responses.values()))
@@ -305,9 +315,10 @@ class Owner:
             owned.times.attempt, owned.times.worker = body.attempt, body.worker
             owned.times.dispatched_ms, owned.attempt_trace = heard_ms, envelope.trace
             self._dispatcher.forget(owned)
-        elif effect is Effect.ADVANCED:
+        elif isinstance(body, Tokens) and effect in (Effect.ADVANCED, Effect.DECIDED):
             owned.times.tokens_ms = heard_ms
-        elif effect is Effect.DECIDED:
+            owned.arrivals.came(body.pieces, envelope.timestamp_ms)
+        if effect is Effect.DECIDED:
             note_decision(owned, envelope)
         elif effect is Effect.VOIDED:
             log.error("%s: the claim is void, its tokens do not continue the log: %s", owned.id, owned.fold.owner)

@@ -45,6 +45,11 @@ class Partition:
         return self.live_since_ms is not None
 
     @property
+    def healed(self) -> bool:
+        """We had it before, in this generation of the group, and took it over anew where an append failed."""
+        return self.epoch & ((1 << _HEALS_BITS) - 1) != 0
+
+    @property
     def low_watermark(self) -> int:
         """Where a successor must start to fold: the oldest unended response's `requested`, or a record whose answer
         (a dead letter, a `deleted`) is not acknowledged yet."""

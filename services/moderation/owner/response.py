@@ -8,6 +8,7 @@ from typing import Any
 from opentelemetry.trace import Span
 
 from services.moderation.judging import Context, Judge
+from services.moderation.owner.arrivals import Arrivals
 from services.moderation.owner.entering import Entering
 from services.moderation.owner.gate import Gate
 from services.moderation.owner.line import Line
@@ -47,8 +48,9 @@ class Owned:
     its verdict to become public, `tally` the scores. `public_before`: what others made public: how far in the raw text,
     and as what. `stopped`: its worker was told.
 
-    `closing` are the appends that end the response here: its terminal event, or what tells others that nothing became
-    of it; once all are acknowledged, the owner may forget the response.
+    `arrivals` knows when the text came that is not public yet. `closing` are the appends that end the response here:
+    its terminal event, or what tells others that nothing became of it; once all are acknowledged, the owner may forget
+    the response.
 
     `span` is over the screening of its output; `accepted_trace` leads to that of another owner, who accepted it,
     `attempt_trace` to the last job that was sent.
@@ -74,6 +76,7 @@ class Owned:
     shown: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     times: Timeline = field(default_factory=Timeline)
+    arrivals: Arrivals = field(default_factory=Arrivals)
     ending: bool = False
     closing: "Sequence[asyncio.Future[Any]] | None" = None
     lonely_since_ms: int | None = None
@@ -176,6 +179,22 @@ def terminal_of(
             return failed_by(decision, owned, text=text, finished_ms=finished_ms, moderation=moderation)
         case None:
             raise AssertionError(f"{owned.id} has no decision yet")
+
+
+def outcome_of(owned: Owned, terminal: AnyTerminal) -> tuple[str, str]:
+    """How the response ended and why, in the few words that metrics have for it; no reason: it is complete."""
+    decision = owned.fold.decision
+    match terminal:
+        case Completed():
+            reason = ""
+        case Incomplete():
+            reason = str(terminal.reason)
+        case Cancelled():
+            reason = decision.reason if isinstance(decision, Cancel) else "requested"
+        case Failed():
+            out_of_time = isinstance(decision, Cut) and decision.reason == "deadline"
+            reason = "deadline" if out_of_time else terminal.code
+    return str(terminal.__struct_config__.tag), reason
 
 
 def _common(owned: Owned, text: str, finished_ms: int, moderation: ModerationResult | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from services.moderation.judging import JudgePool, context_before
+from services.moderation.meter import ModerationMeter
 from services.moderation.owner.dispatcher import Dispatcher
 from services.moderation.owner.entry import Entry
 from services.moderation.owner.outbox import Outbox
@@ -37,13 +38,20 @@ class Policies(Protocol):
 class Screener:
     """Decides what becomes public."""
 
-    def __init__(self, policies: Policies, judges: JudgePool, outbox: Outbox, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        policies: Policies,
+        judges: JudgePool,
+        outbox: Outbox,
+        dispatcher: Dispatcher,
+        meter: ModerationMeter | None = None,
+    ) -> None:
         self.ready = Ready()
         self._policies = policies
         self._judges = judges
         self._outbox = outbox
         self._entry = Entry(outbox, dispatcher, self.ready)
-        self._output = Output(outbox, dispatcher, self.ready)
+        self._output = Output(outbox, dispatcher, self.ready, meter or ModerationMeter())
 
     async def resume(self, owned: Owned, events: EventFold) -> None:
         """Go on where the public log stands: the raw text is judged again, alike; what is public is not repeated.
