@@ -43,8 +43,8 @@ _HARMLESS = (ChatmeshError, OSError)
 _HARMLESS_MODULES = ("aiokafka", "sqlite3", "ssl")
 
 
-def about(span: Span) -> dict[str, Span]:
-    """`extra` of a record that belongs to a span which is not the current one."""
+def about(span: Span | None) -> dict[str, Span | None]:
+    """`extra` of a record that belongs to a span which is not the current one; None: to the current one after all."""
     return {"span": span}
 
 

@@ -15,6 +15,7 @@ from shared.heartbeats import Cluster, Member
 from shared.log import Appended
 from shared.records import Cut, Dispatched, Job
 from shared.telemetry import inject
+from shared.telemetry.logs import about
 from shared.topics import Service
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ class Dispatcher:
             return
         if reason is not Reason.FIRST:
             level = logging.INFO if reason is Reason.RELEASED else logging.WARNING
-            log.log(level, "%s: attempt %d gets a successor: %s", owned.id, owned.times.attempt, reason.value)
+            said = "%s: attempt %d gets a successor: %s"
+            log.log(level, said, owned.id, owned.times.attempt, reason.value, extra=about(owned.span))
             note_generation_takeover(owned, reason)
         if owned.fold.exhausted:
             self._give_up(owned, reason)

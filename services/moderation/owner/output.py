@@ -24,6 +24,7 @@ from shared.ids import now_ms
 from shared.log import Appended
 from shared.records import AnyTerminal, Cut, Delta, Finish, ModerationResult, TokenLogprob
 from shared.telemetry import inject
+from shared.telemetry.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class Output:
 
     def give_up(self, owned: Owned) -> None:
         """The journal has decided, and the response's time is over: what is not judged by now stays unsaid."""
-        log.error("%s: a backend has not answered about it by its deadline", owned.id)
+        log.error("%s: a backend has not answered about it by its deadline", owned.id, extra=about(owned.span))
         self._end_unjudged(owned, _unjudged(owned, "it was not judged in time."))
 
     def _give_up(self, owned: Owned, step: Step) -> None:

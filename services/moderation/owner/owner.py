@@ -37,6 +37,7 @@ from shared.records import (
     Tokens,
 )
 from shared.records.codec import Envelope
+from shared.telemetry.logs import about
 from shared.topics import EVENTS, JOURNAL
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,8 @@ class Owner:
             partition.forget(owned)
             return
         if events.epoch > partition.epoch:
-            log.warning("%s: a later owner goes on with it (epoch %d)", owned.id, events.epoch)
+            span = about(owned.span)
+            log.warning("%s: a later owner goes on with it (epoch %d)", owned.id, events.epoch, extra=span)
             partition.forget(owned)
             return
         owned.times.attempt = owned.fold.attempt
@@ -321,7 +323,8 @@ class Owner:
         if effect is Effect.DECIDED:
             note_decision(owned, envelope)
         elif effect is Effect.VOIDED:
-            log.error("%s: the claim is void, its tokens do not continue the log: %s", owned.id, owned.fold.owner)
+            said = "%s: the claim is void, its tokens do not continue the log: %s"
+            log.error(said, owned.id, owned.fold.owner, extra=about(owned.span))
 
     def _stop_superseded(self, owned: Owned, body: Journal, effect: Effect, before: Claim | None) -> None:
         """Rule 5.5: every superseded, void or ended claim that shows itself is told to stop."""
