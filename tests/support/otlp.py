@@ -24,6 +24,8 @@ class Collector:
 
     port: int = field(default_factory=free_port)
     spans: list[SpanSeen] = field(default_factory=list)
+    exports: list[bytes] = field(default_factory=list)
+    """Everything as it came."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -43,7 +45,9 @@ class Collector:
         await self._task
 
     async def _take(self, request: Request) -> Response:
-        export = ExportTraceServiceRequest.FromString(await request.body())
+        body = await request.body()
+        self.exports.append(body)
+        export = ExportTraceServiceRequest.FromString(body)
         for resource in export.resource_spans:
             attributes = _attributes(resource.resource.attributes)
             for scope in resource.scope_spans:
