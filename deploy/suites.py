@@ -37,7 +37,8 @@ KAFKA = ("--broker=kafka", "--only-broker-tests")
 EMBEDDED = ("--broker=embedded",)
 MODELS = ("tests/unit/inference", "tests/unit/chat")
 SHARDED = ("tests/integration/test_sharded_engine.py", "tests/integration/test_sharded_worker.py")
-SERVICES = ("tests/integration", "tests/deploy")
+SERVICES = ("tests/integration",)
+OPERATORS = ("tests/deploy", "tests/terminal", "tests/consumers", "tests/security")
 CLIENTS = ("tests/clients",)
 FUZZ = ("tests/fuzz",)
 STORES = ("tests/contract",)
@@ -65,9 +66,13 @@ SUITES = (
     Suite("stores", STORES),
     Suite("embedded, services", SERVICES, EMBEDDED, but=SHARDED),
     Suite("Kafka, services", SERVICES, KAFKA, but=SHARDED),
+    Suite("embedded, operators", OPERATORS, EMBEDDED),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
-    Suite("embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *STORES, *CLIENTS, *FUZZ)),
+    Suite("Kafka, operators", OPERATORS, KAFKA),
+    Suite(
+        "embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *OPERATORS, *STORES, *CLIENTS, *FUZZ)
+    ),
     Suite("embedded, fuzz", FUZZ, EMBEDDED),
     Suite("Kafka, chaos", ("tests/chaos",), KAFKA, alone=True),
 )
