@@ -4,6 +4,7 @@ import logging
 
 from services.inference.engines import build_engine
 from services.inference.mailbox import Mailbox
+from services.inference.meter import InferenceMeter
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
 from shared.chat import load_chat_tokenizer
@@ -34,7 +35,9 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         await prepare_log(settings, Service.INFERENCE)
         writer = LogWriter(settings, Service.INFERENCE, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.INFERENCE, metrics=metrics)
-        worker = Worker(service_id, engine, tokenizer, writer, replayer, heart)
+        meter = InferenceMeter(metrics)
+        meter.watch(lambda: heart.beat, lambda: engine.steps)
+        worker = Worker(service_id, engine, tokenizer, writer, replayer, heart, meter)
         group = GroupConsumer(
             settings,
             Service.INFERENCE,

@@ -8,6 +8,7 @@ from opentelemetry.trace import Span
 from services.inference.claims import Seam, seam_at
 from services.inference.engines.port import GenerationRequest, StepOutput
 from services.inference.logprobs import token_logprob
+from services.inference.meter import Timing
 from services.inference.text import AnswerText
 from shared.chat import ChatTokenizer
 from shared.records import Finish, Job, TokenLogprob, Tokens
@@ -25,6 +26,7 @@ class Generation:
         self.claim = claim
         self.mailbox = mailbox
         self.span = span
+        self.timing = Timing()
         self.running = False  # whether the engine has a slot for it
         self.trace: Mapping[str, str] = {}
         self._prompt_ids = prompt_ids

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
-from typing import get_args
+from typing import Final, get_args
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind
 from services.inference.claims import limit_of, said_before
 from services.inference.engines.port import Engine, EngineDeadError, EngineFullError, StepOutput
 from services.inference.generation import Ended, Generation
+from services.inference.meter import ClaimOutcome, InferenceMeter
 from services.inference.takeover import JournalReader
 from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.errors import AppendError, ChatmeshError
@@ -27,7 +28,9 @@ from shared.topics import JOBS, JOURNAL
 log = logging.getLogger(__name__)
 tracer = trace.get_tracer("chatmesh.inference")
 
-_RELEASED, _SUPERSEDED, _STOPPED = "released", "superseded", "stopped"
+_RELEASED: Final = "released"
+_SUPERSEDED: Final = "superseded"
+_STOPPED: Final = "stopped"
 """How an attempt ends that does not finish; `stop` records name others."""
 
 HUNG_AFTER_S = 30.0
@@ -45,7 +48,9 @@ class Worker:
         writer: LogWriter,
         replayer: Replayer,
         heart: Heart,
+        meter: InferenceMeter | None = None,
     ) -> None:
+        self._meter = meter or InferenceMeter()
         self._id = service_id
         self._engine = engine
         self._tokenizer = tokenizer
@@ -81,6 +86,7 @@ class Worker:
             self._revive()
         if (unable := self._unable(job)) is not None:
             self._release_record(job, claim, unable, full=True)
+            self._meter.turned_away("full")
         elif (generation := self._hold(envelope, claim)) is not None:
             self._begin(generation, claimed)
         return claimed
@@ -120,6 +126,7 @@ class Worker:
             if not isinstance(error, ChatTemplateError):
                 log.error("%s: the prompt cannot be rendered", job.response_id, exc_info=error)
             self._release_record(job, claim, f"the prompt cannot be rendered: {error}")
+            self._meter.turned_away(_RELEASED)
             return None
         span = tracer.start_span(names.chat(job.model), context=extract(envelope.trace), kind=SpanKind.CONSUMER)
         span.set_attributes(
@@ -145,7 +152,7 @@ class Worker:
         try:
             ack = await claimed
         except AppendError:
-            self._abandon(generation, _RELEASED)  # nobody knows of the claim
+            self._abandon(generation, _RELEASED, AppendError.__name__)  # nobody knows of the claim
             return
         if generation.job.attempt > 1:
             with self._released_on_error(generation):
@@ -221,6 +228,9 @@ class Worker:
         record = generation.tokens(output)
         if record is not None:
             self._append(generation, record)
+            if record.ids:
+                generation.timing.said(len(record.ids))
+                self._meter.tokens += len(record.ids)
             if record.finish is not None:
                 self._leave(generation)  # a stop string may end what the engine would go on with
         if output.finish == "cancelled":
@@ -308,7 +318,7 @@ class Worker:
             log.warning("%s: releases its claim: %s", generation.job.response_id, error_type, extra=span)
             self._release_record(generation.job, generation.claim, reason, full=full)
             fail(generation.span, error_type)
-            self._abandon(generation, _RELEASED)
+            self._abandon(generation, _RELEASED, error_type)
 
     def _release_record(self, job: Job, claim: str, reason: str, *, full: bool = False) -> None:
         record = Released(
@@ -319,10 +329,10 @@ class Worker:
         sent.add_done_callback(self._parting.discard)
         sent.add_done_callback(_ignore_loss)
 
-    def _abandon(self, generation: Generation, outcome: str) -> None:
+    def _abandon(self, generation: Generation, outcome: str, error_type: str = "") -> None:
         """Give the claim up."""
         self._leave(generation)
-        self._let_go(generation, outcome)
+        self._let_go(generation, outcome, error_type)
 
     def _leave(self, generation: Generation) -> None:
         """Nothing more is wanted of the engine. If it runs the claim, its slot is free once the engine says so."""
@@ -331,9 +341,17 @@ class Worker:
             self._engine.cancel(generation.claim)
         generation.running = False
 
-    def _let_go(self, generation: Generation, outcome: str) -> None:
+    def _let_go(self, generation: Generation, outcome: str, error_type: str = "") -> None:
         if self._held.pop(generation.claim, None) is None:
             return
+        self._meter.ended(
+            generation.timing,
+            _counted_as(outcome),
+            model=self._engine.info.id,
+            error_type=error_type,
+            span=generation.span.get_span_context(),
+            response_id=generation.job.response_id,
+        )
         _describe(generation, outcome, self._engine.info.id)
         generation.span.end()
         self._tell()
@@ -355,6 +373,14 @@ class Worker:
     async def on_revoked(self, _: Iterable[int]) -> None:
         """A rebalance: where mail would reach us is not known before its end."""
         self._heart.update(partitions=[])
+
+
+def _counted_as(outcome: str) -> ClaimOutcome:
+    """What the owner wants to end has a reason in the owner's words; they all come to the same."""
+    if outcome in get_args(Ended):
+        return "finished"
+    known: dict[str, ClaimOutcome] = {_RELEASED: _RELEASED, _SUPERSEDED: _SUPERSEDED}
+    return known.get(outcome, _STOPPED)
 
 
 def _describe(generation: Generation, outcome: str, model: str) -> None:

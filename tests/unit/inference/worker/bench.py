@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.inference.mailbox import Mailbox
+from services.inference.meter import InferenceMeter
 from services.inference.worker import Worker
 from shared.chat import ChatTokenizer
 from shared.ids import now_ms
 from shared.records import Claimed, Finish, Job, Journal, Message, Released, Requested, ResponseSpec, Sampling, Tokens
+from shared.telemetry.metrics import Metrics
 from shared.topics import JOBS, JOURNAL, Service
 from tests.support.fakes import FakeEngine, FakeHeart, FakeMailbox, MemoryLog, MemoryReplayer, MemoryWriter, settle
 from tests.support.owner_bench import START_MS, response_id
@@ -41,6 +43,7 @@ class WorkerBench:
         self.replayer = MemoryReplayer(self.log, Service.INFERENCE)
         self.engine = FakeEngine(slots=slots, context_window=tokenizer.context_window)
         self.heart = FakeHeart()
+        self.metrics = Metrics(Service.INFERENCE)
         self.mailbox = FakeMailbox(self.log)
         self.worker = Worker(
             "worker_1",
@@ -49,6 +52,7 @@ class WorkerBench:
             self.writer,
             self.replayer,
             self.heart,  # type: ignore[arg-type]
+            InferenceMeter(self.metrics),
         )
         self.mail_handler = Mailbox(self.worker, self.writer, self.mailbox)  # type: ignore[arg-type]
         self._read = 0

@@ -20,6 +20,7 @@ from tests.support.owner_bench import (
     worker_beat,
 )
 from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE
+from tests.support.scraping import of_registry
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen."
 JUDGED = """
@@ -34,12 +35,18 @@ ENDED = "chatmesh_responses_total"
 HELD_BACK = "chatmesh_hold_back_seconds"
 TAKEOVERS = "chatmesh_generation_takeovers_total"
 CALLED = "chatmesh_moderation_backend_duration_seconds_count"
+VERDICTS_SENT = "chatmesh_verdicts_total"
+LABELS = {
+    ENDED: ("outcome", "reason"),
+    TAKEOVERS: ("reason",),
+    CALLED: ("backend", "status"),
+    VERDICTS_SENT: ("decision", "stage"),
+}
 
 
 def values(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
-    """What is not zero, by the values of the labels in the order of their names."""
-    samples = [sample for family in registry.collect() for sample in family.samples if sample.name == name]
-    return {tuple(value for _, value in sorted(s.labels.items())): s.value for s in samples if s.value}
+    """What is not zero, by the values of the labels."""
+    return of_registry(registry).by(name, *LABELS.get(name, ()))
 
 
 async def started(**options: object) -> OwnerBench:
@@ -81,7 +88,7 @@ async def test_verdicts_count_as_they_were_sent() -> None:
     bench = await started()
     await bench.journal(requested(), claimed(), tokens(f"{TEXT} {CUT_PHRASE} {TEXT}", finish="stop"))
     sent = [(verdict.action, verdict.stage) for verdict in bench.log.of(VERDICTS, Verdict)]
-    counted = values(bench.metrics.registry, "chatmesh_verdicts_total")
+    counted = values(bench.metrics.registry, VERDICTS_SENT)
     assert counted == {verdict: sent.count(verdict) for verdict in sent}
     assert ("cut", "output") in counted and ("pass", "input") in counted
 

@@ -1,0 +1,62 @@
+"""What a scrape of a service brings: a Prometheus as small as a test needs it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.mesh import Replica
+
+_ENDPOINT = re.compile(r"management endpoint at (http://[^\s\"]+)")
+_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line: a name, its labels, its value."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Samples:
+    """All lines of one scrape, or of a registry."""
+
+    def __init__(self, families: Iterator[Metric]) -> None:
+        self.all = [Sample(s.name, s.labels, s.value) for family in families for s in family.samples]
+
+    def of(self, name: str, **labels: str) -> list[Sample]:
+        """Those of this name that have these labels, among others."""
+        return [s for s in self.all if s.name == name and labels.items() <= s.labels.items()]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Their sum; 0 if there are none."""
+        return sum(sample.value for sample in self.of(name, **labels))
+
+    def by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """What is not zero, by the values of these labels."""
+        return {tuple(s.labels[label] for label in labels): s.value for s in self.of(name) if s.value}
+
+
+def of_registry(registry: CollectorRegistry) -> Samples:
+    """What a registry would show now."""
+    return Samples(iter(registry.collect()))
+
+
+def management_url(replica: Replica) -> str:
+    """Where a replica that was started with CHATMESH_MANAGEMENT_PORT=0 shows its metrics; its log names the port."""
+    said = _ENDPOINT.findall(replica.process.log_path.read_text(encoding="utf-8"))
+    assert said, f"{replica.id} has opened no management endpoint: {replica.process.log_tail(5)}"
+    return str(said[-1])
+
+
+async def scrape(url: str) -> Samples:
+    """The metrics of a process. Raises httpx.HTTPError where it does not answer."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        answer = await client.get(f"{url}/metrics")
+    answer.raise_for_status()
+    return Samples(text_string_to_metric_families(answer.text))
