@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import count
 
 from shared.errors import AppendError
 from shared.ids import ResponseId
@@ -18,14 +19,15 @@ class JournalPresence:
     def __init__(self, writer: LogWriter, gateway_id: str) -> None:
         self._writer = writer
         self._gateway_id = gateway_id
+        self._numbers = count(1)
 
     def attached(self, response_id: ResponseId) -> None:
         """Its first reader here arrived."""
-        self._append(Attached(response_id=response_id.text, gateway=self._gateway_id))
+        self._append(Attached(response_id=response_id.text, gateway=self._gateway_id, number=next(self._numbers)))
 
     def detached(self, response_id: ResponseId) -> None:
         """Its last reader here left: the owner's grace begins, unless somebody reads elsewhere."""
-        self._append(Detached(response_id=response_id.text, gateway=self._gateway_id))
+        self._append(Detached(response_id=response_id.text, gateway=self._gateway_id, number=next(self._numbers)))
 
     def cancel(self, response_id: ResponseId) -> None:
         """Nobody wants it any more."""

@@ -17,7 +17,8 @@ class EventRecord(Record, frozen=True, kw_only=True):
 
     @property
     def uid(self) -> str:
-        return f"{self.response_id}/{self.__struct_config__.tag}"
+        # With the epoch: an owner that lost the partition and has it again says another thing than it said then.
+        return f"{self.response_id}/{self.__struct_config__.tag}/{self.epoch}"
 
 
 class Accepted(EventRecord, frozen=True, kw_only=True, tag="accepted"):
@@ -39,10 +40,6 @@ class Screening(EventRecord, frozen=True, kw_only=True, tag="screening"):
     """A new owner took over: events of lower epochs that follow are to be ignored."""
 
     owner: str
-
-    @property
-    def uid(self) -> str:
-        return f"{self.response_id}/screening/{self.epoch}"
 
 
 class Delta(EventRecord, frozen=True, kw_only=True, tag="delta"):

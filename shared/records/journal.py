@@ -122,6 +122,10 @@ class Cancel(JournalRecord, frozen=True, kw_only=True, tag="cancel"):
 
     reason: Literal["requested", "abandoned"] = "requested"
 
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/cancel/{self.reason}"
+
 
 class Cut(JournalRecord, frozen=True, kw_only=True, tag="cut"):
     """The owner ended the response.
@@ -136,17 +140,28 @@ class Cut(JournalRecord, frozen=True, kw_only=True, tag="cut"):
     code: str = "server_error"
     message: str = ""
 
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/cut/{self.stage}/{self.reason}"
 
-class Attached(JournalRecord, frozen=True, kw_only=True, tag="attached"):
+
+class Presence(JournalRecord, frozen=True, kw_only=True):
+    """Base of what a gateway tells of a response's followers there; `number` counts what it tells, of all responses."""
+
+    gateway: str
+    number: int = 0
+
+    @property
+    def uid(self) -> str:
+        return f"{self.response_id}/{self.__struct_config__.tag}/{self.number}"
+
+
+class Attached(Presence, frozen=True, kw_only=True, tag="attached"):
     """A gateway's first follower of this response arrived."""
 
-    gateway: str
 
-
-class Detached(JournalRecord, frozen=True, kw_only=True, tag="detached"):
+class Detached(Presence, frozen=True, kw_only=True, tag="detached"):
     """A gateway's last follower of this response left."""
-
-    gateway: str
 
 
 class Delete(JournalRecord, frozen=True, kw_only=True, tag="delete"):

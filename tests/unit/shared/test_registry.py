@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import MalformedRecordError, TopicError, UnknownRecordError
-from shared.records import Heartbeat, Tokens
+from shared.records import Attached, Cancel, Completed, Cut, Heartbeat, Record, Tokens, Usage
 from shared.records.codec import encode_headers, encode_value
 from shared.topics import (
     DEAD_LETTERS,
@@ -155,3 +155,23 @@ def test_heartbeats_have_one_partition_so_that_their_order_is_total() -> None:
 def test_policies_are_kept_as_long_as_anybody_may_ask_for_them_and_in_one_order() -> None:
     assert POLICIES.broker_config(1)["cleanup.policy"] == "compact"
     assert POLICIES.partitions == 1
+
+
+USAGE = Usage(input_tokens=1, output_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            Completed(response_id="r", epoch=1, tenant="t", text="", usage=USAGE, finished_ms=1),
+            Completed(response_id="r", epoch=3, tenant="t", text="a", usage=USAGE, finished_ms=2),
+        ),
+        (Attached(response_id="r", gateway="g", number=1), Attached(response_id="r", gateway="g", number=3)),
+        (Cancel(response_id="r"), Cancel(response_id="r", reason="abandoned")),
+        (Cut(response_id="r", reason="deadline"), Cut(response_id="r", reason="failed")),
+        (Cut(response_id="r", reason="policy"), Cut(response_id="r", reason="policy", stage="input")),
+    ],
+)
+def test_what_one_source_says_at_different_times_has_different_ids(one: Record, other: Record) -> None:
+    assert one.uid != other.uid
