@@ -1,0 +1,554 @@
+"""The Helm chart, by its own tools (Helm lints and renders, kubeconform checks what comes out), and what only we know.
+
+No cluster runs it here. What a service would read in its pod is put together from the rendered objects and loaded.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.kubernetes.crds import SCHEMAS
+from deploy.kubernetes.files import CHART, acls
+from deploy.kubernetes.values import SETTINGS
+from services.gateway.ledger import load_rate_limits
+from services.moderation.policy import load_policy
+from shared.rights import consumer_rights, in_namespace, operator_rights, rights_of
+from shared.settings import MeshSettings, load_settings, variable_of
+from shared.telemetry.metrics import DECLARED
+from shared.topics import GROUPS, REGISTRY, Service
+from tests.support.chart import (
+    NAMESPACE,
+    RELEASE,
+    SCENARIOS,
+    SERVICES,
+    Object,
+    Rendered,
+    container,
+    helm_template,
+    mounted_files,
+)
+from tests.support.tools import required_tool
+
+IMAGES = CHART.parents[1] / "images"
+NOT_OURS = re.compile(r"^(OTEL_|HF_|POD_NAME$|SSL_CERT_DIR$)")
+"""Variables that others read: OpenTelemetry, huggingface_hub, us in another variable, what a scenario adds."""
+
+
+@pytest.fixture(scope="module")
+def helm() -> Path:
+    return required_tool("helm")
+
+
+@pytest.fixture(scope="module")
+def charts(helm: Path) -> Mapping[str, Rendered]:
+    def render(name: str) -> Rendered:
+        done = helm_template(helm, SCENARIOS[name])
+        assert done.returncode == 0, done.stderr
+        return Rendered(name, done.stdout)
+
+    with ThreadPoolExecutor(2) as threads:
+        return dict(zip(SCENARIOS, threads.map(render, SCENARIOS), strict=True))
+
+
+@pytest.fixture(params=SCENARIOS)
+def rendered(request: pytest.FixtureRequest, charts: Mapping[str, Rendered]) -> Rendered:
+    return charts[request.param]
+
+
+# -- by their own tools --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", SCENARIOS.values(), ids=SCENARIOS)
+def test_helm_finds_no_fault(helm: Path, values: Path) -> None:
+    done = subprocess.run(
+        [helm, "lint", "--strict", CHART, "--values", values], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kubeconform(*files: Path) -> "subprocess.CompletedProcess[str]":
+    builtin = f"{required_tool('kubernetes-schemas')}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
+    custom = f"{SCHEMAS}/{{{{ .Group }}}}/{{{{ .ResourceKind }}}}_{{{{ .ResourceAPIVersion }}}}.json"
+    options = ["-strict", "-output", "json", "-summary", "-schema-location", builtin, "-schema-location", custom]
+    argv = [required_tool("kubeconform"), *options, *files]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def test_kubernetes_knows_every_object(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
+    files = []
+    for name, chart in charts.items():
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(chart.text)
+    done = kubeconform(*files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["summary"] == {
+        "valid": sum(len(chart.objects) for chart in charts.values()),
+        **dict.fromkeys(("invalid", "errors", "skipped"), 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "wrong"),
+    [
+        ("Deployment", ("spec", "template", "spec", "terminationGraceSeconds"), 5),
+        ("KafkaTopic", ("spec", "partitons"), 5),
+        ("KafkaUser", ("spec", "authorization", "type"), "complicated"),
+        ("ScaledObject", ("spec", "minReplicas"), 1),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0, "intervall"), "15s"),
+        ("HTTPRoute", ("spec", "rules", 0, "timeout"), "0s"),
+    ],
+)
+def test_kubeconform_would_see_a_fault(
+    charts: Mapping[str, Rendered], tmp_path: Path, kind: str, path: tuple[str | int, ...], wrong: Any
+) -> None:
+    faulty = charts["everything"].of(kind)[0]
+    spot: Any = faulty
+    for step in path[:-1]:
+        spot = spot[step]
+    spot[path[-1]] = wrong
+    (tmp_path / "faulty.yaml").write_text(yaml.safe_dump(faulty))
+    try:
+        done = kubeconform(tmp_path / "faulty.yaml")
+    finally:
+        charts["everything"].__dict__.pop("objects")  # read anew, without the fault
+    assert done.returncode == 1
+    assert str(path[-1]) in done.stdout
+
+
+def test_prometheus_can_parse_what_keda_asks(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
+    rules = [{"record": f"asked:{number}", "expr": query} for number, query in enumerate(queries(charts["everything"]))]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "keda", "rules": rules}]}))
+    argv = [required_tool("promtool"), "check", "rules", tmp_path / "rules.yaml"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(rules)} rules found" in done.stdout
+
+
+# -- what runs -----------------------------------------------------------------------------------------------
+
+
+def test_every_container_is_held_to_the_least(rendered: Rendered) -> None:
+    for component, template in rendered.pods():
+        pod, one = template["spec"], container(template)
+        assert pod["automountServiceAccountToken"] is False, component
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"cpu", "memory"} <= set(one["resources"]["requests"])
+        assert "memory" in one["resources"]["limits"]
+
+
+def test_every_service_is_asked_how_it_does(rendered: Rendered) -> None:
+    deployments = rendered.of("Deployment")
+    assert [one["metadata"]["name"] for one in deployments] == [f"{RELEASE}-{name}" for name in SERVICES]
+    for deployment in deployments:
+        one = container(deployment["spec"]["template"])
+        ports = {port["name"]: port["containerPort"] for port in one["ports"]}
+        assert str(ports["management"]) == plain_environment(one)["CHATMESH_MANAGEMENT_PORT"]
+        paths = {probe: one[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
+        assert paths == {
+            "startup": {"path": "/readyz", "port": "management"},
+            "liveness": {"path": "/healthz", "port": "management"},
+            "readiness": {"path": "/readyz", "port": "management"},
+        }
+
+
+def test_a_service_may_start_and_end_in_its_own_time(rendered: Rendered) -> None:
+    for component, template in rendered.pods():
+        if component not in SERVICES:
+            continue
+        values, one = rendered.values, container(template)
+        environment = plain_environment(one)
+        before_s = one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        grace_s = template["spec"]["terminationGracePeriodSeconds"]
+        assert grace_s >= before_s + float(environment["CHATMESH_SHUTDOWN_S"]) + 5, component
+        startup = one["startupProbe"]
+        loading_s = values[component].get("loadS", 30)
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= (
+            float(environment["CHATMESH_START_TIMEOUT_S"]) + loading_s
+        )
+
+
+def test_images_are_those_that_are_built(charts: Mapping[str, Rendered]) -> None:
+    for component, template in charts["external"].pods():
+        recipe = (IMAGES / f"{component}.Dockerfile").read_text()
+        one, pod = container(template), template["spec"]["securityContext"]
+        assert one["image"] == f"chatmesh-{component}:0.1.0"
+        assert f"USER {pod['runAsUser']}:{pod['runAsGroup']}" in recipe
+        exposed = [int(port) for line in re.findall(r"^EXPOSE (.+)$", recipe, re.M) for port in line.split()]
+        assert sorted(port["containerPort"] for port in one.get("ports", [])) == sorted(exposed)
+
+
+def test_images_may_come_from_elsewhere(charts: Mapping[str, Rendered]) -> None:
+    for component, template in charts["gpu"].pods():
+        assert container(template)["image"] == f"registry.example.com/chat/chatmesh-{component}:2026-11"
+        assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_an_autoscaler_alone_says_how_many_there_are(rendered: Rendered) -> None:
+    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in rendered.of("ScaledObject")}
+    for deployment in rendered.of("Deployment"):
+        name = deployment["metadata"]["name"]
+        assert ("replicas" in deployment["spec"]) == (name not in scaled)
+    assert scaled == {f"{RELEASE}-{name}" for name in SERVICES if rendered.values[name]["autoscaling"]["enabled"]}
+
+
+def test_workers_find_their_gpus(charts: Mapping[str, Rendered]) -> None:
+    template = charts["gpu"].named("Deployment", "inference")["spec"]["template"]
+    pod, one = template["spec"], container(template)
+    assert one["resources"]["limits"] == {"memory": "128Gi", "nvidia.com/gpu": 4}
+    assert pod["runtimeClassName"] == "nvidia"
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    environment = plain_environment(one)
+    assert (environment["CHATMESH_ENGINE"], environment["CHATMESH_TENSOR_PARALLEL"]) == ("deepspeed", "4")
+    assert environment["CHATMESH_CACHE_TOKENS"] == "1000000"
+    for name in ("gateway", "moderation", "history"):
+        other = charts["gpu"].named("Deployment", name)["spec"]["template"]["spec"]
+        assert not {"runtimeClassName", "nodeSelector", "tolerations"} & set(other)
+
+
+# -- settings ------------------------------------------------------------------------------------------------
+
+
+def plain_environment(one: Object) -> dict[str, str]:
+    """The variables of a container that stand in the manifest."""
+    names = [entry["name"] for entry in one["env"]]
+    assert len(names) == len(set(names)), f"set twice: {sorted(name for name in names if names.count(name) > 1)}"
+    return {entry["name"]: entry["value"] for entry in one["env"] if "value" in entry}
+
+
+def variables_of(cls: type[MeshSettings]) -> set[str]:
+    """All variables that a service reads, and how its secrets come from files."""
+    names = {variable_of(field, name) for name, field in cls.model_fields.items()}
+    return names | {
+        f"{variable_of(field, name)}_FILE" for name, field in cls.model_fields.items() if "Secret" in str(field)
+    }
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for cls in SETTINGS.values():
+        for variable in variables_of(cls):
+            monkeypatch.delenv(variable, raising=False)
+    return monkeypatch
+
+
+def enter_pod(rendered: Rendered, template: Object, root: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set what a pod's process would find; its files lie below `root`."""
+    folders = mounted_files(rendered, template, root)
+    environment = {}
+    for name, value in plain_environment(container(template)).items():
+        at = next((path for path in folders if value == path or value.startswith(f"{path}/")), None)
+        environment[name] = value if at is None else f"{folders[at]}{value.removeprefix(at)}"
+        patch.setenv(name, environment[name])
+    return environment
+
+
+@pytest.mark.parametrize("component", SERVICES)
+def test_a_service_understands_what_its_pod_tells_it(
+    rendered: Rendered, component: str, tmp_path: Path, nothing_set: pytest.MonkeyPatch
+) -> None:
+    template = rendered.named("Deployment", component)["spec"]["template"]
+    environment = enter_pod(rendered, template, tmp_path, nothing_set)
+    known = variables_of(SETTINGS[component])
+    assert not [name for name in environment if name not in known and not NOT_OURS.match(name)]
+    settings = load_settings(SETTINGS[component])
+    assert settings.create_topics is False
+    assert settings.management_host == "0.0.0.0"
+    assert settings.partitions == rendered.values["kafka"]["partitions"]
+    assert settings.namespace == rendered.values["kafka"]["namespace"]
+    if settings.uses_sasl:
+        assert settings.kafka_password == "password"
+    files = [
+        name for name, value in plain_environment(container(template)).items() if value.startswith("/etc/chatmesh/")
+    ]
+    assert files or rendered.name == "minimal"
+    assert [name for name in files if not Path(environment[name]).is_file()] == []
+
+
+def test_the_job_that_makes_the_topics_runs_as_admin(
+    charts: Mapping[str, Rendered], tmp_path: Path, nothing_set: pytest.MonkeyPatch
+) -> None:
+    [job] = charts["external"].of("Job")
+    template = job["spec"]["template"]
+    enter_pod(charts["external"], template, tmp_path, nothing_set)
+    settings = load_settings(MeshSettings)
+    assert (settings.principal, settings.create_topics) == ("User:admin", True)
+    assert settings.replication_factor == 3
+    assert container(template)["args"] == ["deploy.topics", "create"]
+    assert not charts["gpu"].of("Job")
+    assert not charts["strimzi"].of("Job")
+
+
+def test_limits_and_policy_are_read_as_they_were_meant(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
+    chart = charts["everything"]
+    for name, check in (("gateway", "limits/rate-limits.yaml"), ("moderation", "policy/policy.yaml")):
+        template = chart.named("Deployment", name)["spec"]["template"]
+        mounted_files(chart, template, tmp_path / name)
+        assert (tmp_path / name / "etc/chatmesh" / check).is_file()
+    limits = load_rate_limits(tmp_path / "gateway/etc/chatmesh/limits/rate-limits.yaml").of("any", "default")
+    assert (limits.requests, limits.tokens) == (600, 200_000)
+    policy = load_policy(tmp_path / "moderation/etc/chatmesh/policy/policy.yaml")
+    assert policy.name.startswith("house-1@")
+
+
+def test_new_limits_restart_gateways_and_a_new_policy_nobody(helm: Path, charts: Mapping[str, Rendered]) -> None:
+    before = charts["everything"]
+    options = [
+        "--set",
+        "gateway.rateLimits.tiers.default.requests_per_minute=601",
+        "--set",
+        "moderation.policy=version: x",
+    ]
+    after = Rendered("everything", helm_template(helm, SCENARIOS["everything"], *options).stdout)
+    templates = [
+        {name: chart.named("Deployment", name)["spec"]["template"] for name in SERVICES} for chart in (before, after)
+    ]
+    changed = [name for name in SERVICES if templates[0][name] != templates[1][name]]
+    assert changed == ["gateway"]
+    assert before.named("ConfigMap", "policy") != after.named("ConfigMap", "policy")
+
+
+# -- what refers to what -------------------------------------------------------------------------------------
+
+
+def test_secrets_are_only_ever_named(rendered: Rendered) -> None:
+    assert not rendered.of("Secret")
+    made_by_strimzi = {one["metadata"]["name"] for one in rendered.of("KafkaUser")}
+    made_by_strimzi |= {f"{one['metadata']['name']}-cluster-ca-cert" for one in rendered.of("Kafka")}
+    named_in_values = set(re.findall(r"'?(?:secretName|name)'?: '?([\w-]+)", str(SCENARIOS[rendered.name].read_text())))
+    used = set(secrets_used(rendered.objects))
+    assert used
+    assert used <= made_by_strimzi | named_in_values | {"registry"}
+
+
+def secrets_used(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("secretName"), str):
+            yield node["secretName"]
+        if isinstance(node.get("secretKeyRef"), dict):
+            yield node["secretKeyRef"]["name"]
+        yield from (entry["name"] for entry in node.get("secretTargetRef", []))
+        for value in node.values():
+            yield from secrets_used(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from secrets_used(value)
+
+
+def test_what_pods_refer_to_is_there(rendered: Rendered) -> None:
+    maps = {one["metadata"]["name"] for one in rendered.of("ConfigMap")}
+    accounts = {one["metadata"]["name"] for one in rendered.of("ServiceAccount")}
+    claims = {one["metadata"]["name"] for one in rendered.of("PersistentVolumeClaim")}
+    claims |= {"models", "unpacked-weights"}  # of the values of `gpu`
+    for component, template in rendered.pods():
+        pod = template["spec"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert set(volumes) == {mount["name"] for mount in container(template)["volumeMounts"]}
+        assert {one["configMap"]["name"] for one in volumes.values() if "configMap" in one} <= maps
+        assert {
+            one["persistentVolumeClaim"]["claimName"] for one in volumes.values() if "persistentVolumeClaim" in one
+        } <= claims
+        if component in SERVICES:
+            assert pod["serviceAccountName"] in accounts
+    for one in rendered.of("ServiceAccount"):
+        assert one["automountServiceAccountToken"] is False
+
+
+def selects(selector: Mapping[str, str], template: Object) -> bool:
+    return selector.items() <= template["metadata"]["labels"].items()
+
+
+def test_selectors_find_the_pods_that_they_mean(rendered: Rendered) -> None:
+    pods = dict(rendered.pods())
+    for component in SERVICES:
+        deployment = rendered.named("Deployment", component)
+        budget = rendered.named("PodDisruptionBudget", component)
+        for selector in (deployment["spec"]["selector"], budget["spec"]["selector"]):
+            assert [name for name, pod in pods.items() if selects(selector["matchLabels"], pod)] == [component]
+    service = rendered.named("Service", "")
+    assert [name for name, pod in pods.items() if selects(service["spec"]["selector"], pod)] == ["gateway"]
+    assert service["spec"]["ports"][0]["targetPort"] in [port["name"] for port in container(pods["gateway"])["ports"]]
+    for monitor in rendered.of("PodMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        assert {name for name, pod in pods.items() if selects(selector, pod)} >= set(SERVICES)
+        assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == "management"
+    for one in (*rendered.of("Ingress"), *rendered.of("HTTPRoute")):
+        assert f"'name': '{service['metadata']['name']}'" in str(one["spec"]["rules"])
+
+
+def test_the_network_lets_through_what_is_needed_and_no_more(rendered: Rendered) -> None:
+    if not rendered.values["networkPolicy"]["enabled"]:
+        assert not rendered.of("NetworkPolicy")
+        return
+    closed = rendered.named("NetworkPolicy", "default-deny")["spec"]
+    assert set(closed) == {"podSelector", "policyTypes"}
+    pods = dict(rendered.pods())
+    for component, template in pods.items():
+        assert selects(closed["podSelector"]["matchLabels"], template)
+        kafka = {
+            int(server.rpartition(":")[2])
+            for server in plain_environment(container(template))["KAFKA_BOOTSTRAP_SERVERS"].split(",")
+        }
+        wanted = kafka | {53}
+        values = rendered.values
+        wanted |= {27017} if component == "history" and values["history"]["mongodb"]["secretName"] else set()
+        wanted |= {4318} if values["tracing"]["endpoint"] else set()
+        wanted |= {443} if values["model"]["download"] else set()
+        wanted |= {8443} if values["networkPolicy"]["extraEgress"].get(component) else set()
+        assert ports_of(rendered, template, "egress") == wanted, component
+        assert ports_of(rendered, template, "ingress") == ({9464, 8080} if component == "gateway" else {9464})
+
+
+def ports_of(rendered: Rendered, template: Object, direction: str) -> set[int]:
+    """What policies open for a pod, whatever the peer."""
+    return {
+        port["port"]
+        for policy in rendered.of("NetworkPolicy")
+        if selects(policy["spec"]["podSelector"]["matchLabels"], template)
+        for rule in policy["spec"].get(direction, [])
+        for port in rule["ports"]
+    }
+
+
+# -- Kafka ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["strimzi", "everything"])
+def test_topics_are_those_of_the_registry(charts: Mapping[str, Rendered], scenario: str) -> None:
+    chart = charts[scenario]
+    kafka = chart.values["kafka"]
+    made = {one["spec"]["topicName"]: one["spec"] for one in chart.of("KafkaTopic")}
+    assert set(made) == {kafka["namespace"] + name for name in REGISTRY}
+    for name, topic in REGISTRY.items():
+        spec = made[kafka["namespace"] + name]
+        assert spec["partitions"] == (topic.partitions or kafka["partitions"])
+        assert spec["replicas"] == kafka["replicationFactor"]
+        assert {key: str(value) for key, value in spec["config"].items()} == topic.broker_config(
+            kafka["minInsyncReplicas"]
+        )
+
+
+@pytest.mark.parametrize("scenario", ["strimzi", "everything"])
+def test_principals_have_the_rights_that_the_registry_gives(charts: Mapping[str, Rendered], scenario: str) -> None:
+    chart = charts[scenario]
+    namespace = chart.values["kafka"]["namespace"]
+    granted = {
+        one["metadata"]["name"].removeprefix(f"{RELEASE}-"): one["spec"]["authorization"]["acls"]
+        for one in chart.of("KafkaUser")
+    }
+    wanted = {
+        **{service.value: rights_of(service) for service in Service},
+        "admin": operator_rights(),
+        **dict.fromkeys(chart.values["kafka"]["strimzi"]["consumers"], consumer_rights()),
+    }
+    assert granted == {name: acls(in_namespace(namespace, rights)) for name, rights in wanted.items()}
+
+
+def test_everything_of_strimzi_names_its_cluster(charts: Mapping[str, Rendered]) -> None:
+    for scenario, cluster in (("strimzi", RELEASE), ("everything", "events")):
+        chart = charts[scenario]
+        [kafka], [nodes] = chart.of("Kafka"), chart.of("KafkaNodePool")
+        assert kafka["metadata"]["name"] == cluster
+        for one in (nodes, *chart.of("KafkaTopic"), *chart.of("KafkaUser")):
+            assert one["metadata"]["labels"]["strimzi.io/cluster"] == cluster
+        for name in SERVICES:
+            template = chart.named("Deployment", name)["spec"]["template"]
+            environment = plain_environment(container(template))
+            assert environment["KAFKA_BOOTSTRAP_SERVERS"] == f"{cluster}-kafka-bootstrap:9093"
+            assert environment["KAFKA_SASL_USERNAME"] == f"{RELEASE}-{name}"
+            secrets = [volume["secret"]["secretName"] for volume in template["spec"]["volumes"] if "secret" in volume]
+            assert {f"{cluster}-cluster-ca-cert", f"{RELEASE}-{name}"} <= set(secrets)
+        assert nodes["spec"]["replicas"] >= chart.values["kafka"]["replicationFactor"]
+        assert kafka["spec"]["kafka"]["config"]["auto.create.topics.enable"] is False
+
+
+# -- what it is scaled and watched by ------------------------------------------------------------------------
+
+
+def queries(rendered: Rendered) -> list[str]:
+    triggers = [trigger for one in rendered.of("ScaledObject") for trigger in one["spec"]["triggers"]]
+    found = [trigger["metadata"]["query"] for trigger in triggers if trigger["type"] == "prometheus"]
+    assert len(found) == 3  # gateway, moderation, inference
+    return found
+
+
+def test_scaling_goes_by_metrics_that_are_there(charts: Mapping[str, Rendered]) -> None:
+    declared = {metric.name: metric for metric in DECLARED}
+    asked = [found for query in queries(charts["everything"]) for found in re.findall(r"(\w+)\{([^}]*)\}", query)]
+    assert len(asked) == 5
+    for name, matchers in asked:
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', matchers))
+        assert set(labels) <= {"job", "namespace", *declared[name].labels}, name
+        assert labels["namespace"] == NAMESPACE
+
+
+def test_history_is_scaled_by_groups_and_topics_that_are_there(charts: Mapping[str, Rendered]) -> None:
+    chart = charts["everything"]
+    triggers = [trigger["metadata"] for trigger in chart.named("ScaledObject", "history")["spec"]["triggers"]]
+    assert {(one["consumerGroup"], one["topic"]) for one in triggers} == {
+        (group.name, group.topic.name)
+        for group in GROUPS.values()
+        if group.service is Service.HISTORY and group.name != "history.usage"
+    }
+    assert {(one["tls"], one["sasl"], one["bootstrapServers"]) for one in triggers} == {
+        ("enable", "scram_sha512", "events-kafka-bootstrap:9093")
+    }
+    access = chart.named("TriggerAuthentication", "history")["spec"]
+    assert access["secretTargetRef"] == [
+        {"parameter": "password", "name": f"{RELEASE}-history", "key": "password"},
+        {"parameter": "ca", "name": "events-cluster-ca-cert", "key": "ca.crt"},
+    ]
+    [username] = access["configMapTargetRef"]
+    assert chart.named("ConfigMap", "history-principal")["data"][username["key"]] == f"{RELEASE}-history"
+
+
+def test_alerts_and_dashboard_are_those_of_every_deployment(charts: Mapping[str, Rendered]) -> None:
+    monitoring = CHART.parents[1] / "monitoring"
+    [rule] = charts["everything"].of("PrometheusRule")
+    groups = [
+        group
+        for path in sorted((monitoring / "prometheus/rules").glob("*.yaml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+    ]
+    assert rule["spec"]["groups"] == groups
+    board = charts["everything"].named("ConfigMap", "dashboard")["data"]["chatmesh.json"]
+    assert board == (monitoring / "grafana/dashboards/chatmesh.json").read_text()
+
+
+# -- wrong values --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("gateway.replica=3", "additional properties 'replica' not allowed"),
+        ("gateway.settings.CHATMESH_MAX_INFLIGHT=3", "additional properties 'CHATMESH_MAX_INFLIGHT' not allowed"),
+        ("gateway.settings.CHATMESH_API_KEYS=/elsewhere", "additional properties 'CHATMESH_API_KEYS' not allowed"),
+        ("gateway.settings.CHATMESH_MAX_IN_FLIGHT=0", "minimum: got 0, want 1"),
+        ("kafka.external.securityProtocol=TLS", "value must be one of"),
+        ("kafka.external.bootstrapServers=kafka", "does not match pattern"),
+        ("kafka.external.bootstrapServers=", "kafka.external.bootstrapServers is needed"),
+        ("kafka.external.principals.history.secretName=", "kafka.external.principals.history.secretName is needed"),
+        ("gateway.apiKeys.secretName=", "gateway.apiKeys.secretName is needed"),
+        ("history.mongodb.secretName=", "history keeps its store in SQLite, which one replica can"),
+        ("ingress.enabled=true", "ingress.hosts is empty"),
+        ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm: Path, option: str, said: str) -> None:
+    done = helm_template(helm, SCENARIOS["external"], "--set", option)
+    assert done.returncode != 0
+    assert said in done.stderr
