@@ -5,12 +5,13 @@ import logging
 
 from services.history.expiry import Sweep
 from services.history.intake import RecordHandler
-from services.history.meters import expose_usage
+from services.history.meters import expose_recorder, expose_usage
 from services.history.outbox import LogOutbox
 from services.history.ports import Ports
 from services.history.recorder import Recorder
 from services.history.retry import Patience
 from services.history.settings import HistorySettings
+from services.history.stores.measured import measured
 from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
 from services.history.usage import USAGE_GROUP, UsageMeter
@@ -33,12 +34,12 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
     """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
     share_arenas()
     service_id = settings.service_id or new_id("history")
-    store = store or store_of(settings)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.HISTORY, service_id))
         metrics = Metrics(Service.HISTORY, service_id)
         heart = Heart(settings, Service.HISTORY, service_id, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
+        store = measured(store or store_of(settings), metrics)
         await prepare_log(settings, Service.HISTORY)
         writer = LogWriter(settings, Service.HISTORY, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.HISTORY, metrics=metrics)
@@ -77,6 +78,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         )
         life.at_end("usage", lambda: meter.commit(usage))
         recorder = Recorder(store, replayer, outbox)
+        expose_recorder(metrics, recorder)
         life.spawn("recorder", events.each(lambda batch: recorder.take(batch, events)))
         life.spawn("control plane", control.watch())
         life.spawn("usage", usage.each(meter.take))

@@ -1,7 +1,13 @@
 """What history shows of itself, at scrape time."""
 
+from services.history.recorder import Recorder
 from services.history.usage import UsageMeter
-from shared.telemetry.metrics import USAGE_RESPONSES, USAGE_TOKENS, Metrics, Sample
+from shared.telemetry.metrics import RECORDED_RESPONSES, USAGE_RESPONSES, USAGE_TOKENS, Metrics, Sample
+
+
+def expose_recorder(metrics: Metrics, recorder: Recorder) -> None:
+    """How many responses it stored."""
+    metrics.read(RECORDED_RESPONSES, lambda: [((), recorder.recorded)])
 
 
 def expose_usage(metrics: Metrics, meter: UsageMeter) -> None:

@@ -135,6 +135,8 @@ def _translated(
 class MongoStore:
     """The `Store` port and `Conversations` over the database that `url` names (chatmesh, if it names none)."""
 
+    system = "mongodb"
+
     def __init__(
         self,
         url: str,

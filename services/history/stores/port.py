@@ -219,6 +219,10 @@ class Store(Conversations, Protocol):
     def name(self) -> str:
         """What logs and errors call it; no secret is in it."""
 
+    @property
+    def system(self) -> str:
+        """What kind of database it is, as OpenTelemetry's `db.system.name` has it."""
+
     async def open(self) -> None:
         """Connect, create or migrate the schema."""
 

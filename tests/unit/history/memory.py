@@ -96,6 +96,7 @@ class MemoryStore:
     """One `EventFold` per response, one list per conversation. `failures` are raised first, one per call."""
 
     name = "memory"
+    system = "memory"
 
     def __init__(self, retention: Retention | None = None, clock_ms: Callable[[], int] = now_ms) -> None:
         self.failures: list[Exception] = []

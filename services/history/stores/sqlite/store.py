@@ -31,6 +31,8 @@ class SqliteStore:
     The file's folder is created.
     """
 
+    system = "sqlite"
+
     def __init__(
         self,
         path: Path,
