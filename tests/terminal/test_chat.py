@@ -133,7 +133,7 @@ def test_a_person_converses_cancels_and_leaves(terminal: pexpect.spawn) -> None:
     say(terminal, "My name is Ada.\r")
     terminal.expect("My name is Ada.\r\n.* tokens in")
     say(terminal, "\x1b[200~first line\nsecond line\x1b[201~\r")  # as a terminal pastes
-    terminal.expect("first line\r\nsecond line\r\n.* tokens in .* after")
+    terminal.expect("first line\r\nsecond line\r\n.* tokens in .* \\(prompt: ")
     say(terminal, LONG + "\r")
     terminal.expect("number 3, number 4,")
     terminal.sendintr()

@@ -44,11 +44,11 @@ class Screen:
 
 
 def describe_end(end: End, elapsed_s: float, reconnects: int) -> str:
-    """`34 tokens in 1.2 s, after 12`: what an answer cost, why it is not complete, how often its connection broke."""
+    """`34 tokens in 1.2 s (prompt: 12)`: what an answer cost, why it is not complete, how often its connection broke."""
     parts = []
     if end.usage is not None:
-        cached = f", {end.usage.cached:,} of them known" if end.usage.cached else ""
-        parts.append(f"{end.usage.output:,} tokens in {elapsed_s:.1f} s, after {end.usage.input:,}{cached}")
+        cached = f", {end.usage.cached:,} of them cached" if end.usage.cached else ""
+        parts.append(f"{end.usage.output:,} tokens in {elapsed_s:.1f} s (prompt: {end.usage.input:,}{cached})")
     if end.outcome != "completed":
         parts.append(end.outcome + (f": {_REASONS.get(end.reason, end.reason)}" if end.reason else ""))
     if reconnects:

@@ -1,0 +1,1 @@
+"""`make top`: `roster`, `flow`, `scrape` and `view` are pure, `watch` reads the log, `rendering` draws."""

@@ -1,0 +1,95 @@
+"""The view as tables: the same on a terminal, at any width, and in a pipe."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.terminal.command import clock_time, printable
+from deploy.terminal.top.flow import DELTA_SPAN_S, KEPT_S
+from deploy.terminal.top.view import GroupRow, ServiceRow, View
+
+_LATE_MS = 1000
+_NEWS_SHOWN = 5
+_STATES = {"ready": "green", "starting": "yellow", "draining": "yellow"}
+_SOME_LAG = 1000
+
+
+def render(view: View) -> RenderableType:
+    """The whole screen."""
+    parts: list[RenderableType] = [*_head(view), "", _services(view)]
+    parts += ["", _groups(view.groups) if view.groups is not None else Text("lag: the broker does not say", "yellow")]
+    if view.news:
+        parts.append("")
+        parts += [
+            Text(f"{clock_time(each.at_ms)}  {printable(each.text)}", "dim") for each in list(view.news)[-_NEWS_SHOWN:]
+        ]
+    return Group(*parts)
+
+
+def _head(view: View) -> Iterator[RenderableType]:
+    yield Text.assemble(("chatmesh", "bold"), f" at {view.broker}, {clock_time(view.at_ms)}")
+    free, total = view.slots
+    streams = "" if view.scraped is None else f", {view.scraped.streams:,} streams open"
+    yield Text(f"now: {view.running:,} running, {view.waiting:,} waiting, {free:,} of {total:,} slots free{streams}")
+    totals = view.totals
+    ended = ", ".join(f"{count:,} {kind}" for kind, count in totals.ended) or "none ended"
+    yield Text(f"last {KEPT_S} s: {totals.accepted:,} accepted; {ended}; {totals.new_owners:,} changed their owner")
+    yield Text(_tokens(view))
+
+
+def _tokens(view: View) -> str:
+    said = f"tokens: {view.totals.tokens_per_s:,.1f}/s of what ended in {KEPT_S} s; "
+    said += f"{view.totals.deltas_per_s:,.1f} deltas/s in {DELTA_SPAN_S} s"
+    scraped = view.scraped
+    if scraped is None:
+        return said
+    if scraped.tokens_per_s is not None:
+        said = f"tokens: {scraped.tokens_per_s:,.1f}/s generated now; {said.removeprefix('tokens: ')}"
+    said += f"; {scraped.takeovers:,} takeovers"
+    missing = scraped.asked - scraped.answered
+    return said + (f"; {missing} of {scraped.asked} metrics endpoints do not answer" if missing else "")
+
+
+def _services(view: View) -> Table:
+    table = _table("~SERVICE", "STATE", ">BEAT", ">PARTS", ">FREE", ">CLAIMS", ">WAIT", ">STEPS/s", "~MODEL")
+    for row in view.services:
+        table.add_row(*_service(row))
+    return table
+
+
+def _service(row: ServiceRow) -> Iterator[Text | str]:
+    yield _yielding(row.id)
+    yield Text(row.state, _STATES[row.state])
+    yield Text(f"{row.age_ms / 1000:.1f}s", "red" if row.age_ms > _LATE_MS else "")
+    yield str(len(row.partitions)) if row.partitions else "-"
+    yield f"{row.slots_free}/{row.slots_total}" if row.slots_total else "-"
+    yield str(row.claims) if row.slots_total else "-"
+    yield str(row.waiting) if row.service == "moderation" else "-"
+    yield f"{row.steps_per_s:.0f}" if row.steps_per_s is not None else "-"
+    yield _yielding(row.model if row.state == "ready" else row.detail)
+
+
+def _groups(rows: tuple[GroupRow, ...]) -> Table:
+    table = _table("~GROUP", "~TOPIC", "STATE", ">MEMBERS", ">LAG", ">WORST")
+    for row in rows:
+        worst = "-" if row.worst_partition is None else f"{row.worst_lag:,} in {row.worst_partition}"
+        lag = Text(f"{row.lag:,}", "red" if row.lag >= _SOME_LAG else "")
+        table.add_row(_yielding(row.group), _yielding(row.topic), row.state, str(row.members), lag, worst)
+    return table
+
+
+def _yielding(text: str) -> Text:
+    """What is cut short where the terminal is too narrow."""
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
+
+
+def _table(*columns: str) -> Table:
+    """Columns that begin with `>` are right-aligned, those with `~` give way where the terminal is narrow."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in columns:
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        table.add_column(name.lstrip(">~"), justify=justify, no_wrap=not name.startswith("~"))
+    return table
