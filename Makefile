@@ -22,7 +22,7 @@ endif
 
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
 .PHONY: trace-ui trace-check
-.PHONY: asyncapi asyncapi-page moderation-report eval-moderation train-moderation
+.PHONY: asyncapi asyncapi-page consume moderation-report eval-moderation train-moderation
 .PHONY: chat top dlq chart
 
 help: ## this list
@@ -89,6 +89,9 @@ trace-check: $(ENVIRONMENT) ## send a request to `make run`, compare its trace w
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)
+
+consume: $(ENVIRONMENT) ## print finished responses of `make run` or of KAFKA_BOOTSTRAP_SERVERS, as other programs could read them
+	@exec $(BIN)/python -m deploy.local.running $(BIN)/python examples/consumers/python/consumer.py
 
 asyncapi: $(ENVIRONMENT) ## write docs/asyncapi*.yaml and docs/schemas again, from the registry of topics and the types of records
 	@$(BIN)/python -m deploy.events asyncapi

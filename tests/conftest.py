@@ -9,6 +9,7 @@ CHATMESH_REQUIRE_NODE=1       the suite on Node.js (tests that take `node`) must
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -87,6 +88,17 @@ def mongodb() -> Iterator[StoreServer]:
         pytest.skip(f"no MongoDB here: {trouble}")
     with stores.server_for_tests() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """A Node.js with the pinned packages; where npm is missing, a reason to skip, or to fail if that was demanded."""
+    trouble = nodejs.trouble()
+    if trouble is None:
+        return nodejs.installed()
+    if nodejs.required():
+        pytest.fail(f"{nodejs.REQUIRE} asks for the suites on Node.js, and they cannot run here: {trouble}")
+    pytest.skip(f"no Node.js here: {trouble}")
 
 
 @pytest.hookimpl(wrapper=True)

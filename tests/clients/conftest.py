@@ -1,14 +1,12 @@
 """One mesh for all client suites, on the embedded broker whatever --broker says: what is tested here are dialects."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from deploy.brokers.select import EMBEDDED, broker_for_suite
 from shared.heartbeats import ClusterWatcher
 from shared.topics import Service
-from tests.clients import nodejs
 from tests.clients.scene import Scene, environment
 from tests.support.mesh import Mesh
 
@@ -26,14 +24,3 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
                 yield Scene(mesh, watcher)
             finally:
                 await watcher.stop()
-
-
-@pytest.fixture(scope="session")
-def node() -> Path:
-    """A Node.js with the pinned packages; where npm is missing, a reason to skip, or to fail if that was demanded."""
-    trouble = nodejs.trouble()
-    if trouble is None:
-        return nodejs.installed()
-    if nodejs.required():
-        pytest.fail(f"{nodejs.REQUIRE} asks for the suites on Node.js, and they cannot run here: {trouble}")
-    pytest.skip(f"no Node.js here: {trouble}")

@@ -5,31 +5,29 @@ own must be new enough. All that is needed beforehand is npm.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploy import npm
+
 FOLDER = Path(__file__).parent / "js"
 REQUIRE = "CHATMESH_REQUIRE_NODE"
 """Set to 1, the suites on Node.js must run: without npm they fail instead of being skipped."""
 
 _MODULES = FOLDER / "node_modules"
-_STAMP = _MODULES / ".installed-for"
 _OLDEST = 22
-_INSTALL_S = 300
 
 
 class NodeError(Exception):
-    """npm could not install, or there is no Node.js that is new enough."""
+    """There is no Node.js that is new enough."""
 
 
 def trouble() -> str | None:
     """Why this machine cannot run the suites on Node.js; None: it can."""
-    return None if shutil.which("npm") else "npm is not on PATH"
+    return npm.trouble()
 
 
 def required(environment: Mapping[str, str] = os.environ) -> bool:
@@ -38,30 +36,9 @@ def required(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def installed() -> Path:
-    """The node to run, once node_modules hold what the lock says. Raises NodeError."""
-    wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    with (FOLDER / "package.json").open() as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # two test sessions in one checkout
-        if not _STAMP.exists() or _STAMP.read_text() != wanted:
-            _install()
-            _STAMP.write_text(wanted)
+    """The node to run, once node_modules hold what the lock says. Raises NpmError, NodeError."""
+    npm.installed(FOLDER)
     return _node()
-
-
-def _install() -> None:
-    try:
-        done = subprocess.run(
-            ["npm", "ci", "--no-progress", "--loglevel=error"],
-            cwd=FOLDER,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NodeError(f"npm ci did not end within {_INSTALL_S} s") from error
-    if done.returncode != 0:
-        raise NodeError(f"npm ci ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _node() -> Path:

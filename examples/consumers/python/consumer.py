@@ -1,0 +1,79 @@
+"""Prints every finished response of a chatmesh: how it ended, what it used, how it begins. Ctrl-C ends it.
+
+It reads the public topic `responses.events` in a consumer group: several of these share the work, and one that is
+started again goes on where the group was. After a fault a response may be printed twice (at least once): whoever stores
+them does so by the response's id. docs/events.md has the rules that this program follows.
+"""
+
+import asyncio
+import json
+from collections import OrderedDict
+from contextlib import suppress
+from itertools import chain
+from math import inf
+from signal import SIGINT, SIGTERM, signal
+from threading import Event
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CommitFailedError, KafkaError
+from connection import BROKER, GROUP, TOPIC, security
+
+ENDS = {"completed", "incomplete", "failed", "cancelled"}
+REMEMBERED = 100_000  # responses
+
+
+def finished(message, epochs):
+    """The event that ends a response, the first time that it counts; None for every other message.
+
+    `epochs`: response id → the highest epoch seen of it, infinite once it has ended.
+    """
+    kind = dict(message.headers)["ce_type"].decode().removeprefix("chatmesh.")
+    if kind not in ENDS | {"accepted", "screening"}:
+        return None  # text on its way, which most messages are: no need to decode it; or a type that came later
+    event = json.loads(message.value)
+    response_id, epoch = event["response_id"], event.get("epoch", 0)
+    if epoch < epochs.get(response_id, 0):
+        return None  # a copy of its end, or from a writer that another one had replaced
+    epochs[response_id] = inf if kind in ENDS else epoch
+    if len(epochs) > REMEMBERED:
+        epochs.popitem(last=False)
+    return event if kind in ENDS else None
+
+
+def shown(event):
+    used, text = event["usage"], json.dumps(event["text"][:60], ensure_ascii=False)
+    return f"{event['response_id']} {event['type']} {used['input_tokens']}+{used['output_tokens']} tokens {text}"
+
+
+async def main():
+    epochs, stopping = OrderedDict(), Event()
+    consumer = AIOKafkaConsumer(
+        TOPIC,
+        bootstrap_servers=BROKER,
+        group_id=GROUP,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **security(),
+    )
+    try:
+        await consumer.start()
+        for ending in (SIGINT, SIGTERM):
+            signal(ending, lambda *_: stopping.set())
+        while not stopping.is_set():
+            batches = await consumer.getmany(timeout_ms=500)
+            for message in chain.from_iterable(batches.values()):
+                if event := finished(message, epochs):
+                    print(shown(event), flush=True)
+            if batches:
+                with suppress(CommitFailedError):  # others have the partitions now, and will print these again
+                    await consumer.commit()
+    finally:
+        await consumer.stop()
+
+
+if __name__ == "__main__":
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(main())
+    except KafkaError as error:
+        raise SystemExit(f"error: {error} (KAFKA_BOOTSTRAP_SERVERS: {BROKER})") from None
