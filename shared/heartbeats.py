@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import AppendError, BrokerUnavailableError, RecordError
+from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError, RecordError
 from shared.log.outage import Outage
 from shared.log.tail import Tail, decode
 from shared.log.writer import LogWriter
@@ -52,6 +52,7 @@ class Heart:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._stop = threading.Event()
+        self._failure: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
 
     def start(self) -> None:
@@ -103,8 +104,15 @@ class Heart:
             waiting, self._unheard = self._unheard, []
             return self._beat, waiting
 
+    async def failed(self) -> None:
+        """Returns never; raises AccessDeniedError once the broker does not let this service beat."""
+        await asyncio.shield(asyncio.wrap_future(self._failure))
+
     def _run(self) -> None:
-        asyncio.run(self._send())
+        try:
+            asyncio.run(self._send())
+        except AccessDeniedError as error:
+            self._failure.set_exception(error)
 
     async def _send(self) -> None:
         with self._lock:
@@ -113,8 +121,9 @@ class Heart:
         try:
             writer = await self._connected(outage)
             if writer is not None:
+                beating = asyncio.create_task(self._beat_on(writer, outage))
                 try:
-                    await self._beat_on(writer, outage)
+                    await _first_to_end(beating, asyncio.create_task(writer.failed()))
                 finally:
                     await writer.stop()
         finally:
@@ -155,6 +164,16 @@ class Heart:
             async with asyncio.timeout(self._settings.heartbeat_ms / 1000):
                 await self._wake.wait()
         self._wake.clear()
+
+
+async def _first_to_end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel the others then. Raises what it raised."""
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _tell(waiting: list[Future[None]]) -> None:

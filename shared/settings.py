@@ -205,9 +205,15 @@ def _describe(cls: type[BaseSettings], issue: Any) -> str:
     location = issue["loc"]
     field = str(location[0]) if location else ""
     name = field if field in _aliases(cls) else f"{ENV_PREFIX}{field}".upper()
-    value = "" if issue["type"] == "missing" else f" (got {issue.get('input')!r})"
+    shown = issue["type"] != "missing" and name not in _secrets(cls)
+    value = f" (got {issue.get('input')!r})" if shown else ""
     # What a check of several settings says names their variables itself; its input would be all of them, secrets too.
     return f"{name}: {issue['msg']}{value}" if field else str(issue["msg"]).removeprefix("Value error, ")
+
+
+def _secrets(cls: type[BaseSettings]) -> set[str]:
+    """The variables whose values nobody may see."""
+    return {variable_of(info, name) for name, info in cls.model_fields.items() if info.annotation is SecretStr}
 
 
 def _aliases(cls: type[BaseSettings]) -> set[str]:

@@ -50,8 +50,10 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         info = engine.info
         heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)
         await life.start("log writer", writer)
+        life.spawn("appends", writer.failed())
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)
+        life.spawn("signs of life", heart.failed())
         await life.start("replayer", replayer)
         life.at_end("engine", engine.close)
         await engine.start(worker.on_outputs, lambda line: _progress(heart, line))

@@ -66,8 +66,10 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
             metrics=metrics,
         )
         await life.start("log writer", writer)
+        life.spawn("appends", writer.failed())
         heart.start()
         life.at_end_blocking("heartbeats", heart.stop)
+        life.spawn("signs of life", heart.failed())
         await life.start("replayer", replayer)
         await life.start("heartbeats of others", watcher)
         life.watch(watcher.task)

@@ -9,9 +9,8 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from shared.control.subscription import Subscription
-from shared.errors import BrokerUnavailableError
 from shared.log import RawRecord
-from shared.log.access import RenewingContext
+from shared.log.access import RenewingContext, trouble
 from shared.log.clients import connection_options
 from shared.settings import MeshSettings
 from shared.telemetry.metrics import Metrics
@@ -43,6 +42,7 @@ class ControlPlane:
         max_in_flight: int,
         metrics: Metrics | None = None,
     ) -> None:
+        self._settings = settings
         self._broker = KafkaBroker(
             **connection_options(settings),
             security=_security(settings),
@@ -64,7 +64,7 @@ class ControlPlane:
             await asyncio.gather(*(subscription.start() for subscription in self._subscriptions))
         except KafkaError as error:
             await self._broker.stop()
-            raise BrokerUnavailableError(f"cannot read the control plane: {type(error).__name__} {error}") from error
+            raise await trouble(self._settings, "read the control plane", error) from error
 
     async def stop(self) -> None:
         """Let what runs end, for HAND_OVER_S at most, then leave the groups: the rest is another replica's."""

@@ -23,7 +23,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from shared.errors import AccessDeniedError, SettingsError
+from shared.errors import AccessDeniedError, BrokerUnavailableError, SettingsError
 from shared.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -115,11 +115,24 @@ def _named(variables: str, path: Path) -> Iterator[None]:
         raise SettingsError(f"{variables}: {path} cannot be used: {error.strerror or error}") from error
 
 
-def forbidden(settings: KafkaSettings, what: str, error: KafkaError) -> AccessDeniedError:
-    """`what` (read this topic, join that group) is not among this client's rights."""
+def forbidden(settings: KafkaSettings, what: str, error: BaseException) -> AccessDeniedError:
+    """`what` (`read a`, `append to b`) is not among this client's rights."""
     return AccessDeniedError(
-        f"{settings.principal} may not {what}: {error}; `python -m deploy.topics acls` lists the rights that it needs"
+        f"{settings.principal} may not {what} ({error}): grant it (`python -m deploy.topics acls` prints how)"
     )
+
+
+async def trouble(
+    settings: KafkaSettings, what: str, error: BaseException
+) -> AccessDeniedError | BrokerUnavailableError:
+    """The error of ours that stands for `error`, which aiokafka raised from `what` (`read a`)."""
+    if isinstance(error, FORBIDDEN):
+        return forbidden(settings, what, error)
+    try:
+        await raise_if_refused(settings)
+    except AccessDeniedError as refused:
+        return refused
+    return BrokerUnavailableError(f"cannot {what}: {error}")
 
 
 async def raise_if_refused(settings: KafkaSettings) -> None:

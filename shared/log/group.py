@@ -11,6 +11,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
+from shared.log.access import FORBIDDEN, forbidden, raise_if_refused, trouble
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
 from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, raw
@@ -94,12 +95,12 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._generation
 
     async def start(self) -> None:
-        """Join the group; returns when `on_assigned` has. Raises BrokerUnavailableError."""
+        """Join the group; returns when `on_assigned` has. Raises BrokerUnavailableError, AccessDeniedError."""
         try:
             await self._join()
         except KafkaError as error:
             await close_consumer(self._consumer)
-            raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+            raise await trouble(self._settings, f"read {self._name} as {self._group}", error) from error
         self._meter.watch(lambda: self._adopted)
         if self._introduction is not None:
             await asyncio.wait([self._introduction])
@@ -120,14 +121,15 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.
 
-        Raises BrokerUnavailableError for what no new connection mends, and what `on_assigned` or `on_revoked` raised.
+        Raises AccessDeniedError and BrokerUnavailableError for what no new connection mends, and what `on_assigned` or
+        `on_revoked` raised.
         """
         while True:
             self._raise_failure()
             try:
                 found = await self._poller.poll(_POLL_MS)
             except HOPELESS as error:
-                raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+                raise await trouble(self._settings, f"read {self._name} as {self._group}", error) from error
             except (KafkaError, StalledError) as error:
                 await self._heal(error)
                 continue
@@ -162,6 +164,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     await self._join()
             except (KafkaError, TimeoutError):
                 await close_consumer(self._consumer)
+                await raise_if_refused(self._settings)
                 await asyncio.sleep(RECONNECT_S)
             else:
                 return
@@ -176,13 +179,13 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def position(self, partition: int) -> int:
         """The offset of the next record that `batches()` will give of the partition. Raises LogError."""
-        async with self._bounded(f"position in {self._name}/{partition}"):
+        async with self._bounded(f"find the position in {self._name}/{partition}"):
             return int(await self._consumer.position(TopicPartition(self._name, partition)))
 
     async def end_offset(self, partition: int) -> int:
         """The offset that the next record appended to the partition will get. Raises LogError."""
         where = TopicPartition(self._name, partition)
-        async with self._bounded(f"end of {self._name}/{partition}"):
+        async with self._bounded(f"find the end of {self._name}/{partition}"):
             return int((await self._consumer.end_offsets([where]))[where])
 
     async def committed(self, partition: int) -> tuple[int, str] | None:
@@ -191,7 +194,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         None if nothing is committed. Raises LogError.
         """
         where = TopicPartition(self._name, partition)
-        async with self._bounded(f"committed offset of {self._name}/{partition}"):
+        async with self._bounded(f"find what is committed to {self._name}/{partition}"):
             # `committed()` leaves the metadata out; this is what it asks itself.
             found = (await self._consumer._coordinator.fetch_committed_offsets([where])).get(where)
         return (int(found.offset), str(found.metadata or "")) if found is not None and found.offset >= 0 else None
@@ -236,6 +239,8 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 yield
         except TimeoutError as error:
             raise BrokerUnavailableError(f"{what}: no answer within {timeout_s:g} s") from error
+        except FORBIDDEN as error:
+            raise forbidden(self._settings, what, error) from error
         except KafkaError as error:
             raise LogError(f"{what} failed: {error}") from error
 

@@ -5,7 +5,8 @@ from typing import Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from shared.errors import AppendError, BrokerUnavailableError
+from shared.errors import AppendError
+from shared.log.access import trouble
 from shared.log.admin import partitions_found
 from shared.log.clients import abandon_producer, close_producer, make_producer, topic_name
 from shared.log.writer import Appended, partition_of_key
@@ -37,9 +38,7 @@ class Redriver:
             await self._producer.start()
         except KafkaError as error:
             await abandon_producer(self._producer)
-            raise BrokerUnavailableError(
-                f"no Kafka broker answers at {self._settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
-            ) from error
+            raise await trouble(self._settings, f"append at {self._settings.bootstrap_servers}", error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import BrokerUnavailableError, RecordError, ReplayGoneError
 from shared.ids import ResponseId
+from shared.log.access import trouble
 from shared.log.clients import close_consumer, make_consumer, topic_name
 from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, decode, offset_found, raw
@@ -75,7 +76,7 @@ class Replayer:
             await consumer.start()
         except KafkaError as error:
             await close_consumer(consumer)
-            raise BrokerUnavailableError(f"cannot reach the broker: {error}") from error
+            raise await trouble(self._settings, "reach the broker", error) from error
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -97,7 +98,7 @@ class Replayer:
             except (KafkaError, StalledError) as error:
                 await self._give_up()
                 ReaderMeter(self._metrics, topic).healed()
-                raise BrokerUnavailableError(f"cannot replay {topic.name}: {error}") from error
+                raise await trouble(self._settings, f"replay {topic.name}", error) from error
 
     async def _reconnected(self) -> AIOKafkaConsumer:
         if self._connected is None:

@@ -10,8 +10,9 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from shared.errors import BrokerUnavailableError, InvalidIdError, MalformedRecordError, ReplayGoneError
+from shared.errors import InvalidIdError, MalformedRecordError, ReplayGoneError
 from shared.ids import ResponseId, parse_response_id
+from shared.log.access import raise_if_refused, trouble
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name, uninterrupted
 from shared.log.meters import ReaderMeter
 from shared.log.watching import HOPELESS, Poller, StalledError
@@ -120,7 +121,8 @@ class Tail:
         """Assign partition → first offset to read; None is the end at this moment.
 
         When this returns, every record appended from now on will be seen; on the embedded broker, whose
-        ListOffsets understates the end, also up to one batch of older ones. Raises BrokerUnavailableError.
+        ListOffsets understates the end, also up to one batch of older ones. Raises BrokerUnavailableError,
+        AccessDeniedError.
         """
         wanted = {TopicPartition(self._name, number): first for number, first in positions.items()}
         await uninterrupted(self._start(lambda: self._offsets(wanted), list(wanted)))
@@ -151,7 +153,7 @@ class Tail:
             self._next = await offsets()
         except KafkaError as error:
             await close_consumer(self._consumer)
-            raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+            raise await trouble(self._settings, f"read {self._name}", error) from error
         self._seek()
         self._meter.watch(lambda: self._adopted)
 
@@ -172,8 +174,8 @@ class Tail:
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.
 
-        Raises ReplayGoneError past the retention unless it `skips_gone`, BrokerUnavailableError for what no new
-        connection mends.
+        Raises ReplayGoneError past the retention unless it `skips_gone`, AccessDeniedError and BrokerUnavailableError
+        for what no new connection mends.
         """
         while True:
             if found := await self._polled():
@@ -199,7 +201,7 @@ class Tail:
             await self._skip(error)
             return []
         except HOPELESS as error:
-            raise BrokerUnavailableError(f"cannot read {self._name}: {error}") from error
+            raise await trouble(self._settings, f"read {self._name}", error) from error
         except (KafkaError, StalledError) as error:
             await self._heal(error)
             return []
@@ -235,6 +237,7 @@ class Tail:
                 await self._consumer.start()
             except KafkaError:
                 await close_consumer(self._consumer)
+                await raise_if_refused(self._settings)
                 await asyncio.sleep(RECONNECT_S)
                 continue
             self._consumer.assign(list(self._next))

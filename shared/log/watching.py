@@ -94,6 +94,8 @@ class Poller:
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
                 ends = await self._consumer.end_offsets(list(partitions))
+        except HOPELESS:
+            raise  # of a topic that this client may not even see `getmany` says nothing
         except (KafkaError, TimeoutError) as error:
             self._not_answered(error)
             return

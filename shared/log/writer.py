@@ -20,8 +20,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
+from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.ids import now_ms, parse_response_id
+from shared.log.access import FORBIDDEN, forbidden, raise_if_refused, trouble
 from shared.log.clients import (
     MAX_REQUEST_BYTES,
     RECONNECT_S,
@@ -103,7 +104,7 @@ class LogWriter:
     """The one producer of a process. `source` is the service id that CloudEvents' `source` names.
 
     Every append is settled in bounded time. A producer that settles nothing any more, or whose sender died, is
-    replaced; `heals` counts how often.
+    replaced; `heals` counts how often. Whoever has one watches `failed()`.
     """
 
     def __init__(self, settings: KafkaSettings, party: Party, source: str, *, metrics: Metrics | None = None) -> None:
@@ -119,17 +120,16 @@ class LogWriter:
         self._settled = 0
         self._broken = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
+        self._forbidden: AccessDeniedError | None = None
 
     async def start(self) -> None:
-        """Connect. Raises BrokerUnavailableError."""
+        """Connect. Raises BrokerUnavailableError, AccessDeniedError."""
         self._producer = producer = make_producer(self._settings)
         try:
             await producer.start()
         except KafkaError as error:
             await abandon_producer(producer)
-            raise BrokerUnavailableError(
-                f"no Kafka broker answers at {self._settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
-            ) from error
+            raise await trouble(self._settings, f"append at {self._settings.bootstrap_servers}", error) from error
         self._watch = asyncio.create_task(self._keep_alive(), name=f"writer of {self._source}")
 
     async def stop(self) -> None:
@@ -141,6 +141,11 @@ class LogWriter:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._producer is not None:
             await close_producer(self._producer, self._patience_s)
+
+    async def failed(self) -> None:
+        """Returns never; raises AccessDeniedError once the broker forbids an append, or lets this client in no more."""
+        assert self._watch is not None, "start() first"
+        await asyncio.shield(self._watch)
 
     @property
     def _patience_s(self) -> float:
@@ -252,6 +257,9 @@ class LogWriter:
             self._fail(item, error, kind)
 
     def _fail(self, item: _Pending, error: BaseException, kind: type[AppendError] = AppendError) -> None:
+        if isinstance(error, FORBIDDEN):
+            self._forbidden = forbidden(self._settings, f"append to {item.lane.name}", error)
+            self._broken.set()
         if self._take_off(item):
             item.lane.meter.failed(error)
             failure = kind(f"append to {item.lane.name} failed: {error}")
@@ -279,6 +287,8 @@ class LogWriter:
                 if not waiting or self._settled != settled:
                     continue
             self._broken.clear()
+            if self._forbidden is not None:
+                raise self._forbidden
             await self._replace()
 
     async def _replace(self) -> None:
@@ -295,6 +305,7 @@ class LogWriter:
                 await producer.start()
             except KafkaError:
                 await abandon_producer(producer)
+                await raise_if_refused(self._settings)
                 await asyncio.sleep(RECONNECT_S)
             else:
                 self._producer = producer

@@ -14,9 +14,10 @@ from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
 )
 
-from shared.errors import BrokerUnavailableError, LogError, ReplayGoneError
+from shared.errors import AccessDeniedError, BrokerUnavailableError, LogError, ReplayGoneError
 from shared.log import GroupConsumer, RawRecord, Tail, watching
 from shared.log.watching import Poller, StalledError, Standstill
 from shared.settings import MeshSettings
@@ -261,7 +262,11 @@ async def test_a_tail_outlives_an_outage(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("failure", "raised"),
-    [(OffsetOutOfRangeError({}), ReplayGoneError), (CorruptRecordException(), BrokerUnavailableError)],
+    [
+        (OffsetOutOfRangeError({}), ReplayGoneError),
+        (CorruptRecordException(), BrokerUnavailableError),
+        (TopicAuthorizationFailedError("responses.events"), AccessDeniedError),
+    ],
 )
 async def test_what_a_new_consumer_would_meet_again_is_raised(
     world: World, failure: Exception, raised: type[Exception]

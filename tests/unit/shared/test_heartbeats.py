@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared import heartbeats
-from shared.errors import AppendError
+from shared.errors import AccessDeniedError, AppendError
 from shared.heartbeats import Heart
 from shared.records import Heartbeat
 from shared.settings import MeshSettings
@@ -19,12 +19,13 @@ TIMEOUT_S = 2.0
 
 
 class Topic:
-    """What all writers of a test write to; `away` fails every append."""
+    """What all writers of a test write to; `away` fails every append, `refuse` ends whoever watches a writer."""
 
     def __init__(self) -> None:
         self.beats: list[Heartbeat] = []
         self.away = False
         self.arrived = threading.Event()
+        self._refused = threading.Event()
 
     def writer(self, *_: Any, **__: Any) -> "Topic":
         return self
@@ -32,6 +33,14 @@ class Topic:
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def failed(self) -> None:
+        while not self._refused.is_set():
+            await asyncio.sleep(0.01)
+        raise AccessDeniedError("User:inference may not append to service.heartbeats")
+
+    def refuse(self) -> None:
+        self._refused.set()
 
     async def append(self, _: Any, beat: Heartbeat) -> None:
         if self.away:
@@ -113,3 +122,9 @@ async def test_without_a_thread_nothing_is_announced_and_stop_is_harmless() -> N
     silent = heart(SLOWLY_MS)
     assert not await silent.announce(0.05, state="ready")
     silent.stop()
+
+
+async def test_who_may_not_beat_says_so_to_whoever_watches(topic: Topic, slow: Heart) -> None:
+    topic.refuse()
+    with pytest.raises(AccessDeniedError, match=r"may not append to service\.heartbeats"):
+        await asyncio.wait_for(slow.failed(), TIMEOUT_S)

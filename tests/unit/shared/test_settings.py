@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import Field, SecretStr
 
 from services.gateway.settings import GatewaySettings
 from services.history.settings import HistorySettings
@@ -105,6 +106,16 @@ def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.kafka_password == "s3cr3t"
     assert "s3cr3t" not in f"{settings!r} {settings} {describe_settings(MeshSettings)}"
     assert settings.principal == "User:gateway"
+
+
+def test_a_secret_that_is_wrong_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guarded(MeshSettings):
+        token: SecretStr = Field(SecretStr("long enough"), min_length=8)
+
+    monkeypatch.setenv("CHATMESH_TOKEN", "s3cr3t")
+    with pytest.raises(SettingsError, match="CHATMESH_TOKEN") as caught:
+        load_settings(Guarded)
+    assert "s3cr3t" not in str(caught.value)
 
 
 def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,11 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, RequestTimedOutError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
+from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.ids import now_ms
 from shared.log import Appended, LogWriter, writer
 from shared.log.clients import MAX_REQUEST_BYTES
@@ -229,3 +235,17 @@ async def test_a_broker_that_never_answered_is_said_at_the_start(world: World) -
     with pytest.raises(BrokerUnavailableError):
         await started()
     assert world.producers[0].closed
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_broker_that_forbids_an_append_ends_whoever_watches(world: World, late: bool) -> None:
+    log_writer = await started()
+    watching = asyncio.create_task(log_writer.failed())
+    forbidden = TopicAuthorizationFailedError("service.heartbeats")
+    setattr(world.producers[0], "late" if late else "failure", forbidden)
+    with pytest.raises(AppendError):
+        await log_writer.append(HEARTBEATS, beat(0), partition=0)
+    with pytest.raises(AccessDeniedError, match=r"User:ANONYMOUS may not append to service\.heartbeats"):
+        await asyncio.wait_for(watching, 1)
+    assert log_writer.heals == 0
+    await log_writer.stop()
