@@ -93,10 +93,9 @@ def _java_version(java: str) -> int:
     raise BrokerError(f"{java} does not tell its version:\n{out}")
 
 
-def java_command(java: str) -> list[str]:
+def java_command(java: str, *options: str, logging: Path = KAFKA_FOLDER / "log4j2.yaml") -> list[str]:
     """How a program of Kafka's jars is called: its class comes behind."""
-    log_settings = f"-Dlog4j2.configurationFile={KAFKA_FOLDER / 'log4j2.yaml'}"
-    return [java, *_HEAP, log_settings, "-cp", f"{_LIB}/*"]
+    return [java, *_HEAP, *options, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{_LIB}/*"]
 
 
 def format_storage(command: Sequence[str], properties: Path, options: Sequence[str] = ()) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+SUPER_USER = "root"
+"""The principal that may do everything, on a broker where not everybody may."""
+
 
 class BrokerError(Exception):
     """A broker cannot be started or controlled; the message says what is missing and what to do."""

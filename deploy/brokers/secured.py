@@ -3,8 +3,8 @@
     SASL_SSL   SCRAM-SHA-512 over TLS: what `access` and `environment` describe
     MTLS       TLS with a client certificate whose common name is the principal
 
-The certificates are made for this run and vouched for by an authority of its own. `admin` is the super user; whatever
-else is to work needs access lists (`deploy.topics`).
+The certificates are made for this run and vouched for by an authority of its own. Only the super user may do anything
+before access lists say more (`python -m deploy.topics acls --apply`). What anybody did or tried stands in `audit_log`.
 """
 
 import secrets
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.brokers.jvm import JvmBroker, ensure_class_path, format_storage, java_command, require_java
+from deploy.brokers.jvm import KAFKA_FOLDER, JvmBroker, ensure_class_path, format_storage, java_command, require_java
 from deploy.brokers.kafka_settings import as_properties, single_node
-from deploy.brokers.port import BrokerError
+from deploy.brokers.port import SUPER_USER, BrokerError
 from deploy.brokers.ports import LOOPBACK, free_ports
 from shared.topics import Service
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 ADMIN = "admin"
 THIRD_PARTY = "third-party"
-PRINCIPALS = (ADMIN, *(service.value for service in Service), THIRD_PARTY)
+PRINCIPALS = (SUPER_USER, ADMIN, *(service.value for service in Service), THIRD_PARTY)
 
+_LOGGING = KAFKA_FOLDER / "log4j2-audit.yaml"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _MECHANISM = "SCRAM-SHA-512"
@@ -82,6 +83,11 @@ class SecuredJvmBroker(JvmBroker):
         self._certificates: Certificates | None = None
 
     @property
+    def audit_log(self) -> Path:
+        """What the authorizer decided, a line each. Raises BrokerError before `start`."""
+        return self.certificates.folder / "audit.log"
+
+    @property
     def mtls_bootstrap(self) -> str:
         """Where clients with a certificate come."""
         return f"{LOOPBACK}:{self._mtls_port}"
@@ -113,14 +119,15 @@ class SecuredJvmBroker(JvmBroker):
         properties = folder / "server.properties"
         properties.touch(mode=0o600)
         properties.write_text(as_properties(plain | self._security(made) | {"log.dirs": str(folder / "data")}))
-        command = java_command(java)
+        command = java_command(java, f"-Dchatmesh.audit={self.audit_log}", logging=_LOGGING)
         users = [f"{_MECHANISM}=[name={name},password={password}]" for name, password in self.passwords.items()]
         format_storage(command, properties, options=[part for user in users for part in ("--add-scram", user)])
         return [*command, "kafka.Kafka", str(properties)]
 
     def _security(self, made: Certificates) -> dict[str, str]:
         """What differs from the open node's settings: see Kafka's documentation, chapter "Security"."""
-        controller = f'{_PLAIN} required username="{ADMIN}" password="{self.passwords[ADMIN]}"'
+        password = self.passwords[SUPER_USER]
+        myself = f'required username="{SUPER_USER}" password="{password}"'
         return {
             "listeners": f"SASL_SSL://{self.listener},MTLS://{self.mtls_bootstrap},"
             f"CONTROLLER://{LOOPBACK}:{self._controller_port}",
@@ -129,12 +136,11 @@ class SecuredJvmBroker(JvmBroker):
             "listener.security.protocol.map": "SASL_SSL:SASL_SSL,MTLS:SSL,CONTROLLER:SASL_PLAINTEXT",
             "sasl.enabled.mechanisms": _MECHANISM,
             "sasl.mechanism.inter.broker.protocol": _MECHANISM,
-            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required "
-            f'username="{ADMIN}" password="{self.passwords[ADMIN]}";',
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{_SCRAM} {myself};",
             # A controller starts before it knows SCRAM's users.
             "sasl.mechanism.controller.protocol": "PLAIN",
             "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.controller.plain.sasl.jaas.config": f'{controller} user_{ADMIN}="{self.passwords[ADMIN]}";',
+            "listener.name.controller.plain.sasl.jaas.config": f'{_PLAIN} {myself} user_{SUPER_USER}="{password}";',
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(made.issue("broker", host=LOOPBACK)),
             "ssl.truststore.type": "PEM",
@@ -142,6 +148,6 @@ class SecuredJvmBroker(JvmBroker):
             "listener.name.mtls.ssl.client.auth": "required",
             "listener.name.mtls.ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": f"User:{ADMIN}",
+            "super.users": f"User:{SUPER_USER}",
             "allow.everyone.if.no.acl.found": "false",
         }

@@ -13,6 +13,7 @@ from typing import Self
 import httpx
 
 from deploy.brokers import Broker
+from deploy.brokers.port import SUPER_USER
 from deploy.process import ChildProcess, Deadline
 from shared.errors import BrokerUnavailableError
 from shared.heartbeats import ClusterWatcher
@@ -63,9 +64,16 @@ class Mesh:
 
     @property
     def settings(self) -> MeshSettings:
-        """Settings of a client in this mesh's namespace."""
+        """Settings of a client in this mesh's namespace, who may do everything there."""
+        return self.settings_of(SUPER_USER)
+
+    def settings_of(self, principal: str) -> MeshSettings:
+        """Settings of a client that comes as `principal`, where the broker asks who comes."""
         return MeshSettings(
-            KAFKA_BOOTSTRAP_SERVERS=self.broker.bootstrap, namespace=self.namespace, partitions=self.partitions
+            KAFKA_BOOTSTRAP_SERVERS=self.broker.bootstrap,
+            namespace=self.namespace,
+            partitions=self.partitions,
+            **self.broker.access(principal),
         )
 
     def urls(self) -> list[str]:
@@ -104,6 +112,7 @@ class Mesh:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_OURS)},
             "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            **self.broker.access(service.value),
             "CHATMESH_NAMESPACE": self.namespace,
             "CHATMESH_PARTITIONS": str(self.partitions),
             "CHATMESH_SERVICE_ID": service_id,
