@@ -44,7 +44,7 @@ class Screen:
 
 
 def describe_end(end: End, elapsed_s: float, reconnects: int) -> str:
-    """`34 tokens in 1.2 s (prompt: 12)`: what an answer cost, why it is not complete, how often its connection broke."""
+    """`34 tokens in 1.2 s (prompt: 12)`: what it cost, why it is not complete, how often its connection broke."""
     parts = []
     if end.usage is not None:
         cached = f", {end.usage.cached:,} of them cached" if end.usage.cached else ""
