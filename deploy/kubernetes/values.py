@@ -111,7 +111,17 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """By path; what is not named here has the type of its default, and objects hold what values.yaml names."""
 
+_IMAGE = {
+    "type": "object",
+    "properties": {
+        "repository": {"type": "string"},
+        "tag": {"type": "string"},
+        "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    },
+    "additionalProperties": False,
+}
 OF_EACH_SERVICE: dict[str, dict[str, Any]] = {
+    "image": _IMAGE,
     "extraEnv": _OBJECTS,
     "resources": _ANY,
     "podDisruptionBudget": {
@@ -142,7 +152,12 @@ def values_schema() -> dict[str, Any]:
 
 def _rules() -> dict[str, dict[str, Any]]:
     each = {f"{service}.{path}": rule for service in SETTINGS for path, rule in OF_EACH_SERVICE.items()}
-    return {**RULES, **each, **{f"{service}.settings": settings_schema(cls) for service, cls in SETTINGS.items()}}
+    return {
+        "tools.image": _IMAGE,
+        **RULES,
+        **each,
+        **{f"{service}.settings": settings_schema(cls) for service, cls in SETTINGS.items()},
+    }
 
 
 def _schema_of(default: Any, path: str, rules: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ No cluster runs it here. What a service would read in its pod is put together fr
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,7 @@ from tests.support.chart import (
 from tests.support.tools import required_tool
 
 IMAGES = CHART.parents[1] / "images"
-NOT_OURS = re.compile(r"^(OTEL_|HF_|POD_NAME$|SSL_CERT_DIR$)")
+NOT_OURS = re.compile(r"^(OTEL_|HF_|OMP_|POD_NAME$|SSL_CERT_DIR$)")
 """Variables that others read: OpenTelemetry, huggingface_hub, us in another variable, what a scenario adds."""
 
 
@@ -150,9 +151,8 @@ def test_every_container_is_held_to_the_least(rendered: Rendered) -> None:
 
 
 def test_every_service_is_asked_how_it_does(rendered: Rendered) -> None:
-    deployments = rendered.of("Deployment")
-    assert [one["metadata"]["name"] for one in deployments] == [f"{RELEASE}-{name}" for name in SERVICES]
-    for deployment in deployments:
+    for name in SERVICES:
+        deployment = rendered.named("Deployment", name)
         one = container(deployment["spec"]["template"])
         ports = {port["name"]: port["containerPort"] for port in one["ports"]}
         assert str(ports["management"]) == plain_environment(one)["CHATMESH_MANAGEMENT_PORT"]
@@ -276,6 +276,24 @@ def test_a_service_understands_what_its_pod_tells_it(
     ]
     assert files or rendered.name == "minimal"
     assert [name for name in files if not Path(environment[name]).is_file()] == []
+
+
+def test_operators_have_a_pod_with_their_rights(
+    charts: Mapping[str, Rendered], tmp_path: Path, nothing_set: pytest.MonkeyPatch
+) -> None:
+    template = charts["everything"].named("Deployment", "tools")["spec"]["template"]
+    enter_pod(charts["everything"], template, tmp_path, nothing_set)
+    assert load_settings(MeshSettings).principal == f"User:{RELEASE}-admin"
+    assert container(template)["image"].startswith("chatmesh-tools@sha256:")
+    # As process 1 it would hear nothing of a signal that it does not wait for: the pod would be killed in the end.
+    script = f"print('up', flush=True); {container(template)['command'][-1]}"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        waiting.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.2)
+        waiting.terminate()
+        assert waiting.wait(10) == 0
 
 
 def test_the_job_that_makes_the_topics_runs_as_admin(
@@ -406,7 +424,7 @@ def test_the_network_lets_through_what_is_needed_and_no_more(rendered: Rendered)
         values = rendered.values
         wanted |= {27017} if component == "history" and values["history"]["mongodb"]["secretName"] else set()
         wanted |= {4318} if values["tracing"]["endpoint"] else set()
-        wanted |= {443} if values["model"]["download"] else set()
+        wanted |= {443} if values["model"]["download"] and component in SERVICES else set()
         wanted |= {8443} if values["networkPolicy"]["extraEgress"].get(component) else set()
         assert ports_of(rendered, template, "egress") == wanted, component
         assert ports_of(rendered, template, "ingress") == ({9464, 8080} if component == "gateway" else {9464})

@@ -101,6 +101,8 @@
 - {name: CHATMESH_ENGINE, value: deepspeed}
 - {name: CHATMESH_TENSOR_PARALLEL, value: {{ $gpu.count | quote }}}
 {{- end }}
+{{- else }}
+- {name: OMP_NUM_THREADS, valueFrom: {resourceFieldRef: {resource: requests.cpu}}}
 {{- end }}
 {{ include "chatmesh.model.env" . }}
 {{- end -}}

@@ -36,7 +36,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "chatmesh.image" -}}
 {{- $own := (index .root.Values .component).image -}}
 {{- $repository := $own.repository | default (printf "%s-%s" .root.Values.images.repository .component) -}}
+{{- if $own.digest -}}
+{{- printf "%s@%s" $repository $own.digest -}}
+{{- else -}}
 {{- printf "%s:%s" $repository ($own.tag | default .root.Values.images.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* A value as a variable holds it. Helm reads 1000000 as a float, which would become 1e+06. */}}
