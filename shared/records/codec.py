@@ -5,6 +5,7 @@ The Kafka protocol binding of CloudEvents puts the attributes into `ce_*` header
 version travels as the extension attribute `ce_schemaversion`.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -28,6 +29,9 @@ _FIXED: tuple[tuple[str, bytes], ...] = (
     (_VERSION_HEADER, _OUR_VERSION),
 )
 CE_TYPE_PREFIX = "chatmesh."
+# What msgspec quotes of a value that is none of those allowed: errors go to logs, values may be what users wrote. The
+# name of a record type is kept: it says which release wrote it.
+_VALUE = re.compile(r"""(?<=value) (?!'[a-z_]{1,40}' - at `\$\.type`)(['"]).*\1(?= - at)""", re.DOTALL)
 
 
 class Envelope(msgspec.Struct, Generic[R], frozen=True, gc=False):
@@ -94,9 +98,10 @@ class RecordDecoder(Generic[R]):
         try:
             return self._decoder.decode(value)
         except msgspec.ValidationError as error:
-            if "Invalid value" in str(error) and "$.type" in str(error):
-                raise UnknownRecordError(f"unknown record type: {error}") from error
-            raise MalformedRecordError(str(error)) from error
+            said = _VALUE.sub("", str(error))
+            if "Invalid value" in said and "$.type" in said:
+                raise UnknownRecordError(f"unknown record type: {said}") from error
+            raise MalformedRecordError(said) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedRecordError(f"not a JSON record: {error}") from error
 
