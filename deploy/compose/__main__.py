@@ -1,0 +1,61 @@
+"""`python3 -m deploy.compose`: write the secrets that compose.yaml mounts, where they are not there yet.
+
+They lie in deploy/compose/secrets, which git and image builds leave out. Whoever runs it again keeps what is there:
+MongoDB and Grafana know their passwords from their first start. It needs the standard library alone.
+"""
+
+import argparse
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "secrets"
+_BYTES = 24
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, or 1 where the folder cannot be written."""
+    argparse.ArgumentParser(prog="python3 -m deploy.compose", description=__doc__).parse_args(argv)
+    try:
+        made = write_missing(FOLDER)
+    except OSError as error:
+        print(f"error: the secrets cannot be written: {error}", file=sys.stderr)
+        return 1
+    for path in made:
+        print(f"made {path}")
+    print(f"{FOLDER / 'api-keys.yaml'} holds the key of the first client; {FOLDER / 'grafana-password'} is admin's")
+    return 0
+
+
+def write_missing(folder: Path) -> list[Path]:
+    """Write every secret that `folder` lacks; what was written. Raises OSError.
+
+    The folder is the owner's alone. The files are readable for all, because containers see them as they are here, and
+    run as others than their owner.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    history = _kept(folder / "mongodb-history-password") or secrets.token_hex(_BYTES)
+    contents = {
+        "api-keys.yaml": f"sk-{secrets.token_urlsafe(_BYTES)}: {{tenant: first}}\n",
+        "mongodb-root-password": secrets.token_hex(_BYTES),
+        "mongodb-history-password": history,
+        "mongodb-url": f"mongodb://history:{history}@mongodb:27017/chatmesh",
+        "grafana-password": secrets.token_hex(_BYTES),
+    }
+    made = []
+    for name, content in contents.items():
+        path = folder / name
+        if not path.exists():
+            path.touch(mode=0o644)
+            path.write_text(content, encoding="utf-8")
+            made.append(path)
+    return made
+
+
+def _kept(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
