@@ -23,7 +23,7 @@ endif
 .PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
 .PHONY: trace-ui trace-check
 .PHONY: asyncapi asyncapi-page consume moderation-report eval-moderation train-moderation
-.PHONY: chat top dlq chart
+.PHONY: chat top dlq chart images images-check compose-up
 
 help: ## this list
 	@echo "make <target>:"
@@ -108,6 +108,17 @@ openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of oper
 train-moderation: $(ENVIRONMENT) ## train the default classifier's head, some minutes: DATA=folder, ARGS="--out FILE --no-blend"
 	@$(if $(DATA),,$(error say where the training data is: make train-moderation DATA=folder))
 	@$(BIN)/python -m services.moderation.training --data '$(DATA)' $(ARGS)
+
+images: ## build every image with Docker: TORCH=cpu for those that need no GPU
+	@TORCH=$(TORCH) CHATMESH_REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+	docker compose -f deploy/compose/compose.yaml --profile tools build $(ARGS)
+
+images-check: $(ENVIRONMENT) ## build and run every image here without an engine, as root on Linux: ARGS=gateway
+	@$(BIN)/python -m deploy.images.rehearse $(ARGS)
+
+compose-up: ## the whole mesh in containers, with Docker, in the foreground: ARGS="-f deploy/compose/compose.gpu.yaml"
+	@$(PYTHON) -m deploy.compose
+	@TORCH=$(TORCH) exec docker compose -f deploy/compose/compose.yaml $(ARGS) up
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target
