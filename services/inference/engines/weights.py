@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GgufConfig
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 from transformers.generation.continuous_batching.cache_allocators import FULL_ATTENTION
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_default_handler, disable_progress_bar, enable_propagation
 
 from services.inference.engines.attention import use_varlen_attention
 from services.inference.engines.port import EngineLoadError
@@ -41,9 +41,16 @@ def read_weights(source: ModelSource, *, dtype: str = "bfloat16", cache_dir: str
     next time. Code that comes with a model is never run.
     Raises EngineLoadError.
     """
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    _speak_through_us()
     with _told_as_load_error(source):
         return _load_gguf(source, dtype, cache_dir) if source.is_gguf else _load(dtype=dtype, **_checkpoint(source))
+
+
+def _speak_through_us() -> None:
+    """transformers' warnings become lines of our log, in its format."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_default_handler()
+    enable_propagation()
 
 
 def ready_to_generate(model: Any) -> Any:

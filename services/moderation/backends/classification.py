@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_default_handler, disable_progress_bar, enable_propagation
 
 from services.moderation.policy import TextClassificationSpec
 from shared.errors import SettingsError
@@ -44,6 +44,8 @@ class Classification:
     def __init__(self, spec: TextClassificationSpec) -> None:
         """Raises SettingsError, with what is wrong with the model or the policy."""
         disable_progress_bar()  # type: ignore[no-untyped-call]
+        disable_default_handler()  # what it warns of is a line of our log, in its format
+        enable_propagation()
         # Others on the machine have work to do; and a sum by two threads rounds otherwise than one by four.
         torch.set_num_threads(1)
         try:
