@@ -15,6 +15,7 @@ _LATE_MS = 1000
 _NEWS_SHOWN = 5
 _STATES = {"ready": "green", "starting": "yellow", "draining": "yellow"}
 _SOME_LAG = 1000
+_LEAST_WIDTH = 8
 
 
 def render(view: View) -> RenderableType:
@@ -91,5 +92,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in columns:
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-        table.add_column(name.lstrip(">~"), justify=justify, no_wrap=not name.startswith("~"))
+        yields = name.startswith("~")
+        least = _LEAST_WIDTH if yields else None
+        table.add_column(name.lstrip(">~"), justify=justify, no_wrap=not yields, min_width=least)
     return table

@@ -1,0 +1,85 @@
+"""One answer over any number of connections."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deploy.terminal.chat.answer import CONNECTION_LIMIT, Answer, End, Usage, is_unavailable, request
+
+
+def created(number: int = 0) -> Any:
+    return SimpleNamespace(type="response.created", sequence_number=number, response=SimpleNamespace(id="resp_1"))
+
+
+def delta(number: int, text: str) -> Any:
+    return SimpleNamespace(type="response.output_text.delta", sequence_number=number, delta=text)
+
+
+def ended(number: int, status: str = "completed", text: str = "", **fields: Any) -> Any:
+    details = SimpleNamespace(cached_tokens=2)
+    usage = SimpleNamespace(input_tokens=5, output_tokens=3, input_tokens_details=details)
+    known = {"incomplete_details": None, "error": None, "usage": usage, "output_text": text, **fields}
+    kind = "response.failed" if status in ("failed", "cancelled") else f"response.{status}"
+    return SimpleNamespace(type=kind, sequence_number=number, response=SimpleNamespace(status=status, **known))
+
+
+def error(status: int | None, code: str | None = None) -> Any:
+    return SimpleNamespace(type="error", status=status, error=SimpleNamespace(code=code, message="what is wrong"))
+
+
+def told(answer: Answer, *events: Any) -> str:
+    return "".join(answer.take(event) for event in events)
+
+
+def test_deltas_are_told_once_however_often_they_come() -> None:
+    answer = Answer()
+    assert told(answer, created(), delta(1, "Hel"), delta(2, "lo"), delta(1, "Hel"), delta(2, "lo")) == "Hello"
+    assert told(answer, delta(3, " you"), ended(4, text="Hello you")) == " you"
+    assert answer.end == End("completed", usage=Usage(5, 3, 2))
+
+
+def test_it_is_resumed_behind_what_was_seen_once_it_has_a_name() -> None:
+    answer = Answer()
+    assert answer.resume_query() == {}
+    told(answer, created(), delta(1, "x"))
+    assert answer.resume_query() == {"response_id": "resp_1", "starting_after": "1"}
+
+
+def test_what_the_end_holds_beyond_the_deltas_is_told_too() -> None:
+    answer = Answer()
+    assert told(answer, created(), delta(1, "Hel"), ended(2, text="Hello")) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("event", "end"),
+    [
+        (
+            ended(1, "incomplete", incomplete_details=SimpleNamespace(reason="max_output_tokens")),
+            End("incomplete", "max_output_tokens", Usage(5, 3, 2)),
+        ),
+        (ended(1, "cancelled"), End("cancelled", usage=Usage(5, 3, 2))),
+        (ended(1, "failed", error=SimpleNamespace(message="no"), usage=None), End("failed", "no")),
+        (error(400, "content_policy_violation"), End("refused", "what is wrong")),
+        (error(400, CONNECTION_LIMIT), None),
+    ],
+)
+def test_how_it_ended(event: Any, end: End | None) -> None:
+    answer = Answer()
+    told(answer, created(), event)
+    assert answer.end == end
+
+
+def test_only_what_may_stand_in_a_conversation_is_gone_on_from() -> None:
+    kept = {outcome: End(outcome).can_be_continued for outcome in ("completed", "incomplete", "cancelled")}  # type: ignore[arg-type]
+    assert all(kept.values())
+    assert not End("failed").can_be_continued and not End("refused").can_be_continued
+
+
+def test_another_gateway_may_serve_what_this_one_cannot() -> None:
+    assert is_unavailable(error(503)) and not is_unavailable(error(429)) and not is_unavailable(delta(1, ""))
+
+
+def test_the_first_turn_has_no_parent() -> None:
+    assert request("m", "hi", None, {"temperature": 0}) == {"model": "m", "input": "hi", "temperature": 0}
+    assert request("m", "hi", "resp_1", {})["previous_response_id"] == "resp_1"

@@ -1,0 +1,118 @@
+"""What `top` makes of what it reads."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from deploy.terminal.top.flow import Flow, Totals
+from deploy.terminal.top.rendering import render
+from deploy.terminal.top.roster import Roster
+from deploy.terminal.top.scrape import Scraper, sums, urls_of_run
+from deploy.terminal.top.view import GroupRow, View, group_rows, service_rows
+from shared.heartbeats import Member
+from shared.log.progress import GroupProgress
+from shared.records import Heartbeat
+from shared.topics import OWNERS
+
+ENDS = ("completed", "failed")
+
+
+def member(name: str = "inference-1", at_ms: int = 1000, **beat: object) -> Member:
+    fields = {"service": name.partition("-")[0], "id": name, "state": "ready", "seq": 1, **beat}
+    return Member(Heartbeat(**fields), at_ms, at_ms)  # type: ignore[arg-type]
+
+
+def names(*members: Member) -> dict[str, Member]:
+    return {each.beat.id: each for each in members}
+
+
+def test_the_first_look_is_no_news_and_then_every_change_is() -> None:
+    roster = Roster()
+    roster.look(names(member(), member("history-1")))
+    assert not roster.news
+    roster.look(names(member(state="draining", at_ms=2000), member("history-1"), member("gateway-1", at_ms=3000)))
+    roster.look(names(member("gateway-1", claims=[])))
+    assert [(each.at_ms, each.text) for each in roster.news] == [
+        (2000, "inference-1 is draining"),
+        (3000, "gateway-1 came: ready"),
+        (1000, "history-1 fell silent"),
+        (2000, "inference-1 left"),
+    ]
+
+
+def test_a_worker_that_fell_silent_names_what_it_held() -> None:
+    roster = Roster()
+    roster.look(names(member(claims=["a", "b"])))
+    roster.look({})
+    assert roster.news[-1].text == "inference-1 fell silent, holding 2 claims"
+
+
+def test_the_flow_counts_a_minute_and_forgets_the_rest() -> None:
+    flow = Flow()
+    flow.count(1_000, "accepted")
+    for at_ms in (40_000, 41_000, 65_000, 64_000):  # partitions differ by moments
+        flow.count(at_ms, "delta")
+    flow.count(66_000, "completed")
+    flow.count(66_000, "output_tokens", 120)
+    flow.count(66_500, "screening")
+    assert flow.totals(67_000, ENDS) == Totals(0, (("completed", 1),), 120, 0.2, 1)
+    assert flow.totals(67_000, ENDS).tokens_per_s == 2.0
+    assert flow.totals(200_000, ENDS) == Totals()
+
+
+EXPOSITION = """\
+# TYPE chatmesh_generated_tokens counter
+chatmesh_generated_tokens_total {tokens}
+# TYPE chatmesh_active_streams gauge
+chatmesh_active_streams{{transport="sse"}} 2
+chatmesh_active_streams{{transport="websocket"}} 3
+# TYPE other counter
+other_total 9
+"""
+
+
+def test_metrics_are_summed_over_their_labels_and_rates_are_since_the_look_before() -> None:
+    now = iter([0.0, 2.0, 4.0])
+    scraper = Scraper(["a", "b"], clock=lambda: next(now))
+    first = scraper.take({"a": sums(EXPOSITION.format(tokens=100))})
+    assert (first.asked, first.answered, first.streams, first.tokens_per_s) == (2, 1, 5, None)
+    second = scraper.take({"a": sums(EXPOSITION.format(tokens=150)), "b": sums(EXPOSITION.format(tokens=7))})
+    assert (second.streams, second.tokens_per_s) == (10, 25.0)
+    restarted = scraper.take({"a": sums(EXPOSITION.format(tokens=3)), "b": sums(EXPOSITION.format(tokens=9))})
+    assert restarted.tokens_per_s == 1.0
+
+
+def test_the_endpoints_of_a_run_are_found_and_none_where_nothing_runs(tmp_path: Path) -> None:
+    targets = tmp_path / "metrics-targets.json"
+    assert urls_of_run(targets) == []
+    targets.write_text('[{"targets": ["127.0.0.1:1"], "labels": {}}, {"targets": ["127.0.0.1:2"], "labels": {}}]')
+    assert urls_of_run(targets) == ["http://127.0.0.1:1/metrics", "http://127.0.0.1:2/metrics"]
+
+
+def test_services_stand_in_the_order_of_a_responses_life_with_their_rates() -> None:
+    worker = member(slots_total=4, slots_free=1, claims=["x"], steps=300, at_ms=3000)
+    rows = service_rows([worker, member("gateway-1")], 3500, {"inference-1": (2000, 100)})
+    assert [row.id for row in rows] == ["gateway-1", "inference-1"]
+    assert (rows[1].age_ms, rows[1].steps_per_s, rows[0].steps_per_s) == (500, 200.0, None)
+
+
+def test_a_group_shows_where_it_is_the_furthest_behind() -> None:
+    (row,) = group_rows([GroupProgress(OWNERS, 2, "Stable", {0: 0, 1: 7, 2: 3})])
+    assert (row.lag, row.worst_partition, row.worst_lag) == (10, 1, 7)
+    (idle,) = group_rows([GroupProgress(OWNERS, 2, "Stable", {0: 0})])
+    assert (idle.lag, idle.worst_partition) == (0, None)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("groups", [None, (GroupRow("g", "responses.journal", 1, "Stable", 2_000, 3, 2_000),)])
+def test_it_fits_the_terminal(width: int, groups: tuple[GroupRow, ...] | None) -> None:
+    rows = service_rows([member(model="a/very-long-name-of-a-model\x1b[31m" * 3, slots_total=3)], 1100, {})
+    view = View("127.0.0.1:9092", 1_795_293_743_000, rows, Totals(), groups, None, ())
+    out = io.StringIO()
+    Console(file=out, width=width).print(render(view))
+    assert "\x1b" not in out.getvalue()
+    table = [line for line in out.getvalue().splitlines() if line.startswith(("SERVICE", "inf"))]
+    assert len(table) == 2 and max(map(len, out.getvalue().splitlines())) <= width
+    assert view.as_json()["running"] == 0
