@@ -12,11 +12,12 @@ from starlette.routing import Match, Route, WebSocketRoute
 
 from services.gateway.admission import Admission
 from services.gateway.api.envelope import error_response
+from services.gateway.api.measuring import Measured
 from services.gateway.api.middleware import Gate, ReplyHeaders
 from services.gateway.api.origins import CrossOrigin, Origins, parse_origins
 from services.gateway.api.parts import Parts
 from services.gateway.api.realtime import connect
-from services.gateway.api.surface import http_routes
+from services.gateway.api.surface import PATHS, http_routes
 from services.gateway.auth import ApiKeys, Authenticator, load_authenticator
 from services.gateway.cancellation import Cancellation
 from services.gateway.conversations import Conversations
@@ -28,6 +29,7 @@ from services.gateway.history import History
 from services.gateway.ingress import Ingress, Introduction, Repeats
 from services.gateway.ledger import Ledger, RateLimits, load_rate_limits
 from services.gateway.lookup import Lookup
+from services.gateway.meter import GatewayMeter
 from services.gateway.moderations import Moderations
 from services.gateway.presence import JournalPresence
 from services.gateway.replies import Replies
@@ -52,7 +54,7 @@ from shared.log import (
 from shared.log.outage import Outage
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
-from shared.telemetry.metrics import Metrics
+from shared.telemetry.metrics import FOLLOWED_RESPONSES, Metrics
 from shared.topics import EVENTS, LEDGER, Service
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,7 @@ async def _connected(
     await life.start("cluster", watcher)
     presence = JournalPresence(writer, gateway_id)
     fanout = _fanout(settings, gateway_id, scans, presence, writer, metrics)
+    metrics.read(FOLLOWED_RESPONSES, lambda: [((), fanout.followed)])
     life.at_end("fan-out", fanout.stop)
     await fanout.rehome(())
     heart.update(partitions=sorted(fanout.home))
@@ -149,6 +152,7 @@ async def _connected(
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,
+        meter=GatewayMeter(metrics),
     )
 
 
@@ -182,6 +186,7 @@ def make_app(parts: Parts) -> Starlette:
     app = Starlette(
         routes=[*http_routes(), WebSocketRoute("/v1/responses", connect)],
         middleware=[
+            Middleware(Measured, meter=parts.meter, endpoints=PATHS),
             Middleware(ReplyHeaders, ledger=parts.ledger),
             Middleware(CrossOrigin, origins=origins),
             Middleware(Gate, drain=parts.drain, health=_HEALTH),
@@ -270,8 +275,14 @@ async def _keep_home(fanout: Fanout, watcher: ClusterWatcher, heart: Heart) -> N
             outage.over()
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
+    return _refused(request, error)
+
+
+def _refused(request: Request, error: ApiError) -> Response:
+    parts: Parts = request.app.state.parts
+    parts.meter.refused(error)
     return error_response(error)
 
 
@@ -280,7 +291,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"Invalid request: {request.method} {request.url.path[:200]} is not served here ({error.detail})."
     headers = {"allow": _methods_at(request)} if error.status_code == 405 else error.headers
-    return error_response(ApiError(error.status_code, message, headers=headers))
+    return _refused(request, ApiError(error.status_code, message, headers=headers))
 
 
 def _methods_at(request: Request) -> str:
@@ -290,7 +301,7 @@ def _methods_at(request: Request) -> str:
     return ", ".join(sorted(set().union(*found)))
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
+async def _unexpected(request: Request, _: Exception) -> Response:
     """A bug: uvicorn logs it, the client learns nothing of its inside."""
     message = "The server had an error while processing your request."
-    return error_response(ApiError(500, message, code=SERVER_ERROR, error_type=SERVER_ERROR))
+    return _refused(request, ApiError(500, message, code=SERVER_ERROR, error_type=SERVER_ERROR))

@@ -1,6 +1,7 @@
 """`/v1/chat/completions`: the same responses, told as Chat Completions."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from services.gateway.auth import Caller
 from services.gateway.errors import ApiError, not_found, server_error
 from services.gateway.fanout import Cursor, Stream
 from services.gateway.ledger import Repeatable
+from services.gateway.meter import Transport
 from services.gateway.projections.chat import CHAT, ChatFrames, ChoicePart, completion_object, error_frame
 from shared.records import Accepted, AnyTerminal, Failed, ResponseSpec
 
@@ -37,6 +39,7 @@ async def create(request: Request, send: Send) -> None:
         caller = parts.authenticator.caller(request)
         asked = await _asked(request, caller)
         describe_request(span, caller, asked.specs[0])
+        asked_s = time.perf_counter()
 
         async def serve() -> None:
             with ExitStack() as held:
@@ -48,11 +51,14 @@ async def create(request: Request, send: Send) -> None:
                 for lease in leases:
                     held.enter_context(lease)
                 streams = [lease.stream for lease in leases]
+                transport: Transport = "sse" if asked.stream else "json"
+                # The first choice stands for the completion, as in its id.
+                telling = held.enter_context(parts.meter.telling(transport, streams[0], asked_s))
                 try:
                     if asked.stream:
                         cursors = [lease.cursor_in(CHAT) for lease in leases]
                         chunks = _chunks(cursors, include_usage=asked.include_usage)
-                        await sse.send_events(chunks, cursors, parts.settings.lag_limit_s, send)
+                        await sse.send_events(chunks, cursors, parts.settings.lag_limit_s, send, telling)
                     else:
                         await sse.reply(await _whole(streams), request, send)
                 finally:

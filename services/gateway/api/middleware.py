@@ -5,9 +5,8 @@ import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from services.gateway.api.envelope import error_response
+from services.gateway.api.refusing import refuse
 from services.gateway.drain import Drain
 from services.gateway.errors import ApiError, bad_request
 from services.gateway.ledger import Ledger, quota_headers
@@ -68,15 +67,6 @@ def _note_client_id(scope: Scope, request_id: str) -> ApiError | None:
         return bad_request(message, param="X-Client-Request-Id")
     log.info("%s is the client's %r", request_id, name)
     return None
-
-
-async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request, or a WebSocket's handshake, with an error."""
-    reply = error_response(error)
-    if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(reply)
-    else:
-        await reply(scope, receive, send)
 
 
 class Gate:

@@ -10,9 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from services.gateway.api.envelope import error_response
+from services.gateway.api.refusing import refuse
 from services.gateway.auth import is_loopback
 from services.gateway.errors import ApiError
 
@@ -83,13 +82,10 @@ class CrossOrigin:
     async def _of_page(self, origin: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         allowed = self._origins.allows(origin, headers.get("host", ""))
-        if scope["type"] == "websocket":
-            if allowed:
-                await self._app(scope, receive, send)
-            else:
-                await WebSocket(scope, receive, send).send_denial_response(error_response(_refusal(origin)))
-        elif not allowed:
-            await error_response(_refusal(origin))(scope, receive, send)
+        if not allowed:
+            await refuse(_refusal(origin), scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._app(scope, receive, send)
         elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await _preflight(origin, headers)(scope, receive, send)
         else:

@@ -1,6 +1,6 @@
 """What the endpoints work with: the gateway's parts, as the wiring hands them over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
@@ -13,6 +13,7 @@ from services.gateway.history import History
 from services.gateway.ingress import Ingress
 from services.gateway.ledger import Ledger
 from services.gateway.lookup import Lookup
+from services.gateway.meter import GatewayMeter
 from services.gateway.moderations import Moderations
 from services.gateway.settings import GatewaySettings
 from shared.chat import ChatTokenizer
@@ -38,3 +39,4 @@ class Parts:
     fanout: Fanout
     cluster: Cluster
     tokenizer: ChatTokenizer
+    meter: GatewayMeter = field(default_factory=GatewayMeter)

@@ -6,6 +6,7 @@ the gateway leaves, within its drain.
 """
 
 import asyncio
+import time
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,7 @@ async def connect(websocket: WebSocket) -> None:
     try:
         handshake = shake_hands(websocket, parts.authenticator, parts.lookup)
     except ApiError as error:
+        parts.meter.refused(error)
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(handshake.subprotocol)
@@ -60,7 +62,7 @@ class Session:
     """One connection: a reader, the lanes' tasks and their memory, and one writer."""
 
     def __init__(self, websocket: WebSocket, parts: Parts, caller: Caller) -> None:
-        self.writer = SocketWriter(websocket, parts.settings.lag_limit_s)
+        self.writer = SocketWriter(websocket, parts.settings.lag_limit_s, parts.meter)
         self._websocket = websocket
         self._parts = parts
         self._caller = caller
@@ -146,15 +148,20 @@ class Session:
 
     async def _serve(self, event: dict[str, Any], lane: str | None) -> None:
         parts = self._parts
+        asked_s = time.perf_counter()
         with server_span(self._websocket, "WS", "/v1/responses") as span:
             self._refuse_late()
             spec = await self._spec(event)
             describe_request(span, self._caller, spec)
             past = self._past(spec)
-            with parts.admission.slot(), await parts.ingress.submit(self._caller, spec, past) as lease:
+            with (
+                parts.admission.slot(),
+                await parts.ingress.submit(self._caller, spec, past) as lease,
+                parts.meter.telling("websocket", lease.stream, asked_s) as telling,
+            ):
                 self._running[lease.stream.id.text] = lane
                 try:
-                    await self.writer.copy(lease.cursor(), lane)
+                    await self.writer.copy(lease.cursor(), lane, telling)
                 finally:
                     del self._running[lease.stream.id.text]
                     describe_outcome(span, lease.stream)
@@ -196,11 +203,20 @@ class Session:
             await self._refuse(error)
 
     async def _follow(self, followed: Lease, resume: Resume) -> None:
-        with self._parts.admission.slot(), followed as lease, resuming(lease.stream, resume.starting_after):
-            await self.writer.copy(lease.cursor(resume.starting_after), None)
+        meter, starting_after = self._parts.meter, resume.starting_after
+        if starting_after >= 0:
+            meter.resumed("websocket")
+        with (
+            self._parts.admission.slot(),
+            followed as lease,
+            meter.telling("websocket", lease.stream) as telling,
+            resuming(lease.stream, starting_after),
+        ):
+            await self.writer.copy(lease.cursor(starting_after), None, telling)
 
     async def _refuse(self, error: ApiError, lane: str | None = None) -> None:
         """Tell what is wrong, and how the caller stands with its limits, as the headers of an HTTP reply would."""
+        self._parts.meter.refused(error)
         error.headers |= quota_headers(self._parts.ledger.standing(self._caller))
         await self.writer.send(error_event(error, lane))
 

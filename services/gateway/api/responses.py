@@ -1,5 +1,6 @@
 """`/v1/responses` over HTTP: JSON and server-sent events."""
 
+import time
 from collections.abc import AsyncGenerator, Iterable
 
 from starlette.requests import Request
@@ -31,13 +32,18 @@ async def create(request: Request, send: Send) -> None:
         caller = parts.authenticator.caller(request)
         spec, stream, repeatable = await _asked(request, caller)
         describe_request(span, caller, spec)
+        asked_s = time.perf_counter()
 
         async def serve() -> None:
-            with parts.admission.slot(), await parts.ingress.submit(caller, spec, repeatable=repeatable) as lease:
+            with (
+                parts.admission.slot(),
+                await parts.ingress.submit(caller, spec, repeatable=repeatable) as lease,
+                parts.meter.telling("sse" if stream else "json", lease.stream, asked_s) as telling,
+            ):
                 try:
                     if stream:
                         cursor = lease.cursor()
-                        await sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send)
+                        await sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send, telling)
                     else:
                         await sse.reply(await _final(lease.stream, wait=not spec.background), request, send)
                 finally:
@@ -72,10 +78,12 @@ async def retrieve(request: Request, send: Send) -> None:
         starting_after = starting_after_of(request.query_params.get("starting_after"))
         followed = await parts.lookup.follow(caller, response_id)
         if isinstance(followed, Lease):
-            with parts.admission.slot(), followed as lease:
+            if starting_after >= 0:
+                parts.meter.resumed("sse")
+            with parts.admission.slot(), followed as lease, parts.meter.telling("sse", lease.stream) as telling:
                 cursor = lease.cursor(starting_after)
                 with resuming(lease.stream, starting_after):
-                    sending = sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send)
+                    sending = sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send, telling)
                     await until_disconnect(request.receive, parts.drain, sending)
         else:
             events = stored_events(followed.accepted, followed.terminal, starting_after)

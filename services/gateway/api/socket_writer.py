@@ -10,6 +10,7 @@ from services.gateway.api.patience import Patience
 from services.gateway.api.tracing import note_eviction
 from services.gateway.errors import server_error
 from services.gateway.fanout import Cursor, StreamLostError
+from services.gateway.meter import GatewayMeter, Telling
 from services.gateway.projections import ClientEvent
 from shared.errors import LogError
 
@@ -35,7 +36,8 @@ class Close(Exception):
 class SocketWriter:
     """Writes messages, one after the other; a peer that takes none for `lag_limit_s` is given up."""
 
-    def __init__(self, websocket: WebSocket, lag_limit_s: float) -> None:
+    def __init__(self, websocket: WebSocket, lag_limit_s: float, meter: GatewayMeter) -> None:
+        self._meter = meter
         self._websocket = websocket
         self._lag_limit_s = lag_limit_s
         self._writing = asyncio.Lock()
@@ -48,16 +50,18 @@ class SocketWriter:
         except TimeoutError as error:
             raise self._too_slow("&starting_after=") from error
 
-    async def copy(self, cursor: Cursor[ClientEvent], lane: str | None) -> None:
+    async def copy(self, cursor: Cursor[ClientEvent], lane: str | None, telling: Telling) -> None:
         """Write events until the response ends. Raises Close, ApiError 500, WebSocketDisconnect."""
         sent = -1
         patience = Patience(self._lag_limit_s)
         try:
             while events := await cursor.batch():
+                telling.took()
                 for event in events:
                     with patience:
                         await self._write(event.text(lane))
                     sent = event.sequence_number
+                telling.handed()
                 if cursor.lag_s() > self._lag_limit_s:
                     raise TimeoutError
         except TimeoutError as error:
@@ -85,5 +89,6 @@ class SocketWriter:
 
     def _too_slow(self, where: str) -> Close:
         """With an id and any number, the reason stays below the 123 bytes that a close holds."""
+        self._meter.evicted("websocket")
         note_eviction(self._lag_limit_s)
         return Close(TRY_AGAIN_LATER, f"more than {self._lag_limit_s:g} s behind; resume with ?response_id={where}")

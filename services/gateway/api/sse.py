@@ -13,6 +13,7 @@ from services.gateway.api.patience import Patience
 from services.gateway.api.tracing import note_eviction
 from services.gateway.errors import ApiError
 from services.gateway.fanout import Cursor, StreamLostError
+from services.gateway.meter import Telling
 from shared.errors import LogError
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,11 @@ async def reply(response: Response, request: Request, send: Send) -> None:
 
 
 async def send_events(
-    batches: AsyncGenerator[Iterable[bytes], None], cursors: Sequence[Cursor[Any]], lag_limit_s: float, send: Send
+    batches: AsyncGenerator[Iterable[bytes], None],
+    cursors: Sequence[Cursor[Any]],
+    lag_limit_s: float,
+    send: Send,
+    telling: Telling,
 ) -> None:
     """Write events, each whole as it goes to the client, until `batches`, which reads the `cursors`, is over.
 
@@ -69,13 +74,16 @@ async def send_events(
     try:
         async with aclosing(batches):
             async for batch in batches:
+                telling.took()
                 for event in batch:
                     with patience:
                         await send({"type": "http.response.body", "body": event, "more_body": True})
+                telling.handed()
                 for cursor in cursors:
                     if cursor.lag_s() > lag_limit_s:
                         raise TimeoutError
     except TimeoutError:
+        telling.evicted()
         note_eviction(lag_limit_s)
         log.warning("%s: a client reads more than %g s behind; left", name, lag_limit_s)
         return

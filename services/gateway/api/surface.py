@@ -182,6 +182,10 @@ OPERATIONS = (
 )  # fmt: skip
 
 
+PATHS = {operation.endpoint: operation.path for operation in OPERATIONS}
+"""Endpoint → path, as the router has it."""
+
+
 def http_routes() -> list[Route]:
     """The router's part of the table."""
     return [operation.route() for operation in OPERATIONS]

@@ -109,6 +109,11 @@ class Fanout:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
+    def followed(self) -> int:
+        """How many responses it holds."""
+        return len(self._streams)
+
+    @property
     def home(self) -> frozenset[int]:
         """The partitions in which new ids are minted; empty before the first `rehome`."""
         return frozenset() if self._home is None else self._home.partitions

@@ -22,6 +22,7 @@ from services.gateway.history import History
 from services.gateway.ingress import Ingress, Introduction, Repeats
 from services.gateway.ledger import Ledger, RateLimits
 from services.gateway.lookup import Lookup
+from services.gateway.meter import GatewayMeter
 from services.gateway.moderations import Moderations
 from services.gateway.replies import Replies
 from services.gateway.settings import GatewaySettings
@@ -29,7 +30,8 @@ from services.gateway.web.server import Server, bind
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
 from shared.records import Cancel, Completed, ContextRequested, Delete, Heartbeat, Query, Requested
-from shared.topics import LEDGER, Topic
+from shared.telemetry.metrics import Metrics
+from shared.topics import LEDGER, Service, Topic
 from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeWriter, LedgerLog
 from tests.unit.gateway.logs import Log
 
@@ -113,6 +115,7 @@ class Mesh:
     admission: Any = None
     drain: Any = None
     server: Any = None
+    metrics: Metrics = field(default_factory=lambda: Metrics(Service.GATEWAY))
 
     def appended(self, _: Topic, record: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -202,6 +205,7 @@ async def gateway(
         fanout=fanout,
         cluster=seen,
         tokenizer=tokenizer,
+        meter=GatewayMeter(mesh.metrics),
     )
     with bind(options) as bound:
         mesh.server = Server(make_app(parts), options, bound)
