@@ -32,8 +32,10 @@ from tests.support.chart import (
     Object,
     Rendered,
     container,
+    environment_below,
     helm_template,
     mounted_files,
+    plain_environment,
 )
 from tests.support.tools import required_tool
 
@@ -222,13 +224,6 @@ def test_workers_find_their_gpus(charts: Mapping[str, Rendered]) -> None:
 # -- settings ------------------------------------------------------------------------------------------------
 
 
-def plain_environment(one: Object) -> dict[str, str]:
-    """The variables of a container that stand in the manifest."""
-    names = [entry["name"] for entry in one["env"]]
-    assert len(names) == len(set(names)), f"set twice: {sorted(name for name in names if names.count(name) > 1)}"
-    return {entry["name"]: entry["value"] for entry in one["env"] if "value" in entry}
-
-
 def variables_of(cls: type[MeshSettings]) -> set[str]:
     """All variables that a service reads, and how its secrets come from files."""
     names = {variable_of(field, name) for name, field in cls.model_fields.items()}
@@ -247,12 +242,9 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def enter_pod(rendered: Rendered, template: Object, root: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
     """Set what a pod's process would find; its files lie below `root`."""
-    folders = mounted_files(rendered, template, root)
-    environment = {}
-    for name, value in plain_environment(container(template)).items():
-        at = next((path for path in folders if value == path or value.startswith(f"{path}/")), None)
-        environment[name] = value if at is None else f"{folders[at]}{value.removeprefix(at)}"
-        patch.setenv(name, environment[name])
+    environment = environment_below(rendered, template, root)
+    for name, value in environment.items():
+        patch.setenv(name, value)
     return environment
 
 

@@ -88,6 +88,23 @@ def mounted_files(rendered: Rendered, template: Object, root: Path) -> dict[str,
     return found
 
 
+def plain_environment(one: Object) -> dict[str, str]:
+    """The variables of a container that stand in the manifest."""
+    names = [entry["name"] for entry in one["env"]]
+    assert len(names) == len(set(names)), f"set twice: {sorted(name for name in names if names.count(name) > 1)}"
+    return {entry["name"]: entry["value"] for entry in one["env"] if "value" in entry}
+
+
+def environment_below(rendered: Rendered, template: Object, root: Path) -> dict[str, str]:
+    """What a pod's process finds, where its mounts lie below `root`."""
+    folders = mounted_files(rendered, template, root)
+    found = {}
+    for name, value in plain_environment(container(template)).items():
+        at = next((path for path in folders if value == path or value.startswith(f"{path}/")), None)
+        found[name] = value if at is None else f"{folders[at]}{value.removeprefix(at)}"
+    return found
+
+
 def _over(base: Any, top: Any) -> Any:
     if isinstance(base, dict) and isinstance(top, dict):
         return {**base, **{key: _over(base.get(key), value) for key, value in top.items()}}
