@@ -20,7 +20,7 @@ ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
-.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean
+.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean sbom
 .PHONY: trace-ui trace-check
 .PHONY: asyncapi asyncapi-page consume moderation-report eval-moderation train-moderation
 .PHONY: chat top dlq chart images images-check compose-up
@@ -42,10 +42,11 @@ unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about three minute
 integration: $(ENVIRONMENT) ## the tests with a broker: make integration ARGS="--broker=kafka"
 	@$(PYTEST) tests --ignore=tests/unit $(ARGS)
 
-check: $(ENVIRONMENT) ## lint (ruff), format (ruff format), strict types (mypy)
+check: $(ENVIRONMENT) ## lint (ruff), format, strict types (mypy), known weaknesses in what the locks pin
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m deploy.dependencies audit
 
 bench: $(ENVIRONMENT) ## latency, throughput, CPU per token and idle streams, on Apache Kafka: ARGS="--only cpu"
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -86,6 +87,9 @@ trace-ui: $(ENVIRONMENT) ## a page that shows traces (Arize Phoenix, Elastic 2.0
 
 trace-check: $(ENVIRONMENT) ## send a request to `make run`, compare its trace with the service graph: ARGS="--response resp_... --ui jaeger"
 	@$(BIN)/python -m deploy.tracing.check $(ARGS)
+
+sbom: $(ENVIRONMENT) ## bills of materials (CycloneDX) of what each image installs, into build/sbom
+	@$(BIN)/python -m deploy.dependencies sbom
 
 lock: $(ENVIRONMENT) ## write requirements/*.lock again: make lock ARGS=--upgrade
 	@$(BIN)/python requirements/lock.py $(ARGS)

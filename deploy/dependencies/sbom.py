@@ -1,0 +1,55 @@
+"""Bills of materials (CycloneDX, JSON): what each image installs from its locks, with hashes.
+
+`cyclonedx-py` makes and validates them, and the same locks give the same bytes. The base image's own packages are not
+among them: a scanner of images lists those.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deploy.dependencies.locks import LOCKS, ROOT, read_lock
+
+OUT = ROOT / "build" / "sbom"
+IMAGES: Mapping[str, Sequence[str]] = {
+    "gateway": ("gateway", "model"),
+    "moderation": ("moderation", "encoder"),
+    "inference": ("inference", "model"),
+    "history": ("history", "model"),
+    "tools": ("tools",),
+}
+"""Which locks an image installs: a test compares that with its Dockerfile."""
+_LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"}
+_TIMEOUT_S = 120.0
+
+
+class SbomError(Exception):
+    """A bill could not be made; the message is the tool's."""
+
+
+def write(image: str, folder: Path = OUT) -> Path:
+    """Write and validate the bill of one image. Raises SbomError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"chatmesh-{image}.cdx.json"
+    pins = [pin for lock in IMAGES[image] for pin in read_lock(LOCKS / f"{lock}.lock") if pin.wanted_on(_LINUX)]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write("".join(pin.text for pin in sorted(pins)))
+        requirements.flush()
+        _run(["requirements", requirements.name, "--pyproject", "pyproject.toml", "--output-reproducible"], out)
+    return out
+
+
+def _run(arguments: Sequence[str], out: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *arguments]
+    done = subprocess.run(
+        [*command, "--spec-version", "1.6", "--output-format", "JSON", "--validate", "--output-file", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SbomError(f"cyclonedx-py failed: {done.stderr.strip()}")
