@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 
 from shared.release import VERSION
 from shared.telemetry.metrics import (
+    ALL,
     CLAIMS,
     CONSUMER_LAG,
     DECLARED,
@@ -117,3 +118,18 @@ def test_an_exemplar_is_as_short_as_openmetrics_wants_it() -> None:
 def test_the_release_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == VERSION
+
+
+def row(declared: Declared) -> str:
+    """As docs/metrics.md describes it."""
+    services = "all" if declared.services == ALL else ", ".join(sorted(declared.services))
+    labels = ", ".join(f"`{label}`" for label in declared.labels) or "-"
+    return f"| `{declared.name}` | {declared.kind} | {services} | {labels} | {declared.meaning} |"
+
+
+def test_the_document_describes_what_is_declared() -> None:
+    lines = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").splitlines()
+    documented = [
+        line for line in lines if line.startswith(("| `chatmesh_", "| `http_", "| `gen_ai_", "| `messaging_"))
+    ]
+    assert documented == [row(declared) for declared in DECLARED]
