@@ -73,6 +73,7 @@ class SecuredJvmBroker(JvmBroker):
     """A real Apache Kafka that lets nobody do what no access list allows; `principals` may connect."""
 
     name = "kafka-secured"
+    start_timeout_s = 120.0
 
     def __init__(
         self, *, port: int | None = None, log_path: Path | None = None, principals: Sequence[str] = PRINCIPALS
@@ -147,6 +148,9 @@ class SecuredJvmBroker(JvmBroker):
             "ssl.truststore.location": str(made.ca_file),
             "listener.name.mtls.ssl.client.auth": "required",
             "listener.name.mtls.ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
+            # Nobody restarts this one, and a busy machine is no reason to be fenced.
+            "broker.session.timeout.ms": "18000",
+            "broker.heartbeat.interval.ms": "2000",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": f"User:{SUPER_USER}",
             "allow.everyone.if.no.acl.found": "false",

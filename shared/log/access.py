@@ -16,6 +16,7 @@ from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
+    KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -132,7 +133,11 @@ async def trouble(
         await raise_if_refused(settings)
     except AccessDeniedError as refused:
         return refused
-    return BrokerUnavailableError(f"cannot {what}: {error}")
+    if isinstance(error, KafkaConnectionError):
+        protocol = f", KAFKA_SECURITY_PROTOCOL={settings.security_protocol}" if settings.has_principal else ""
+        where = f"{settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS{protocol})"
+        return BrokerUnavailableError(f"no Kafka broker answers at {where}")
+    return BrokerUnavailableError(f"cannot {what}: {error or type(error).__name__}")
 
 
 async def raise_if_refused(settings: KafkaSettings) -> None:

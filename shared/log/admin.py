@@ -1,7 +1,7 @@
 """Topics on the broker: made from the registry, checked at start."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, LogError, SettingsError
-from shared.log.access import raise_if_refused
+from shared.log.access import trouble
 from shared.log.clients import client_options, topic_name
 from shared.log.granted import ungranted
 from shared.rights import Right, in_namespace, mesh_rights, rights_of
@@ -27,7 +27,27 @@ async def prepare_log(settings: MeshSettings, party: Party | None) -> None:
     Raises BrokerUnavailableError after `start_timeout_s`, AccessDeniedError, SettingsError for other partition counts,
     LogError.
     """
-    await wait_for_broker(settings, settings.start_timeout_s)
+    await _until_available(lambda: _prepare(settings, party), settings.start_timeout_s)
+
+
+async def wait_for_broker(settings: KafkaSettings, timeout_s: float) -> None:
+    """Return once a broker answers; raises BrokerUnavailableError after `timeout_s` seconds, AccessDeniedError at
+    once."""
+    await _until_available(lambda: _reach(settings), timeout_s)
+
+
+async def _until_available(work: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        try:
+            return await work()
+        except BrokerUnavailableError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _prepare(settings: MeshSettings, party: Party | None) -> None:
     if settings.has_principal:
         await check_rights(settings, mesh_rights() if party is None else rights_of(party))
     if settings.create_topics:
@@ -36,63 +56,30 @@ async def prepare_log(settings: MeshSettings, party: Party | None) -> None:
         await check_topics(settings, [topic for topic in REGISTRY.values() if party is None or party in topic.parties])
 
 
+async def _reach(settings: KafkaSettings) -> None:
+    """Also at the address that the broker gives for itself, which may not be the one that led in."""
+    async with admin_client(settings) as client:
+        await client.list_topics()
+
+
 @asynccontextmanager
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client. Raises BrokerUnavailableError when no broker answers, AccessDeniedError when one does
-    not let us in."""
+    """A connected admin client. What aiokafka raises within the block becomes a BrokerUnavailableError, or an
+    AccessDeniedError where the broker does not let us."""
     client = AIOKafkaAdminClient(**client_options(settings))
     try:
         await client.start()
-    except (KafkaError, OSError) as error:
-        await client.close()
-        await raise_if_refused(settings)
-        raise unavailable(settings) from error
-    try:
         yield client
+    except (KafkaError, OSError) as error:  # a timeout is an OSError
+        raise await trouble(settings, f"use the broker at {settings.bootstrap_servers}", error) from error
     finally:
         await client.close()
 
 
-def unavailable(settings: KafkaSettings) -> BrokerUnavailableError:
-    """Nobody answers; says by which variables that was tried."""
-    protocol = f", KAFKA_SECURITY_PROTOCOL={settings.security_protocol}" if settings.has_principal else ""
-    return BrokerUnavailableError(
-        f"no Kafka broker answers at {settings.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS{protocol})"
-    )
-
-
-async def wait_for_broker(settings: KafkaSettings, timeout_s: float) -> None:
-    """Return once a broker answers; raises BrokerUnavailableError after `timeout_s` seconds, AccessDeniedError at
-    once."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    while True:
-        try:
-            async with admin_client(settings) as client:
-                await _reach_advertised(settings, client)
-                return
-        except BrokerUnavailableError:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(_RETRY_S)
-
-
-async def _reach_advertised(settings: KafkaSettings, client: AIOKafkaAdminClient) -> None:
-    """The address that leads in and those that brokers advertise may differ, and so may their certificates."""
-    try:
-        await client.list_topics()
-    except KafkaError as error:
-        await raise_if_refused(settings)
-        raise unavailable(settings) from error
-
-
 async def check_rights(settings: MeshSettings, rights: Collection[Right]) -> None:
     """Raises AccessDeniedError that names every right that the broker does not grant."""
-    async with admin_client(settings) as client:
-        try:
-            async with asyncio.timeout(settings.start_timeout_s):
-                lacking = await ungranted(client, in_namespace(settings.namespace, rights))
-        except (KafkaError, TimeoutError) as error:
-            raise BrokerUnavailableError(f"cannot learn what {settings.principal} may do: {error}") from error
+    async with admin_client(settings) as client, asyncio.timeout(settings.start_timeout_s):
+        lacking = await ungranted(client, in_namespace(settings.namespace, rights))
     if lacking:
         listed = ", ".join(f"{' and '.join(sorted(r.operations))} {r.resource} {r.name}" for r in lacking)
         raise AccessDeniedError(
