@@ -43,7 +43,9 @@ def render_letter(letter: Letter, *, content: bool = False) -> list[str]:
         "key": printable(body.key or "-"),
         "record": f"{letter.kind or 'of unknown type'}, {len(body.value.encode()):,} bytes",
         "trace": _trace_id(body.headers) or "-",
-        "headers": " ".join(f"{name}={shortened(value, 60)}" for name, value in sorted(body.headers.items())) or "-",
+        "headers": ("\n" + " " * 15).join(
+            f"{name}={shortened(value, 90)}" for name, value in sorted(body.headers.items())
+        ),
         "state": state(letter),
         **{f"sent back {each.times}": f"to {each.partition}@{each.offset}" for each in letter.sent_back},
         "redrive": f"no: {refusal}" if refusal else "yes" + (f": {about}" if (about := note(letter)) else ""),

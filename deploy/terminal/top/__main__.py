@@ -62,10 +62,10 @@ async def _as_json(watch: Watch, options: Options) -> None:
 
 
 async def _live(watch: Watch, options: Options) -> None:
-    with Live(render(watch.view()), console=_console(), screen=True, auto_refresh=False) as live:
+    with Live(render(watch.view(), brief=True), console=_console(), screen=True, auto_refresh=False) as live:
         while True:
             await watch.pause(options.interval_s)
-            live.update(render(watch.view()), refresh=True)
+            live.update(render(watch.view(), brief=True), refresh=True)
 
 
 def _console() -> Console:

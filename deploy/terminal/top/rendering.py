@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.terminal.command import clock_time, printable
-from deploy.terminal.top.flow import DELTA_SPAN_S, KEPT_S
+from deploy.terminal.top.flow import KEPT_S
 from deploy.terminal.top.view import GroupRow, ServiceRow, View
 
 _LATE_MS = 1000
@@ -18,40 +18,42 @@ _SOME_LAG = 1000
 _LEAST_WIDTH = 8
 
 
-def render(view: View) -> RenderableType:
-    """The whole screen."""
-    parts: list[RenderableType] = [*_head(view), "", _services(view)]
-    parts += ["", _groups(view.groups) if view.groups is not None else Text("lag: the broker does not say", "yellow")]
+def render(view: View, *, brief: bool = False) -> RenderableType:
+    """The whole screen. `brief`: groups that are well are counted only, to fit the height of a terminal."""
+    parts: list[RenderableType] = [*_head(view), "", _services(view), ""]
+    if view.groups is None:
+        parts.append(Text("lag: the broker does not say", "yellow"))
+    else:
+        shown = tuple(row for row in view.groups if not (brief and row.is_well))
+        parts += [_groups(shown)] if shown else []
+        parts += [Text(f"{len(view.groups) - len(shown)} groups without lag", "dim")] if brief else []
     if view.news:
-        parts.append("")
-        parts += [
-            Text(f"{clock_time(each.at_ms)}  {printable(each.text)}", "dim") for each in list(view.news)[-_NEWS_SHOWN:]
-        ]
+        latest = list(view.news)[-_NEWS_SHOWN:]
+        parts += ["", *(Text(f"{clock_time(each.at_ms)}  {printable(each.text)}", "dim") for each in latest)]
     return Group(*parts)
 
 
 def _head(view: View) -> Iterator[RenderableType]:
     yield Text.assemble(("chatmesh", "bold"), f" at {view.broker}, {clock_time(view.at_ms)}")
     free, total = view.slots
-    streams = "" if view.scraped is None else f", {view.scraped.streams:,} streams open"
-    yield Text(f"now: {view.running:,} running, {view.waiting:,} waiting, {free:,} of {total:,} slots free{streams}")
+    now = f"now: running {view.running:,}, waiting {view.waiting:,}, slots free {free:,} of {total:,}"
+    yield Text(now if view.scraped is None else f"{now}, streams open {view.scraped.streams:,}")
     totals = view.totals
-    ended = ", ".join(f"{count:,} {kind}" for kind, count in totals.ended) or "none ended"
-    yield Text(f"last {KEPT_S} s: {totals.accepted:,} accepted; {ended}; {totals.new_owners:,} changed their owner")
+    ended = "".join(f", {kind} {count:,}" for kind, count in totals.ended)
+    yield Text(f"last {KEPT_S} s: accepted {totals.accepted:,}{ended}, new owners {totals.new_owners:,}")
     yield Text(_tokens(view))
 
 
 def _tokens(view: View) -> str:
-    said = f"tokens: {view.totals.tokens_per_s:,.1f}/s of what ended in {KEPT_S} s; "
-    said += f"{view.totals.deltas_per_s:,.1f} deltas/s in {DELTA_SPAN_S} s"
     scraped = view.scraped
+    live = "" if scraped is None or scraped.tokens_per_s is None else f"{scraped.tokens_per_s:,.1f} now, "
+    said = f"tokens/s: {live}{view.totals.tokens_per_s:,.1f} of what ended in {KEPT_S} s"
+    said += f"; deltas/s: {view.totals.deltas_per_s:,.1f}"
     if scraped is None:
         return said
-    if scraped.tokens_per_s is not None:
-        said = f"tokens: {scraped.tokens_per_s:,.1f}/s generated now; {said.removeprefix('tokens: ')}"
-    said += f"; {scraped.takeovers:,} takeovers"
     missing = scraped.asked - scraped.answered
-    return said + (f"; {missing} of {scraped.asked} metrics endpoints do not answer" if missing else "")
+    said += f"; takeovers: {scraped.takeovers:,}"
+    return said + (f"\n{missing} of {scraped.asked} metrics endpoints do not answer" if missing else "")
 
 
 def _services(view: View) -> Table:

@@ -12,6 +12,7 @@ from shared.log.progress import GroupProgress
 from shared.records import Heartbeat
 from shared.topics import Service
 
+_STABLE = "Stable"
 _ORDER = {service.value: number for number, service in enumerate(Service)}
 
 
@@ -44,6 +45,11 @@ class GroupRow:
     lag: int
     worst_partition: int | None
     worst_lag: int
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it has members that agree, and nothing is left to do."""
+        return not self.lag and self.members > 0 and self.state == _STABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 ENDS = tuple(str(kind.__struct_config__.tag) for kind in TERMINALS)
 LAG_EVERY_S = 2.0
+_BEATS_BETWEEN_LOOKS = 3
 _COUNTED = frozenset({"accepted", "delta", "screening", *ENDS})
 
 
@@ -76,6 +77,11 @@ class Watch:
         except LogError as error:
             log.debug("%s", error)
             self._groups = None
+
+    async def look(self) -> None:
+        """Take in what counters say now: rates are since then."""
+        await self.scrape()
+        self.view()
 
     async def scrape(self) -> None:
         """Ask once what the metrics say."""
@@ -136,10 +142,10 @@ async def watching(settings: MeshSettings, metrics_urls: Iterable[str]) -> Async
         async for batch in events.backlog():
             watch.count(batch)
         reader = await stack.enter_async_context(ProgressReader(settings))
-        await watch.scrape()
-        watch.view()  # rates are since the view and the scrape before
         await watch.read_groups(reader)
         await asyncio.sleep(max(0.0, all_heard_s - time.monotonic()))
+        await watch.look()
+        await asyncio.sleep(_BEATS_BETWEEN_LOOKS * settings.heartbeat_ms / 1000)  # rates need a second look
         await watch.scrape()
         stack.push_async_callback(watch.stop)
         watch.start(events, reader)

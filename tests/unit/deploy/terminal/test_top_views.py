@@ -116,3 +116,17 @@ def test_it_fits_the_terminal(width: int, groups: tuple[GroupRow, ...] | None) -
     table = [line for line in out.getvalue().splitlines() if line.startswith(("SERVICE", "inf"))]
     assert len(table) == 2 and max(map(len, out.getvalue().splitlines())) <= width
     assert view.as_json()["running"] == 0
+
+
+def test_a_terminal_is_shown_the_groups_that_are_not_well() -> None:
+    well = GroupRow("well", "t", 1, "Stable", 0, None, 0)
+    late, empty = GroupRow("late", "t", 1, "Stable", 2, 3, 2), GroupRow("empty", "t", 0, "Empty", 0, None, 0)
+    view = View("127.0.0.1:9092", 0, (), Totals(), (well, late, empty), None, ())
+    shown = {}
+    for brief in (True, False):
+        out = io.StringIO()
+        Console(file=out, width=80).print(render(view, brief=brief))
+        shown[brief] = out.getvalue()
+    assert "late" in shown[True] and "empty" in shown[True] and "well" not in shown[True]
+    assert "1 groups without lag" in shown[True]
+    assert "well" in shown[False]
