@@ -1,0 +1,70 @@
+"""One mesh for all that watches a mesh: JSON logs at their most talkative, metrics, Prometheus, and some trouble."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+from openai import AsyncOpenAI
+
+from deploy.brokers import Broker
+from tests.deploy.monitoring.trouble import KEY, POISON, make_trouble
+from tests.support.policies import TEST_POLICY
+from tests.support.tools import required_tool
+from tests.support.watched import Prometheus, WatchedMesh
+
+
+@pytest.fixture(scope="package")
+async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedMesh]:
+    """Four services that have served users, good and bad ones, and met records that they cannot read."""
+    if not broker.capabilities.persistent:
+        pytest.skip("what operators do is shown on Apache Kafka")
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "policy.yaml").write_text(TEST_POLICY)
+    (folder / "keys.yaml").write_text(yaml.safe_dump({KEY: {"tenant": "acme"}}))
+    env = {
+        "CHATMESH_ENGINE": "scripted",
+        "CHATMESH_SCRIPT_ECHO": "true",
+        "CHATMESH_SCRIPT_TOKENS_PER_S": "200",
+        "CHATMESH_SCRIPT_POISON": POISON,
+        "CHATMESH_POLICY": str(folder / "policy.yaml"),
+        "CHATMESH_API_KEYS": str(folder / "keys.yaml"),
+        "CHATMESH_LOG_FORMAT": "json",
+        "CHATMESH_LOG_LEVEL": "DEBUG",
+        # Nobody listens there: spans are made all the same, so that lines and exemplars have their ids.
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+    }
+    async with WatchedMesh(broker, folder, env=env) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+async def prometheus(mesh: WatchedMesh) -> AsyncIterator[Prometheus]:
+    """Prometheus, which has read the mesh before, while and after it was in trouble."""
+    folder = mesh.folder / "prometheus"
+    folder.mkdir()
+    async with Prometheus(required_tool("prometheus"), mesh, folder) as running:
+        await make_trouble(mesh)
+        await running.until("sum(chatmesh_usage_responses_total) > 0")
+        yield running
+
+
+@pytest.fixture
+async def client(mesh: WatchedMesh) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=mesh.url, api_key=KEY, max_retries=0, timeout=60) as sdk:
+        yield sdk
+
+
+def lines_of(folder: Path) -> list[dict[str, str]]:
+    """Every line of every service's log. Raises AssertionError for one that is no JSON object."""
+    lines = []
+    for path in sorted(folder.glob("*.log")):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                raise AssertionError(f"{path.name}:{number} is no JSON: {line[:200]}") from None
+            assert isinstance(entry, dict), line
+            lines.append(entry)
+    return lines

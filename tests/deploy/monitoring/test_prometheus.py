@@ -1,0 +1,51 @@
+"""A real Prometheus beside a mesh: every rule works, and every panel of the dashboard has something to show."""
+
+from deploy.monitoring.dashboard import ROWS
+from tests.deploy.monitoring.trouble import CANARY
+from tests.support.watched import Prometheus, WatchedMesh
+
+MAY_BE_EMPTY = {
+    "Firing alerts",
+    "Backends: duration (p95)",  # the policy of this mesh has none
+    "Backends: failed or late",
+    "Store: errors",
+    "Appends that failed",
+}
+"""Panels about what did not happen here."""
+
+
+async def test_every_rule_works(prometheus: Prometheus) -> None:
+    groups = (await prometheus.get("rules"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) >= 28
+    assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+
+
+async def test_every_panel_shows_something(prometheus: Prometheus) -> None:
+    await prometheus.until("sum(rate(chatmesh_response_time_to_first_token_seconds_count[30s])) > 0")
+    empty = []
+    for panel in (panel for row in ROWS for panel in row.panels):
+        for query in panel.queries:
+            expr = query.expr.replace("$__rate_interval", "30s")
+            if not await prometheus.query(expr) and panel.title not in MAY_BE_EMPTY:
+                empty.append(f"{panel.title}: {expr}")
+    assert empty == []
+
+
+async def test_latencies_lead_to_traces(prometheus: Prometheus) -> None:
+    found = await prometheus.get(
+        "query_exemplars",
+        query="chatmesh_response_time_to_first_token_seconds_bucket",
+        start="0",
+        end="4102444800",
+    )
+    exemplars = [exemplar for series in found for exemplar in series["exemplars"]]
+    assert exemplars
+    assert all(len(exemplar["labels"]["trace_id"]) == 32 for exemplar in exemplars)
+
+
+async def test_no_series_holds_what_users_wrote(mesh: WatchedMesh, prometheus: Prometheus) -> None:
+    names = await prometheus.get("labels")
+    for name in names:
+        values = await prometheus.get(f"label/{name}/values")
+        assert [value for value in values if CANARY in value] == [], name
