@@ -50,11 +50,21 @@ class ReplyHeaders:
                     headers.update(quota_headers(self._ledger.standing(caller)))
             await send(message)
 
-        refusal = _note_client_id(scope, request_id)
+        refusal = _ambiguous_length(scope) or _note_client_id(scope, request_id)
         if refusal is None:
             await self._app(scope, receive, send_with_headers)
         else:
             await refuse(refusal, scope, receive, send_with_headers)
+
+
+def _ambiguous_length(scope: Scope) -> ApiError | None:
+    """The refusal of a request that tells its length twice: a proxy could go by the one and we by the other, so that a
+    part of its body would pass for a request of its own (RFC 9112, 6.1 and 11.2). The connection ends with it."""
+    headers = Headers(scope=scope)
+    if "transfer-encoding" not in headers or "content-length" not in headers:
+        return None
+    message = "A request has either 'Content-Length' or 'Transfer-Encoding', not both."
+    return ApiError(400, message, code="invalid_request", headers={"connection": "close"})
 
 
 def _note_client_id(scope: Scope, request_id: str) -> ApiError | None:
