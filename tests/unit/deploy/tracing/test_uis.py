@@ -1,0 +1,87 @@
+"""What is read of Phoenix's and of Jaeger's answers."""
+
+import httpx
+import pytest
+
+from deploy.local.errors import RunError
+from deploy.tracing import uis
+from deploy.tracing.graph import SpanEvent, SpanSeen
+from deploy.tracing.uis import JaegerUi, PhoenixUi
+
+PHOENIX = {
+    "name": "screen output",
+    "context": {"trace_id": "t1", "span_id": "s2"},
+    "parent_id": "s1",
+    "status_message": "",
+    "attributes": {"chatmesh.service": "moderation", "gen_ai.response.id": "resp_1"},
+    "events": [{"name": "chatmesh.takeover", "timestamp": "…", "attributes": {"chatmesh.reason": "silent"}}],
+}
+JAEGER = {
+    "processes": {"p1": {"serviceName": "moderation"}},
+    "spans": [
+        {
+            "traceID": "t1",
+            "spanID": "s2",
+            "operationName": "screen output",
+            "processID": "p1",
+            "references": [
+                {"refType": "CHILD_OF", "traceID": "t1", "spanID": "s1"},
+                {"refType": "FOLLOWS_FROM", "traceID": "t9", "spanID": "s9"},
+            ],
+            "tags": [{"key": "gen_ai.response.id", "type": "string", "value": "resp_1"}],
+            "logs": [
+                {
+                    "timestamp": 1,
+                    "fields": [
+                        {"key": "event", "value": "chatmesh.takeover"},
+                        {"key": "chatmesh.reason", "value": "silent"},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+TAKEOVER = (SpanEvent("chatmesh.takeover", {"chatmesh.reason": "silent"}),)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, content: object) -> list[httpx.URL]:
+    asked: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return httpx.Response(status, json=content)
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(uis.httpx, "get", client.get)
+    return asked
+
+
+def test_phoenix_names_the_service_in_an_attribute(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, 200, {"data": [PHOENIX]})
+    (span,) = PhoenixUi("http://ui:6006/").spans_of("resp_1")
+    assert span == SpanSeen("moderation", "screen output", "t1", "s2", "s1", span.attributes, TAKEOVER)
+    assert asked[0].params["attribute"] == "gen_ai.response.id:resp_1"
+    assert asked[1].params["trace_id"] == "t1"
+    assert {url.path for url in asked} == {"/v1/projects/default/spans"}
+
+
+def test_jaeger_names_it_with_the_process_and_shows_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, 200, {"data": [JAEGER]})
+    (span,) = JaegerUi("http://ui:16686").spans_of("resp_1")
+    links = (("t9", "s9"),)
+    attributes = {"gen_ai.response.id": "resp_1"}
+    assert span == SpanSeen("moderation", "screen output", "t1", "s2", "s1", attributes, TAKEOVER, links)
+    assert asked[0].params["tags"] == '{"gen_ai.response.id": "resp_1"}'
+
+
+@pytest.mark.parametrize("ui", [PhoenixUi, JaegerUi])
+def test_what_is_not_known_yet_is_no_error(monkeypatch: pytest.MonkeyPatch, ui: type[PhoenixUi | JaegerUi]) -> None:
+    answering(monkeypatch, 404, {"detail": "no such project"})
+    assert ui("http://ui").spans_of("resp_1") == []
+
+
+@pytest.mark.parametrize("ui", [PhoenixUi, JaegerUi])
+def test_a_ui_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, ui: type[PhoenixUi | JaegerUi]) -> None:
+    answering(monkeypatch, 500, {})
+    with pytest.raises(RunError, match=r"the trace UI at http://ui/.* does not answer as expected"):
+        ui("http://ui").spans_of("resp_1")

@@ -1,0 +1,125 @@
+"""Spans: what an error leaves on them, which are exported at all, and what is said when nobody takes them."""
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, Tracer
+
+from shared.records import Cancelled, Completed, Failed, Incomplete, Message, Usage
+from shared.records.events import Terminal
+from shared.telemetry import extract, inject, working
+from shared.telemetry.content import describe_content, input_messages, output_messages
+from shared.telemetry.tracing import QuietExporter, ServiceNamer
+from shared.topics import Service
+
+SECRET = "my cat is called Schubert"
+PROMPT = [Message(role="user", parts=["Who", " are you?"])]
+
+
+def tracer(seen: SpanExporter, *, captures: bool = False) -> Tracer:
+    provider = TracerProvider(resource=Resource({"chatmesh.captures_content": captures}))
+    provider.add_span_processor(ServiceNamer(Service.HISTORY, "history-7"))
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    return provider.get_tracer("test")
+
+
+def ended(kind: type[Terminal], **more: str) -> Terminal:
+    usage = Usage(input_tokens=1, output_tokens=1, cached_tokens=0)
+    return kind(response_id="resp_1", epoch=1, tenant="acme", text="Nobody.", usage=usage, finished_ms=1, **more)
+
+
+def test_an_error_leaves_its_kind_on_a_span_and_none_of_its_words() -> None:
+    seen = InMemorySpanExporter()
+    with pytest.raises(LookupError), working(tracer(seen), "work", kind=SpanKind.CONSUMER):
+        raise LookupError(SECRET)
+    (span,) = seen.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "LookupError"
+    assert SECRET not in span.to_json()
+
+
+def test_a_span_names_its_service_for_uis_without_resources() -> None:
+    seen = InMemorySpanExporter()
+    tracer(seen).start_span("work").end()
+    (span,) = seen.get_finished_spans()
+    assert span.attributes == {"chatmesh.service": "history", "chatmesh.service.id": "history-7"}
+
+
+@pytest.mark.parametrize(("sampler", "exported"), [("parentbased_traceidratio", 0), ("parentbased_always_on", 2)])
+def test_who_begins_a_trace_decides_for_everybody_behind_a_record(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, exported: int
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    seen = InMemorySpanExporter()
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    with working(tracer(seen), "gateway") as span:
+        headers = inject(span)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")  # another process, which would take all
+    with working(tracer(seen), "moderation", context=extract(headers)):
+        pass
+    assert len(seen.get_finished_spans()) == exported
+    assert int(headers["traceparent"][-2:], 16) & 1 == bool(exported)
+
+
+class Flaky(SpanExporter):
+    """Takes spans or does not."""
+
+    def __init__(self) -> None:
+        self.takes = False
+        self.ended = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS if self.takes else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self.ended = True
+
+
+def test_an_endpoint_that_takes_nothing_is_told_of_once_and_once_when_it_does(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ui:4318")
+    flaky = Flaky()
+    exporter = QuietExporter(flaky)
+    with caplog.at_level(logging.INFO, "shared.telemetry.tracing"):
+        for takes in (False, False, True, True, False):
+            flaky.takes = takes
+            exporter.export([])
+    told = [record.getMessage() for record in caplog.records]
+    refused = "traces are not taken by http://ui:4318: they are dropped until they are"
+    assert told == [refused, "traces are taken again", refused]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "reason"),
+    [
+        (ended(Completed), "stop"),
+        (ended(Incomplete, reason="max_output_tokens"), "length"),
+        (ended(Incomplete, reason="content_filter"), "content_filter"),
+        (ended(Failed, code="server_error", message="No."), "error"),
+        (ended(Cancelled), "error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_messages_have_the_form_of_the_conventions(terminal: Terminal, reason: str) -> None:
+    assert input_messages(PROMPT) == (
+        '[{"role":"user","parts":[{"type":"text","content":"Who"},{"type":"text","content":" are you?"}]}]'
+    )
+    assert output_messages(terminal) == (  # type: ignore[arg-type]
+        f'[{{"role":"assistant","parts":[{{"type":"text","content":"Nobody."}}],"finish_reason":"{reason}"}}]'
+    )
+
+
+@pytest.mark.parametrize("captures", [False, True])
+def test_content_is_put_on_spans_only_of_a_process_that_captures_it(captures: bool) -> None:
+    seen = InMemorySpanExporter()
+    with working(tracer(seen, captures=captures), "work") as span:
+        describe_content(span, PROMPT, ended(Completed))  # type: ignore[arg-type]
+    (exported,) = seen.get_finished_spans()
+    assert ("Nobody." in exported.to_json()) is captures
