@@ -58,12 +58,17 @@ def _check(options: argparse.Namespace, settings: TraceUiSettings) -> int:
     fresh = options.response is None
     response_id = _ask(options.base_url or running_address(settings.data_dir)) if fresh else options.response
     found, wrong = _settled(UIS[options.ui](address), response_id, options.timeout, undisturbed=fresh)
+    if not found:
+        raise RunError(
+            f"{address} knows nothing of {response_id} after {options.timeout:g} s. Were the services started with "
+            "OTEL_EXPORTER_OTLP_ENDPOINT (`make run` sets it where `make trace-ui` runs already)? Was it sampled?"
+        )
     for line in tree(found):
         print(line)
     for line in wrong:
         print(f"✗ {line}")
     if wrong:
-        print(_advice(found, address), file=sys.stderr)
+        print(f"error: the trace of {response_id} is not as the service graph says", file=sys.stderr)
         return 1
     print(f"✓ {response_id}: one trace of {len(found)} spans, as the service graph says")
     return 0
@@ -110,15 +115,6 @@ def own_trace(spans: Sequence[SpanSeen], response_id: str) -> list[SpanSeen]:
         if span.attributes.get(names.RESPONSE_ID) == response_id and (span.name in making or span.node == REQUEST)
     }
     return [span for span in spans if span.trace_id in own]
-
-
-def _advice(found: Sequence[SpanSeen], address: str) -> str:
-    if not found:
-        return (
-            f"error: {address} knows nothing of the response. Were the services started with "
-            "OTEL_EXPORTER_OTLP_ENDPOINT (`make run` sets it when `make trace-ui` runs already), and is it sampled?"
-        )
-    return "error: the trace is not whole"
 
 
 if __name__ == "__main__":

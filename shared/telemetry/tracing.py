@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
 
+from shared.release import VERSION
 from shared.settings import MeshSettings
 from shared.telemetry import names
 from shared.topics import Service
@@ -45,6 +46,7 @@ def start_telemetry(settings: MeshSettings, service: Service, service_id: str) -
         SERVICE_NAME: service.value,
         SERVICE_NAMESPACE: "chatmesh",
         SERVICE_INSTANCE_ID: service_id,
+        SERVICE_VERSION: VERSION,
         names.CAPTURES_CONTENT: settings.trace_content,
     }
     provider = TracerProvider(resource=Resource.create(resource))
