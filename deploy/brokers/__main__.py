@@ -1,4 +1,7 @@
-"""`python -m deploy.brokers [embedded|kafka] [port]`: one broker in the foreground until Ctrl-C."""
+"""`python -m deploy.brokers [embedded|kafka|secured] [port]`: one broker in the foreground until Ctrl-C.
+
+`secured` is Apache Kafka with TLS, passwords and access lists, for trying things out; its passwords are printed.
+"""
 
 import signal
 import sys
@@ -6,10 +9,15 @@ import sys
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.jvm import JvmBroker
 from deploy.brokers.local_process import LocalProcessBroker
-from deploy.brokers.port import BrokerError
+from deploy.brokers.port import SUPER_USER, BrokerError
 from deploy.brokers.ports import can_bind
+from deploy.brokers.secured import SecuredJvmBroker
 
-_KINDS: dict[str, type[LocalProcessBroker]] = {"kafka": JvmBroker, "embedded": EmbeddedBroker}
+_KINDS: dict[str, type[LocalProcessBroker]] = {
+    "kafka": JvmBroker,
+    "embedded": EmbeddedBroker,
+    "secured": SecuredJvmBroker,
+}
 _WATCH_S = 0.5
 
 
@@ -35,16 +43,23 @@ def _serve(broker: LocalProcessBroker) -> int:
     print(f"starting the {broker.name} broker (the first time it is downloaded) ...", flush=True)
     with broker:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        print(
-            f"ready: KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}\nCtrl-C ends it and deletes its data.",
-            flush=True,
-        )
+        print(f"ready: {_variables(broker)}\nCtrl-C ends it and deletes its data.", flush=True)
         while signal.sigtimedwait(signals, _WATCH_S) is None:
             if not broker.running:
                 print("the broker ended by itself:", *broker.log_tail(), sep="\n  ", file=sys.stderr)
                 return 1
         print("stopping the broker ...", flush=True)
     return 0
+
+
+def _variables(broker: LocalProcessBroker) -> str:
+    """How a client gets in; where names are asked for, as the super user, and the other names' passwords."""
+    access = {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, **broker.access(SUPER_USER)}
+    lines = [" ".join(f"{name}={value}" for name, value in access.items())]
+    if isinstance(broker, SecuredJvmBroker):
+        others = {name: password for name, password in broker.passwords.items() if name != SUPER_USER}
+        lines += ["other principals, with no rights yet:", *(f"  {name}  {word}" for name, word in others.items())]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
