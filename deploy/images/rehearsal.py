@@ -3,6 +3,8 @@
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +17,7 @@ from deploy.brokers.ports import LOOPBACK, free_port
 from deploy.images.building import Builder, Built
 from deploy.images.containers import Container, ContainerError
 from deploy.images.context import Context
-from deploy.images.recipe import Recipe, read_recipe
+from deploy.images.recipe import Recipe, RecipeError, read_recipe
 from deploy.images.roots import Mount
 from shared.chat import DEFAULT_MODEL_ID
 
@@ -43,11 +45,12 @@ _PARTITIONS = 4
 
 
 def recipe_of(image: str, arguments: Mapping[str, str] | None = None) -> Recipe:
-    """The Dockerfile of `image`. Raises RecipeError."""
+    """What the Dockerfile of `image` comes to. Raises RecipeError."""
     return read_recipe(dockerfile(image).read_text(encoding="utf-8"), arguments)
 
 
 def dockerfile(image: str) -> Path:
+    """Where it lies."""
     return FOLDER / f"{image}.Dockerfile"
 
 
@@ -62,6 +65,17 @@ def build_all(
         say(f"{image}: building")
         built[image] = Builder(folder / image, context, cache).build(recipe_of(image, arguments))
     return built
+
+
+def uv_cache() -> Path:
+    """The folder that uv keeps packages in on this machine: what cache mounts show. Raises RecipeError without uv."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    if uv is None:
+        raise RecipeError("uv is neither in this environment nor on PATH")
+    found = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True)
+    folder = Path(found.stdout.strip())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class Rehearsal:

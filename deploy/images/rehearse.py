@@ -8,7 +8,6 @@ Needs Linux and root; quick where uv has the packages in its cache.
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.images import roots
 from deploy.images.containers import ContainerError
 from deploy.images.recipe import RecipeError
-from deploy.images.rehearsal import IMAGES, QUICK, REPOSITORY, SERVICES, Rehearsal, build_all
+from deploy.images.rehearsal import IMAGES, QUICK, REPOSITORY, SERVICES, Rehearsal, build_all, uv_cache
 
 _WORK = REPOSITORY / "build" / "images"
 
@@ -48,8 +47,8 @@ def rehearse(images: Sequence[str], arguments: dict[str, str]) -> None:
     def say(line: str) -> None:
         print(f"{time.monotonic() - begun_s:6.1f} s  {line}", flush=True)
 
-    built = build_all(images, _WORK, uv_cache(), {**QUICK, **arguments}, say)
     try:
+        built = build_all(images, _WORK, uv_cache(), {**QUICK, **arguments}, say)
         with (
             tempfile.TemporaryDirectory() as folder,
             EmbeddedBroker() as broker,
@@ -60,30 +59,28 @@ def rehearse(images: Sequence[str], arguments: dict[str, str]) -> None:
                 say(f"answer: {rehearsal.ask()!r}")
             rehearsal.stop()
     finally:
-        shutil.rmtree(_WORK)
-
-
-def uv_cache() -> Path:
-    """The folder that uv keeps packages in on this machine; it is what cache mounts show."""
-    found = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=True)
-    folder = Path(found.stdout.strip())
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        shutil.rmtree(_WORK, ignore_errors=True)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deploy.images.rehearse", description=__doc__)
-    parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", choices=[*IMAGES, []], help=f"of {', '.join(IMAGES)}; all"
-    )
+    parser.add_argument("images", nargs="*", type=_image, metavar="IMAGE", help=f"of {', '.join(IMAGES)}; all of them")
     parser.add_argument(
         "--build-arg", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="as `docker build` has it"
     )
     return parser.parse_args(argv)
 
 
+def _image(text: str) -> str:
+    if text not in IMAGES:
+        raise argparse.ArgumentTypeError(f"there is no image '{text}', but {', '.join(IMAGES)}")
+    return text
+
+
 def _pair(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
     return name, value
 
 

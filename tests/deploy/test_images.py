@@ -24,8 +24,8 @@ from deploy.images.rehearsal import (
     build_all,
     dockerfile,
     recipe_of,
+    uv_cache,
 )
-from deploy.images.rehearse import uv_cache
 from shared.release import VERSION
 from tests.support.deployed import SETTINGS, load_from, unread
 from tests.support.tools import REQUIRE
@@ -140,13 +140,13 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
             pytest.fail(f"{REQUIRE} asks for the rehearsal of images, and it cannot run here: {trouble}")
         pytest.skip(f"images cannot be rehearsed here: {trouble}")
     folder = REPOSITORY / "build" / "images-in-test"
-    built = build_all(IMAGES, folder, uv_cache(), QUICK, print)
     try:
+        built = build_all(IMAGES, folder, uv_cache(), QUICK, print)
         with EmbeddedBroker() as broker, Rehearsal(built, broker, tmp_path_factory.mktemp("images")) as rehearsal:
             rehearsal.start()
             yield rehearsal
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.timeout(_UNTIL_ALL_RUN_S)
