@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from shared.errors import BrokerUnavailableError
+from shared.log.access import trouble
 from shared.log.admin import admin_client
 from shared.log.clients import close_consumer, group_name, make_consumer, topic_name
 from shared.settings import KafkaSettings
@@ -30,7 +30,8 @@ class GroupProgress:
 
 
 class ProgressReader:
-    """Asks again and again over one pair of connections. An async context manager; raises BrokerUnavailableError."""
+    """Asks again and again over one pair of connections. An async context manager; raises BrokerUnavailableError,
+    AccessDeniedError."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -43,22 +44,19 @@ class ProgressReader:
             await self._consumer.start()
         except KafkaError as error:
             await close_consumer(self._consumer)
-            raise BrokerUnavailableError(f"no Kafka broker answers at {self._settings.bootstrap_servers}") from error
+            raise await trouble(self._settings, f"read at {self._settings.bootstrap_servers}", error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await close_consumer(self._consumer)
 
     async def read(self, groups: Iterable[Group]) -> list[GroupProgress]:
-        """Where the groups stand now. Raises BrokerUnavailableError."""
+        """Where the groups stand now. Raises BrokerUnavailableError, AccessDeniedError."""
         wanted = list(groups)
-        try:
-            async with admin_client(self._settings) as admin:
-                await self._find_partitions(admin, {group.topic.name: group.topic for group in wanted})
-                ends, begins = await self._ends(wanted)
-                return [await self._progress(admin, group, begins, ends) for group in wanted]
-        except KafkaError as error:
-            raise BrokerUnavailableError(f"the broker does not say where groups stand: {error}") from error
+        async with admin_client(self._settings) as admin:
+            await self._find_partitions(admin, {group.topic.name: group.topic for group in wanted})
+            ends, begins = await self._ends(wanted)
+            return [await self._progress(admin, group, begins, ends) for group in wanted]
 
     async def _find_partitions(self, admin: AIOKafkaAdminClient, topics: dict[str, Topic]) -> None:
         """Once per topic. One that is not there is left out: asking for it by name could make it."""

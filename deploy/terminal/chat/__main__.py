@@ -55,10 +55,17 @@ def _message(options: Options) -> str | None:
     """The one thing to ask, None if the person is to be asked for it. Raises ChatError where it is empty."""
     if options.message is None and sys.stdin.isatty():
         return None
-    message = sys.stdin.read() if options.message is None else options.message
+    message = _read_all() if options.message is None else options.message
     if not message.strip():
         raise ChatError("there is nothing to ask: the message is empty")
     return message.strip()
+
+
+def _read_all() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise ChatError(f"what standard input holds is no text in UTF-8: {error.reason}") from error
 
 
 async def _one_shot(conversation: Conversation, message: str) -> int:

@@ -35,7 +35,8 @@ class Conversation:
         self._options = options
 
     async def turn(self, text: str) -> End:
-        """One question and its answer. Ctrl-C cancels it; the second one is a KeyboardInterrupt. Raises ChatError."""
+        """One question and its answer, which Ctrl-C cancels. Raises ChatError, and KeyboardInterrupt where that did
+        not help, or before the answer has begun."""
         answer, begun_s, reconnects = Answer(), time.monotonic(), self._line.reconnects
         asked = request(self._model, text, self.parent, self._options)
         await _interruptibly(self._line.ask(asked, answer, self._screen.say), self._line.cancel)
@@ -83,23 +84,21 @@ class Conversation:
             self._screen.error(str(error))
 
 
-async def _interruptibly(work: Awaitable[None], interrupt: Callable[[], None]) -> None:
-    """Await `work`; the first Ctrl-C calls `interrupt`, the second ends it with KeyboardInterrupt."""
-    task, pressed = asyncio.ensure_future(work), False
+async def _interruptibly(work: Awaitable[None], interrupt: Callable[[], bool]) -> None:
+    """Await `work`. Ctrl-C calls `interrupt`; where that cannot help, or did not, it is a KeyboardInterrupt."""
+    task, tries_left = asyncio.ensure_future(work), 1
 
     def press() -> None:
-        nonlocal pressed
-        if pressed:
+        nonlocal tries_left
+        tries_left -= 1
+        if tries_left < 0 or not interrupt():
             task.cancel()
-        else:
-            pressed = True
-            interrupt()
 
     with _handled(press):
         try:
             await task
         except asyncio.CancelledError:
-            if pressed and task.cancelled():
+            if tries_left < 1 and task.cancelled():
                 raise KeyboardInterrupt from None
             raise
 

@@ -1,13 +1,15 @@
 """The gateways of a mesh: where they are, what they serve, and the one that answers now."""
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, AuthenticationError
+from openai import APIError, APIStatusError, AsyncOpenAI
 from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.exceptions import InvalidStatus, WebSocketException
 
@@ -19,6 +21,7 @@ _OPEN_MESH_KEY = "none"
 _RETRY_S = (0.1, 0.3, 1.0, 2.0)
 _OTHERS_MAY = (429, 500, 502, 503, 504)
 _API_ROOT = "/v1"
+_SHOWN_CHARACTERS = 300
 
 
 class ChatError(ChatmeshError):
@@ -79,14 +82,16 @@ class Gateways:
 
     async def models(self) -> list[str]:
         """What the mesh serves. Raises ChatError."""
+        error: APIError
         for _ in self.urls:
             try:
                 return [model.id async for model in self.client.models.list()]
-            except APIConnectionError:
-                self.next()
-            except APIError as error:
-                raise _refused(self.url, error) from error
-        raise self._nobody()
+            except APIError as said:
+                error = said
+            if isinstance(error, APIStatusError) and error.status_code not in _OTHERS_MAY:
+                break
+            self.next()
+        raise self._failed(error) from error
 
     async def connect(self, query: dict[str, str], patience_s: float) -> AsyncResponsesConnection:
         """A WebSocket to the first gateway that takes one; tries them in turn for `patience_s`, and each at least once.
@@ -98,41 +103,49 @@ class Gateways:
         tries = 0
         while True:
             try:
-                options: Any = {"open_timeout": OPEN_TIMEOUT_S}
-                return await self.client.responses.connect(
-                    extra_query=dict(query), websocket_connection_options=options
-                ).enter()
-            except InvalidStatus as error:
-                if error.response.status_code not in _OTHERS_MAY:
-                    raise _denied(self.url, error) from error
-            except (OSError, TimeoutError, WebSocketException):
-                pass  # nobody there, or not for long: the next one may be
+                return await self._connect(query)
+            except (OSError, TimeoutError, WebSocketException) as error:
+                denied = isinstance(error, InvalidStatus) and error.response.status_code not in _OTHERS_MAY
+                last_try = (tries + 1) % len(self) == 0 and asyncio.get_running_loop().time() >= give_up_s
+                if denied or last_try:
+                    raise self._failed(error) from error
             self.next()
             tries += 1
             if tries % len(self) == 0:
-                if asyncio.get_running_loop().time() >= give_up_s:
-                    raise self._nobody()
                 await asyncio.sleep(_RETRY_S[min(tries // len(self), len(_RETRY_S)) - 1])
 
-    def _nobody(self) -> ChatError:
+    async def _connect(self, query: dict[str, str]) -> AsyncResponsesConnection:
+        options: Any = {"open_timeout": OPEN_TIMEOUT_S}
+        return await self.client.responses.connect(
+            extra_query=dict(query), websocket_connection_options=options
+        ).enter()
+
+    def _failed(self, error: Exception) -> ChatError:
+        """What to tell of the last try, at the gateway in use."""
+        status, said = _told(error)
+        if status == HTTPStatus.UNAUTHORIZED:
+            return ChatError(f"{self.url} wants an API key: set OPENAI_API_KEY to one of the mesh's. It says: {said}")
+        if status is not None:
+            return ChatError(f"{self.url} answers {status}: {said}")
         where = " or ".join(self.urls)
         return ChatError(
             f"no gateway answers at {where}: start a mesh with `make run`, or say where one is with --base-url"
         )
 
 
-def _refused(url: str, error: APIError) -> ChatError:
-    if isinstance(error, AuthenticationError):
-        return _key_wanted(url, error.message)
-    status = f" ({error.status_code})" if isinstance(error, APIStatusError) else ""
-    return ChatError(f"{url} answers{status}: {error.message}")
+def _told(error: Exception) -> tuple[int | None, str]:
+    """The status and the words of an answer that was an error; (None, "") where nobody answered."""
+    if isinstance(error, APIStatusError):
+        return error.status_code, _message(error.response.content)
+    if isinstance(error, InvalidStatus):
+        return error.response.status_code, _message(error.response.body)
+    return None, ""
 
 
-def _denied(url: str, error: InvalidStatus) -> ChatError:
-    status, body = error.response.status_code, error.response.body
-    said = body.decode("utf-8", "replace")[:500] if body else error.response.reason_phrase
-    return _key_wanted(url, said) if status == 401 else ChatError(f"{url} answers ({status}): {said}")
-
-
-def _key_wanted(url: str, said: str) -> ChatError:
-    return ChatError(f"{url} wants an API key: set OPENAI_API_KEY to one of the mesh's keys. It says: {said}")
+def _message(body: bytes | bytearray | None) -> str:
+    """The message in OpenAI's envelope of errors; as it is, where another server answered."""
+    text = (body or b"").decode("utf-8", "replace")
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return " ".join(text.split())[:_SHOWN_CHARACTERS] or "(nothing)"

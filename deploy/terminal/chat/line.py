@@ -63,10 +63,11 @@ class Line:
                 pass  # what was missed comes from the log
             await self._lost()
 
-    def cancel(self) -> None:
-        """Have the answer that is being told end; its last event will say so."""
+    def cancel(self) -> bool:
+        """Have the answer that is being told end; its last event will say so. False if it has no name to do so by."""
         self._cancel_wanted = True
         self._pursue_cancel()
+        return self._asked is not None and self._asked.response_id is not None
 
     def _take(self, event: Any, answer: Answer, say: Say) -> None:
         if text := answer.take(event):

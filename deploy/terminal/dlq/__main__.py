@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from deploy.terminal.command import INTERRUPTED_STATUS, broker_settings, run
+from deploy.terminal.command import broker_settings, run
 from deploy.terminal.dlq.letters import Letter, chosen
 from deploy.terminal.dlq.options import Options, parse
 from deploy.terminal.dlq.queues import read_letters
@@ -15,10 +15,12 @@ from shared.settings import MeshSettings
 from shared.topics import DEAD_LETTERS
 
 _WIDTH_IN_A_PIPE = 200
+_NOT_AGREED_STATUS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if something went wrong or a letter that was named could not be sent back; 130 after Ctrl-C."""
+    """Exit status 0; 1 if something went wrong or a letter that was named could not be sent back, 2 if
+    nobody agreed to it; 130 after Ctrl-C."""
     options = parse(arguments)
     return run(functools.partial(_main, options))
 
@@ -51,7 +53,7 @@ async def _redrive(settings: MeshSettings, options: Options, letters: list[Lette
     if not found.records or options.dry_run:
         return status
     if not options.yes and not agreed(len(found.records)):
-        return INTERRUPTED_STATUS if sys.stdin.isatty() else 2
+        return _NOT_AGREED_STATUS
     await send_back(settings, found, print)
     return status
 

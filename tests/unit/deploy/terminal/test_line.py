@@ -1,0 +1,147 @@
+"""Asking over connections that break: what is sent again, what is resumed, where a cancel goes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from websockets.exceptions import ConnectionClosedError
+
+from deploy.terminal.chat.answer import Answer
+from deploy.terminal.chat.gateways import ChatError
+from deploy.terminal.chat.line import Line
+from tests.unit.deploy.terminal.events import created, delta, ended, error
+
+BREAKS = ConnectionClosedError(None, None)
+
+
+class Connection:
+    """Plays events; an exception among them is raised, and behind the last one it waits."""
+
+    def __init__(self, *events: Any) -> None:
+        self.events = events
+        self.sent: list[dict[str, Any]] = []
+        self.closed = False
+        self.played = asyncio.Event()
+        self.response = SimpleNamespace(create=self._create)
+
+    async def _create(self, **request: Any) -> None:
+        self.sent.append(request)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for event in self.events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+        self.played.set()
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Gateways:
+    """Hands the connections out, one after the other."""
+
+    def __init__(self, *connections: Connection, count: int = 2) -> None:
+        self.left = list(connections)
+        self.count = count
+        self.current = 0
+        self.asked: list[tuple[dict[str, str], float]] = []
+        self.cancelled: list[str] = []
+        self.cancel_fails = 0
+        self.client = SimpleNamespace(responses=SimpleNamespace(cancel=self._cancel))
+
+    @property
+    def url(self) -> str:
+        return f"gateway-{self.current}"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def next(self) -> None:
+        self.current = (self.current + 1) % self.count
+
+    async def connect(self, query: dict[str, str], patience_s: float) -> Any:
+        self.asked.append((query, patience_s))
+        if not self.left:
+            raise ChatError("nobody")
+        return self.left.pop(0)
+
+    async def _cancel(self, response_id: str) -> None:
+        if self.cancel_fails:
+            self.cancel_fails -= 1
+            raise openai.APIConnectionError(request=httpx2.Request("POST", "http://gateway"))
+        self.cancelled.append(response_id)
+
+
+def line_to(gateways: Gateways, notice: Callable[[str], None] = lambda _: None) -> Line:
+    return Line(gateways, 60.0, notice)  # type: ignore[arg-type]
+
+
+async def asked(line: Line) -> tuple[str, Answer]:
+    """The text that was said, and the answer."""
+    said, answer = list[str](), Answer()
+    async with asyncio.timeout(5):
+        await line.ask({"input": "hi"}, answer, said.append)
+    return "".join(said), answer
+
+
+async def test_a_broken_answer_goes_on_elsewhere_behind_what_was_seen() -> None:
+    first = Connection(created(), delta(1, "Hel"), BREAKS)
+    second = Connection(delta(2, "lo"), ended(3, text="Hello"))
+    gateways, notices = Gateways(first, second), list[str]()
+    line = line_to(gateways, notices.append)
+    text, answer = await asked(line)
+    assert (text, answer.text, line.reconnects) == ("Hello", "Hello", 1)
+    assert gateways.asked == [({}, 0.0), ({"response_id": "resp_1", "starting_after": "1"}, 60.0)]
+    assert (len(first.sent), second.sent, first.closed) == (1, [], True)
+    assert notices == ["the connection to gateway-0 is lost", "goes on at gateway-1"]
+
+
+@pytest.mark.parametrize("trouble", [BREAKS, error(503)])
+async def test_what_nobody_has_named_yet_is_sent_again(trouble: Any) -> None:
+    first, second = Connection(trouble), Connection(created(), ended(1, text="Hello"))
+    text, _ = await asked(line_to(Gateways(first, second)))
+    assert (text, len(first.sent), len(second.sent)) == ("Hello", 1, 1)
+
+
+async def test_where_all_gateways_are_unavailable_the_last_ones_word_counts() -> None:
+    _, answer = await asked(line_to(Gateways(Connection(error(503)), Connection(error(503)))))
+    assert answer.end is not None and answer.end.outcome == "refused"
+
+
+async def test_the_next_turn_goes_over_the_same_connection() -> None:
+    connection = Connection(created(), ended(1))
+    line = line_to(Gateways(connection))
+    await asked(line)
+    await asked(line)
+    assert len(connection.sent) == 2 and line.reconnects == 0
+
+
+async def test_nobody_left_ends_the_turn_in_words() -> None:
+    with pytest.raises(ChatError, match="nobody"):
+        await asked(line_to(Gateways(Connection(created(), BREAKS))))
+
+
+async def test_a_cancel_goes_to_the_response_by_name_until_it_arrives() -> None:
+    connection = Connection(created())
+    gateways = Gateways(connection, Connection(delta(1, "x"), delta(2, "y")), count=1)
+    gateways.cancel_fails = 1
+    line = line_to(gateways)
+    assert not line.cancel()  # nothing is asked
+    task = asyncio.create_task(line.ask({}, Answer(), lambda _: None))
+    await connection.played.wait()
+    assert line.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert gateways.cancelled == []
+    assert line.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert gateways.cancelled == ["resp_1"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
