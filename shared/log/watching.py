@@ -91,11 +91,12 @@ class Poller:
         if not partitions:
             self._standstill.forget()
             return
+        # Of a topic that this client may not even see, `getmany` says nothing, and asks again for ever.
+        if unseen := {where.topic for where in partitions} & self._consumer._client.cluster.unauthorized_topics:
+            raise TopicAuthorizationFailedError(*sorted(unseen))
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
                 ends = await self._consumer.end_offsets(list(partitions))
-        except HOPELESS:
-            raise  # of a topic that this client may not even see `getmany` says nothing
         except (KafkaError, TimeoutError) as error:
             self._not_answered(error)
             return

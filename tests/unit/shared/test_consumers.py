@@ -58,7 +58,9 @@ class Consumer:
         self.asleep: set[TopicPartition] = set()
         self.topic = EVENTS.name
         self._fetcher = None
-        self._client = SimpleNamespace(_get_conn_lock=asyncio.Lock())
+        self._client = SimpleNamespace(
+            _get_conn_lock=asyncio.Lock(), cluster=SimpleNamespace(unauthorized_topics=set[str]())
+        )
         self._coordinator = SimpleNamespace(generation=1)
 
     async def start(self) -> None:
@@ -220,6 +222,14 @@ async def test_a_client_that_nobody_answers_is_given_up(world: World) -> None:
     with pytest.raises(StalledError, match="nobody answers"):
         for _ in range(watching.UNANSWERED_LOOKS):
             await poller.poll(0)
+
+
+async def test_a_topic_that_may_not_even_be_seen_is_not_waited_for(world: World) -> None:
+    watched = world.make(SETTINGS)
+    watched.assign([P0])
+    watched._client.cluster.unauthorized_topics = {P0.topic, "another"}
+    with pytest.raises(TopicAuthorizationFailedError, match=P0.topic):
+        await Poller(watched).poll(0)  # type: ignore[arg-type]
 
 
 # -- following -------------------------------------------------------------------------------------------------
