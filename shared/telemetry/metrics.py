@@ -236,7 +236,7 @@ HOLD_BACK: Final = Declared(
     "chatmesh_hold_back_seconds",
     Kind.HISTOGRAM,
     _MODERATION,
-    "From the log's time of tokens in the journal to its time of the public text that they release",
+    "From the log's time of tokens in the journal to its time of the text that they release; the first of each batch",
     (),
     _HOLD_BACK_S,
 )

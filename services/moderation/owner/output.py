@@ -37,6 +37,12 @@ class Output:
         self._dispatcher = dispatcher
         self._ready = ready
         self._meter = meter
+        self._measures = False
+
+    def begin_batch(self) -> None:
+        """What follows comes of one batch of the journal: how long its first text was held back stands for all of it.
+        To measure each delta would cost a twentieth of what it takes to make it."""
+        self._measures = True
 
     async def screen(self, owned: Owned) -> None:
         """Line up what is new in the journal, and resolve what is judged by now."""
@@ -126,7 +132,8 @@ class Output:
                 logprobs=logprobs,
             )
             published = owned.gate.pass_through(delta, release.end)
-            if (came_ms := owned.arrivals.of(release.start)) is not None:
+            if self._measures and (came_ms := owned.arrivals.of(release.start)) is not None:
+                self._measures = False
                 span = owned.span.get_span_context() if owned.span is not None else None
                 published.add_done_callback(partial(self._held_back, came_ms, span, owned.id))
 

@@ -96,6 +96,7 @@ class Screener:
 
     async def screen(self, responses: Iterable[Owned]) -> None:
         """Bring the public log of each response up to what its journal, and the answers of backends, allow."""
+        self._output.begin_batch()
         for owned in responses:
             if owned.closed:
                 continue

@@ -98,10 +98,10 @@ async def test_text_is_held_back_from_its_tokens_to_its_delta() -> None:
     await bench.journal(requested(), claimed(), tokens("It", 0))
     bench.log.now_ms += 2_000
     await bench.journal(tokens(TEXT[2:], 2, finish="stop"))
-    seconds = values(bench.metrics.registry, f"{HELD_BACK}_sum")[()]
-    deltas = bench.kinds(1).count("Delta")
-    assert values(bench.metrics.registry, f"{HELD_BACK}_count") == {(): deltas}
-    assert 2.0 <= seconds < 2.5  # the first delta began with what came two seconds before it
+    assert bench.kinds(1).count("Delta") > 1
+    # All of them came of one batch, the last one; its first delta began with what had come two seconds before.
+    assert values(bench.metrics.registry, f"{HELD_BACK}_count") == {(): 1}
+    assert 2.0 <= values(bench.metrics.registry, f"{HELD_BACK}_sum")[()] < 2.5
 
 
 async def test_a_silent_worker_costs_a_takeover() -> None:
