@@ -1,24 +1,36 @@
-"""`python3 -m deploy.compose`: write the secrets that compose.yaml mounts, where they are not there yet.
+"""`python3 -m deploy.compose [--secure]`: write the secrets that compose.yaml mounts, where they are not there yet.
 
 They lie in deploy/compose/secrets, which git and image builds leave out. Whoever runs it again keeps what is there:
-MongoDB and Grafana know their passwords from their first start. It needs the standard library alone.
+MongoDB and Grafana know their passwords from their first start. It needs the standard library alone; `--secure`, the
+certificates of compose.secure.yaml, needs the environment of requirements/dev.lock.
 """
 
 import argparse
 import secrets
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "secrets"
+BROKER_HOST = "kafka"
+PRINCIPALS = ("super", "admin", "gateway", "moderation", "inference", "history")
+"""Who has a name at the broker: whoever grants rights, the operators, the services."""
 _BYTES = 24
 
 
 def main(argv: Sequence[str]) -> int:
     """0, or 1 where the folder cannot be written."""
-    argparse.ArgumentParser(prog="python3 -m deploy.compose", description=__doc__).parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python3 -m deploy.compose", description=__doc__)
+    parser.add_argument("--secure", action="store_true", help="also the certificates of compose.secure.yaml")
+    options = parser.parse_args(argv)
     try:
         made = write_missing(FOLDER)
+        if options.secure:
+            made += write_certificates(FOLDER)
+    except ImportError as error:
+        print(f"error: {error}: --secure needs .venv/bin/python (`make unit` installs it)", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"error: the secrets cannot be written: {error}", file=sys.stderr)
         return 1
@@ -50,6 +62,26 @@ def write_missing(folder: Path) -> list[Path]:
             path.touch(mode=0o644)
             path.write_text(content, encoding="utf-8")
             made.append(path)
+    return made
+
+
+def write_certificates(folder: Path) -> list[Path]:
+    """An authority, the broker's certificate, and one per principal, all anew or, where one is there, none.
+
+    The authority's key is kept nowhere, so nobody can vouch for another name later. Raises OSError, ImportError.
+    """
+    authority = folder / "kafka-ca.pem"
+    if authority.exists():
+        return []
+    from deploy.brokers.secured import make_certificates
+
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        issued = make_certificates(Path(work))
+        found = {name: issued.issue(name) for name in PRINCIPALS}
+        found |= {"broker": issued.issue("broker", host=BROKER_HOST), "ca": issued.ca_file}
+        made = [path.rename(folder / f"kafka-{name}.pem") for name, path in found.items()]
+    for path in made:
+        path.chmod(0o644)
     return made
 
 

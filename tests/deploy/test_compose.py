@@ -6,6 +6,7 @@ a network or a secret are the same.
 """
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,24 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509.oid import NameOID
 from pymongo.uri_parser import parse_uri
 
 from deploy.brokers.kafka_settings import KAFKA_VERSION, as_container_environment, single_node
-from deploy.compose.__main__ import write_missing
+from deploy.compose.__main__ import write_certificates, write_missing
 from deploy.images.rehearsal import REPOSITORY, SERVICES, TOOLS, VOLUMES, recipe_of
+from deploy.topics.acls import OPERATORS
 from services.gateway.auth import load_authenticator
+from shared.log.clients import client_options
 from shared.runtime import LINGER_S
 from shared.settings import MeshSettings
 from tests.support.deployed import SETTINGS, load_from, unread
 from tests.support.tools import required_tool
 
 FOLDER = REPOSITORY / "deploy" / "compose"
-BASE, GPU = "compose.yaml", "compose.gpu.yaml"
+BASE, GPU, SECURE = "compose.yaml", "compose.gpu.yaml", "compose.secure.yaml"
+RUN_ONCE = ("topics", "rights")
 OURS = (*SERVICES, "topics", TOOLS)
 _MARGIN_S = 1.0
 
@@ -59,16 +65,21 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment_of(project: Any, name: str, secrets: Path | None = None) -> dict[str, str]:
     """What a process of this service finds, its image's variables included; secrets where the test has them."""
     service = project["services"][name]
-    image = TOOLS if name == "topics" else name
-    told = service["environment"]
-    told = dict(line.split("=", 1) for line in told) if isinstance(told, list) else told  # a list once files are merged
-    found = {**recipe_of(image).image.environment, **{key: str(value) for key, value in told.items()}}
+    image = TOOLS if name in RUN_ONCE else name
+    found = {**recipe_of(image).image.environment, **told(service)}
     if secrets is None:
         return found
     files = {
         f"/run/secrets/{used['source']}": secret_file(project, used["source"], secrets) for used in used_by(service)
     }
     return {name: str(files.get(value, value)) for name, value in found.items()}
+
+
+def told(service: Any) -> dict[str, str]:
+    """Its environment in the file, which is a list once files are merged."""
+    found = service["environment"]
+    pairs = (line.split("=", 1) for line in found) if isinstance(found, list) else found.items()
+    return {name: str(value) for name, value in pairs}
 
 
 def used_by(service: Any) -> list[Any]:
@@ -93,7 +104,7 @@ def test_the_parser_would_refuse_a_wrong_one(parser: Path, tmp_path: Path) -> No
     assert done.returncode != 0
 
 
-@pytest.mark.parametrize("files", [(BASE,), (BASE, GPU)])
+@pytest.mark.parametrize("files", [(BASE,), (BASE, GPU), (BASE, SECURE)])
 def test_every_name_that_is_used_is_declared(parser: Path, files: tuple[str, ...]) -> None:
     """`docker compose` checks that behind the parser's own program."""
     project = parsed(parser, *files)
@@ -335,3 +346,64 @@ def test_a_gpu_is_reserved_for_inference(parser: Path, secrets: Path) -> None:
     settings = load_from(SETTINGS["inference"], environment_of(project, "inference", secrets))
     assert settings.model_dump()["device"] == "cuda"
     assert inference["read_only"] is True, "the rest stays as it is"
+
+
+# -- with TLS and least rights -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secure(parser: Path) -> Any:
+    return parsed(parser, BASE, SECURE)
+
+
+@pytest.fixture(scope="module")
+def certificates(secrets: Path) -> Path:
+    write_certificates(secrets)
+    return secrets
+
+
+def name_in(certificate: Path) -> str:
+    """The common name of the first certificate of a PEM file."""
+    (name,) = load_pem_x509_certificate(certificate.read_bytes()).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(name.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "principal"),
+    [*((name, name) for name in SERVICES), ("topics", OPERATORS), (TOOLS, OPERATORS), ("rights", "super")],
+)
+def test_who_comes_to_the_broker_has_a_certificate_in_its_name(
+    secure: Any, certificates: Path, name: str, principal: str
+) -> None:
+    settings = load_from(SETTINGS.get(name, MeshSettings), environment_of(secure, name, certificates))
+    assert settings.uses_tls
+    assert settings.has_principal
+    assert settings.ssl_certfile is not None
+    assert name_in(settings.ssl_certfile) == principal
+    assert client_options(settings)["ssl_context"].get_ca_certs(), "it trusts the authority that is made"
+
+
+def test_the_broker_lets_nobody_in_without_one(secure: Any, certificates: Path) -> None:
+    kafka = told(secure["services"]["kafka"])
+    protocols = dict(pair.split(":") for pair in kafka["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
+    listeners = dict(listener.split("://") for listener in kafka["KAFKA_LISTENERS"].split(","))
+    reached = {name for name, address in listeners.items() if not address.startswith("127.0.0.1:")}
+    assert {protocols[name] for name in reached} == {"SSL"}
+    assert kafka["KAFKA_LISTENER_NAME_MTLS_SSL_CLIENT_AUTH"] == "required"
+    assert kafka["KAFKA_ALLOW_EVERYONE_IF_NO_ACL_FOUND"] == "false"
+    assert set(kafka["KAFKA_SUPER_USERS"].split(";")) == {"User:ANONYMOUS", "User:super"}
+    rule, name = kafka["KAFKA_LISTENER_NAME_MTLS_SSL_PRINCIPAL_MAPPING_RULES"].removeprefix("RULE:").split("/")[:2]
+    assert re.sub(rule, name.replace("$", "\\"), "CN=gateway,OU=a,O=b") == "gateway"
+    assert name_in(certificates / "kafka-broker.pem") == "broker"
+
+
+def test_rights_come_before_topics_and_topics_before_services(secure: Any) -> None:
+    assert secure["services"]["topics"]["depends_on"]["rights"]["condition"] == "service_completed_successfully"
+    assert "topics" in secure["services"]["gateway"]["depends_on"]
+
+
+def test_every_certificate_is_one_that_is_made_and_only_once(secure: Any, certificates: Path) -> None:
+    for name in secure["secrets"]:
+        assert secret_file(secure, name, certificates).is_file()
+    assert write_certificates(certificates) == []
+    assert {path.suffix for path in certificates.iterdir()} <= {"", ".pem", ".yaml"}, "nothing else is left there"
