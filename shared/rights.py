@@ -66,6 +66,11 @@ def _wanted_by(party: Party, topics: Topics, groups: Groups) -> Iterator[Wanted]
             yield "group", group.name, "Read"
 
 
+def rights_to_share(group: Group) -> tuple[Right, ...]:
+    """What a member of one group needs."""
+    return _merged([("topic", group.topic.name, "Read"), ("group", group.name, "Read")])
+
+
 def mesh_rights(topics: Topics = TOPICS, groups: Groups = MESH_GROUPS) -> tuple[Right, ...]:
     """What one principal needs under which all four services run, as `make run` does on a broker of somebody else."""
     return _merged(wanted for service in Service for wanted in _wanted_by(service, topics, groups))

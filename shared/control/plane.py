@@ -9,13 +9,19 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from shared.control.subscription import Subscription
+from shared.errors import LogError
 from shared.log import RawRecord
 from shared.log.access import RenewingContext, trouble
+from shared.log.admin import check_rights
 from shared.log.clients import connection_options
+from shared.rights import rights_to_share
 from shared.settings import MeshSettings
 from shared.telemetry.metrics import Metrics
-from shared.topics import Service, Topic
+from shared.topics import CONTROL_GROUPS, Service, Topic
 
+log = logging.getLogger(__name__)
+
+_RIGHTS_EVERY_S = 10.0
 HAND_OVER_S = 0.5
 """Nearly every request takes milliseconds. One that waits for something waits as well at another replica, and while
 this one stays in the group without taking anything, nobody takes what comes to its partitions."""
@@ -43,6 +49,7 @@ class ControlPlane:
         metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
+        self._rights = [right for topic, _ in handlers for right in rights_to_share(CONTROL_GROUPS[topic.name])]
         self._broker = KafkaBroker(
             **connection_options(settings),
             security=_security(settings),
@@ -73,7 +80,16 @@ class ControlPlane:
 
     async def watch(self) -> None:
         """Returns never; heals what stands still, raises what no retry can mend."""
-        await asyncio.gather(*(subscription.watch() for subscription in self._subscriptions))
+        await asyncio.gather(self._stay_allowed(), *(subscription.watch() for subscription in self._subscriptions))
+
+    async def _stay_allowed(self) -> None:
+        """FastStream would log what the broker forbids, and ask again for ever. Raises AccessDeniedError."""
+        while self._settings.has_principal:
+            await asyncio.sleep(_RIGHTS_EVERY_S)
+            try:
+                await check_rights(self._settings, self._rights)
+            except LogError as error:
+                log.debug("cannot ask for rights now: %s", error)
 
 
 def _security(settings: MeshSettings) -> BaseSecurity | None:
