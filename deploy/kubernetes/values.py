@@ -75,6 +75,7 @@ RULES: dict[str, dict[str, Any]] = {
     },
     "kafka.external.securityProtocol": {"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]},
     "kafka.external.saslMechanism": {"enum": ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]},
+    "kafka.strimzi.spread": {"enum": ["DoNotSchedule", "ScheduleAnyway"]},
     "kafka.strimzi.config": _ANY,
     "kafka.strimzi.resources": _ANY,
     "kafka.strimzi.consumers": {**_STRINGS, "items": {"type": "string", "pattern": _PRINCIPAL}},

@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-KUBERNETES = "v1.37.0"
-"""The release whose schemas are taken."""
+KUBERNETES = ("v1.30", "v1.37")
+"""The releases whose schemas are taken: the oldest that the chart is for, and the newest."""
 
-_SCHEMAS = f"kubernetes_validate/kubernetes-json-schema/{KUBERNETES}-local-strict"
+_SCHEMAS = "kubernetes_validate/kubernetes-json-schema"
 
 
 def helm_from_layer(wheel: Path, folder: Path) -> None:
@@ -29,18 +29,24 @@ def _member(tar: tarfile.TarFile, name: str) -> Any:
 
 
 def kubernetes_schemas(wheel: Path, folder: Path) -> None:
-    """The JSON Schemas of one release of Kubernetes, strict (no unknown fields), named as kubeconform looks for them.
+    """The JSON Schemas of Kubernetes, strict (no unknown fields), in a folder per release, named as kubeconform wants.
 
     In the wheel they refer to one file of all definitions, by an address of kubernetes.io. kubeconform compiles what it
     loads, so each gets a copy of just those that it needs: that takes a tenth of the time.
     """
-    definitions = json.loads((wheel / _SCHEMAS / "_definitions.json").read_text())["$defs"]
-    for source in sorted((wheel / _SCHEMAS).glob("*-*.json")):
-        schema = json.loads(source.read_text().replace('"/api/_definitions.json#/$defs/', '"#/$defs/'))
+    for release in KUBERNETES:
+        (folder / release).mkdir()
+        _standalone(wheel / _SCHEMAS / f"{release}.0-local-strict", folder / release)
+
+
+def _standalone(source: Path, folder: Path) -> None:
+    definitions = json.loads((source / "_definitions.json").read_text())["$defs"]
+    for path in sorted(source.glob("*-*.json")):
+        schema = json.loads(path.read_text().replace('"/api/_definitions.json#/$defs/', '"#/$defs/'))
         if "kind" in schema.get("properties", {}):
             del schema["$id"]
             schema["$defs"] = {name: definitions[name] for name in sorted(_needed(schema, definitions))}
-            (folder / source.name).write_text(json.dumps(schema))
+            (folder / path.name).write_text(json.dumps(schema))
 
 
 def _needed(schema: Any, definitions: dict[str, Any]) -> set[str]:

@@ -18,6 +18,7 @@ import yaml
 from deploy.kubernetes.crds import SCHEMAS
 from deploy.kubernetes.files import CHART, acls
 from deploy.kubernetes.values import SETTINGS
+from deploy.toolbox.unpacking import KUBERNETES
 from services.gateway.ledger import load_rate_limits
 from services.moderation.policy import load_policy
 from shared.rights import consumer_rights, in_namespace, operator_rights, rights_of
@@ -76,20 +77,21 @@ def test_helm_finds_no_fault(helm: Path, values: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def kubeconform(*files: Path) -> "subprocess.CompletedProcess[str]":
-    builtin = f"{required_tool('kubernetes-schemas')}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
+def kubeconform(*files: Path, release: str = KUBERNETES[-1]) -> "subprocess.CompletedProcess[str]":
+    builtin = f"{required_tool('kubernetes-schemas')}/{release}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
     custom = f"{SCHEMAS}/{{{{ .Group }}}}/{{{{ .ResourceKind }}}}_{{{{ .ResourceAPIVersion }}}}.json"
     options = ["-strict", "-output", "json", "-summary", "-schema-location", builtin, "-schema-location", custom]
     argv = [required_tool("kubeconform"), *options, *files]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
-def test_kubernetes_knows_every_object(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", KUBERNETES)
+def test_kubernetes_knows_every_object(charts: Mapping[str, Rendered], tmp_path: Path, release: str) -> None:
     files = []
     for name, chart in charts.items():
         files.append(tmp_path / f"{name}.yaml")
         files[-1].write_text(chart.text)
-    done = kubeconform(*files)
+    done = kubeconform(*files, release=release)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["summary"] == {
         "valid": sum(len(chart.objects) for chart in charts.values()),

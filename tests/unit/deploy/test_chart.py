@@ -12,6 +12,7 @@ from deploy.kubernetes import __main__ as command
 from deploy.kubernetes.crds import schemas_of
 from deploy.kubernetes.files import CHART, chart_files
 from deploy.kubernetes.values import SETTINGS, values_schema
+from deploy.toolbox.unpacking import KUBERNETES
 from shared.release import VERSION
 from shared.settings import variable_of
 
@@ -24,9 +25,10 @@ def test_generated_files_are_as_the_code_has_them() -> None:
     assert generated | {"values.schema.json"} == set(chart_files())
 
 
-def test_the_chart_is_of_this_release() -> None:
+def test_the_chart_is_of_this_release_and_for_what_it_is_checked_with() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == VERSION
+    assert chart["kubeVersion"] == f">={KUBERNETES[0].removeprefix('v')}.0-0"
 
 
 def test_the_command_says_what_is_stale_and_writes_it(

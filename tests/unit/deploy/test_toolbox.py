@@ -156,7 +156,8 @@ def test_helm_is_found_in_the_layer(tmp_path: Path) -> None:
     assert (tmp_path / "out/helm/helm").stat().st_mode & stat.S_IXUSR
 
 
-def test_schemas_bring_along_what_they_refer_to(tmp_path: Path) -> None:
+def test_schemas_bring_along_what_they_refer_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.toolbox.unpacking.KUBERNETES", ("v1.37",))
     source = tmp_path / "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict"
     source.mkdir(parents=True)
     definitions = {
@@ -170,8 +171,8 @@ def test_schemas_bring_along_what_they_refer_to(tmp_path: Path) -> None:
     (source / "thingspec-v1.json").write_text(json.dumps({"$id": "https://x/thingspec", "properties": {}}))
     (tmp_path / "out").mkdir()
     kubernetes_schemas(tmp_path, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thing-v1.json"]
-    made = json.loads((tmp_path / "out/thing-v1.json").read_text())
+    assert [path.name for path in (tmp_path / "out/v1.37").iterdir()] == ["thing-v1.json"]
+    made = json.loads((tmp_path / "out/v1.37/thing-v1.json").read_text())
     assert made["properties"]["spec"] == {"$ref": "#/$defs/Spec"}
     assert made["$defs"] == {name: definitions[name] for name in ("Pod", "Spec")}
     assert "$id" not in made
