@@ -1,17 +1,21 @@
 """What counts as a whole trace, and how a broken one is told."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from deploy.tracing.check import own_trace
-from deploy.tracing.graph import REQUEST, SERVICE_GRAPH, Node, SpanSeen, faults
+from deploy.tracing.graph import OTHER_PARENTS, REQUEST, SERVICE_GRAPH, Node, SpanSeen, faults
 from deploy.tracing.tree import tree
+from shared.telemetry import names
 
 Trace = dict[Node, SpanSeen]
 NAMES = {REQUEST: ("gateway", "POST /v1/responses"), ("inference", "chat"): ("inference", "chat llama")}
 JOB: Node = ("moderation", "send generation.jobs")
 CHAT: Node = ("inference", "chat")
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "tracing.md"
+EVENTS = {names.TAKEOVER, names.CANCEL, names.CUT, names.EVICTED}
 
 
 def span(node: Node, span_id: str, parent_id: str = "", **attributes: object) -> SpanSeen:
@@ -106,3 +110,10 @@ def test_who_only_read_a_response_is_no_part_of_its_making() -> None:
 def test_a_tree_has_children_below_their_parents_and_orphans_at_the_margin() -> None:
     lines = list(tree([span(REQUEST, "1", "client"), span(CHAT, "2", "1"), span(JOB, "3", "gone")]))
     assert lines == ["gateway: POST /v1/responses", "  inference: chat llama", "moderation: send generation.jobs"]
+
+
+@pytest.mark.parametrize(
+    "named", sorted({name for _, name in [*SERVICE_GRAPH, *OTHER_PARENTS] if name not in ("request", "chat")} | EVENTS)
+)
+def test_the_document_has_everything_that_a_trace_may_show(named: str) -> None:
+    assert f"`{named}`" in DOCUMENT.read_text(encoding="utf-8")
