@@ -21,8 +21,10 @@ RUN --mount=type=cache,target=/var/cache/uv \
 WORKDIR /opt/chatmesh/app
 COPY shared shared
 COPY deploy/__init__.py deploy/
-COPY deploy/topics deploy/topics
+COPY deploy/brokers deploy/brokers
+COPY deploy/local deploy/local
 COPY deploy/terminal deploy/terminal
+COPY deploy/topics deploy/topics
 # The files have the modes of the checkout, and a read-only root never gets what Python compiles at run time.
 RUN python -m compileall -q . \
     && chmod -R a+rX,go-w .

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from deploy.local.preflight import running_environment
+from deploy.local.announced import running_environment
 from deploy.local.settings import LocalSettings
 from shared.errors import SettingsError
 from shared.settings import load_settings

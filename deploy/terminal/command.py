@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from deploy.local.preflight import running_environment
+from deploy.local.announced import running_environment
 from deploy.local.running import command_environment
 from deploy.local.settings import LocalSettings
 from shared.errors import ChatmeshError

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import openai
 
+from deploy.local.announced import running_address
 from deploy.local.errors import RunError
-from deploy.local.preflight import running_address
 from deploy.tracing.graph import REQUEST, SpanSeen, faults
 from deploy.tracing.settings import TraceUiSettings, running_ui
 from deploy.tracing.tree import tree

@@ -18,9 +18,9 @@ import httpx
 
 from deploy.brokers.ports import can_bind
 from deploy.environments import installed
+from deploy.local.announced import running_environment
 from deploy.local.errors import RunError
 from deploy.local.holding import HeldError, held
-from deploy.local.preflight import running_environment
 from deploy.local.settings import LOOPBACK
 from deploy.process import ChildProcess
 from deploy.tracing.settings import OTLP_ENDPOINT, TraceUiSettings, ui_lock

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from deploy.local.preflight import running_address
+from deploy.local.announced import running_address
 from deploy.local.settings import LocalSettings
 from deploy.terminal.chat.conversation import Conversation
 from deploy.terminal.chat.gateways import ChatError, Gateways, base_urls
