@@ -57,8 +57,8 @@ def faults(last: Contract, this: Contract, found: Sequence[Change], accepted: Se
     breaking = {change.what for change in found if change.kind is not Kind.COMPATIBLE}
     decided = {each.change for each in accepted}
     if undecided := breaking - decided:
-        what = "a change breaks readers" if len(undecided) == 1 else f"{len(undecided)} changes break readers"
-        yield f"{what}: take it back, or decide on it as docs/releases/README.md says"
+        what = "a change breaks" if len(undecided) == 1 else f"{len(undecided)} changes break"
+        yield f"{what} readers; what can be done instead, or decided, stands in docs/releases/README.md"
     for each in accepted:
         if each.change not in breaking:
             yield f"{ACCEPTED.name}: there is no such break any more: {each.change}"

@@ -37,7 +37,14 @@ const consumer = new Consumer({
   deserializers: stringDeserializers,
   ...security(),
 })
-for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => consumer.close(true))
+let stopping = false
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, async () => {
+    stopping = true
+    await consumer.close(true).catch(() => undefined) // it may be joining its group still
+    process.exit()
+  })
+}
 try {
   const epochs = new Map()
   const messages = await consumer.consume({
@@ -55,6 +62,8 @@ try {
     await message.commit()
   }
 } catch (error) {
-  console.error(`error: ${error.message} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
-  process.exitCode = 1
+  if (!stopping) {
+    console.error(`error: ${error.message} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
+    process.exit(1) // connections to brokers that are gone would keep it alive
+  }
 }

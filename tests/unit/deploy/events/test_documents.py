@@ -1,6 +1,8 @@
 """What lies under docs/ is what the registry says, and what the registry says is complete."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,6 +10,7 @@ import yaml
 from deploy.events import documents
 from deploy.events.asyncapi import consumers_document, internal_document
 from deploy.events.page import page
+from deploy.events.release import ROOT
 from deploy.events.schemas import type_names
 from shared.topics import REGISTRY, Topic, Visibility
 
@@ -64,3 +67,13 @@ def test_a_page_holds_the_document_and_nothing_in_it_ends_its_script() -> None:
     assert "<title>a &lt;title&gt;</title>" in made
     held = made.split("schema: ")[1].split(", config: ")[0].replace("<\\/", "</").replace("<\\!", "<!")
     assert json.loads(held)["info"]["description"] == "</script><!-- x"
+
+
+GUIDES = [ROOT / "docs/events.md", ROOT / "docs/releases/README.md", *ROOT.glob("examples/consumers/*/README.md")]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(guide: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", guide.read_text()) if "://" not in link]
+    assert links
+    assert [link for link in links if not (guide.parent / link).exists()] == []
