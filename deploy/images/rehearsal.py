@@ -170,6 +170,8 @@ class Rehearsal:
             "CHATMESH_MANAGEMENT_HOST": LOOPBACK,
             "CHATMESH_MANAGEMENT_PORT": str(free_port()),
         }
+        if image == TOOLS:
+            common["OPENAI_API_KEY"] = self.key
         if image == "gateway":
             common |= {"PORT": str(self._port), "CHATMESH_API_KEYS": _API_KEYS}
         return common

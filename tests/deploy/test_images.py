@@ -175,7 +175,9 @@ print(os.getuid(), *(folder for folder in folders if writable(folder)))
 
 @pytest.mark.timeout(_UNTIL_ALL_RUN_S)
 def test_operators_tools_run_in_their_image(mesh: Rehearsal) -> None:
-    mesh.tool("deploy.terminal.dlq", "list")
+    assert "inference" in mesh.tool("deploy.terminal.top", "--once")
+    assert "no dead letters" in mesh.tool("deploy.terminal.dlq", "list")
+    assert mesh.tool("deploy.terminal.chat", "--base-url", mesh.url, "--message", "Say hello.").strip()
     mesh.tool("deploy.topics", "check")
 
 
