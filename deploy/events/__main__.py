@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 from deploy.events import documents
 from deploy.events.contract import current_contract, keep, kept
+from deploy.events.release import ROOT
 from deploy.events.verdict import verdict
 from shared.errors import ChatmeshError
 
 
 def asyncapi() -> int:
     for path in documents.write():
-        print(path)
+        print(path.relative_to(ROOT))
     return 0
 
 
@@ -26,7 +27,7 @@ def page() -> int:
     from deploy.events.page import write
 
     for path in write():
-        print(path)
+        print(path.relative_to(ROOT))
     return 0
 
 
