@@ -38,7 +38,8 @@ EMBEDDED = ("--broker=embedded",)
 MODELS = ("tests/unit/inference", "tests/unit/chat")
 SHARDED = ("tests/integration/test_sharded_engine.py", "tests/integration/test_sharded_worker.py")
 SERVICES = ("tests/integration",)
-OPERATORS = ("tests/deploy", "tests/terminal", "tests/consumers", "tests/security")
+OPERATORS = ("tests/deploy", "tests/terminal", "tests/consumers")
+SECURED = ("tests/security",)
 CLIENTS = ("tests/clients",)
 FUZZ = ("tests/fuzz",)
 STORES = ("tests/contract",)
@@ -70,8 +71,12 @@ SUITES = (
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
     Suite("Kafka, operators", OPERATORS, KAFKA),
+    Suite("Kafka, secured", SECURED),
     Suite(
-        "embedded, the rest", ("tests",), EMBEDDED, but=("tests/unit", *SERVICES, *OPERATORS, *STORES, *CLIENTS, *FUZZ)
+        "embedded, the rest",
+        ("tests",),
+        EMBEDDED,
+        but=("tests/unit", *SERVICES, *OPERATORS, *SECURED, *STORES, *CLIENTS, *FUZZ),
     ),
     Suite("embedded, fuzz", FUZZ, EMBEDDED),
     Suite("Kafka, chaos", ("tests/chaos",), KAFKA, alone=True),
