@@ -82,14 +82,17 @@ class Container:
         self._assert_success()
         return self._process.log_text()
 
-    def probe(self, program: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-        """Run another program beside it, in a root, with a user and an environment like its own."""
+    def probe(self, program: Sequence[str], timeout_s: float = _HEALTH_S) -> "subprocess.CompletedProcess[str]":
+        """Run another program beside it, in a root, with a user and an environment like its own.
+
+        Raises subprocess.TimeoutExpired.
+        """
         return subprocess.run(
             self._inside(program),
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=_HEALTH_S,
+            timeout=timeout_s,
             check=False,
         )
 

@@ -174,6 +174,18 @@ print(os.getuid(), *(folder for folder in folders if writable(folder)))
 
 
 @pytest.mark.timeout(_UNTIL_ALL_RUN_S)
+def test_moderation_has_what_every_kind_of_backend_needs(mesh: Rehearsal) -> None:
+    examples = "services/moderation/policies/examples"
+    check = ["python", "-m", "services.moderation.policy", "check", "--load", f"{examples}/personal-data.yaml"]
+    checked = mesh.containers["moderation"].probe(check, 60.0)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    backends = "from services.moderation.backends import asking, guard, hugging_face"
+    engines = "import services.inference.engines.transformers"
+    imported = mesh.containers["moderation"].probe(["python", "-c", f"{backends}; {engines}"], 120.0)
+    assert imported.returncode == 0, imported.stderr
+
+
+@pytest.mark.timeout(_UNTIL_ALL_RUN_S)
 def test_operators_tools_run_in_their_image(mesh: Rehearsal) -> None:
     assert "inference" in mesh.tool("deploy.terminal.top", "--once")
     assert "no dead letters" in mesh.tool("deploy.terminal.dlq", "list")
