@@ -47,6 +47,8 @@ def trouble() -> str | None:
         return "it needs Linux"
     if os.geteuid() != 0:
         return "it needs to be root, to mount folders"
+    if not Path(sys.base_prefix, "bin", "python").exists():
+        return f"it needs a Python that lies in a folder of its own with bin/python, and {sys.base_prefix} has none"
     missing = [name for name in ("unshare", "setpriv", "chroot", "mount") if shutil.which(name) is None]
     if missing:
         return f"it needs {', '.join(missing)}"
