@@ -1,14 +1,18 @@
 """`make chat` as a person at a terminal meets it, and in a pipe: an answer goes on when its gateway is killed."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pexpect
 import pytest
 
 from deploy.brokers import Broker
+from deploy.local.preflight import only_run
+from deploy.local.settings import LocalSettings
 from shared.topics import Service
 from tests.support.mesh import ROOT, Mesh
 
@@ -40,13 +44,20 @@ async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 def environment(**changes: str) -> dict[str, str]:
     """No `make run` of this folder, no base URL of the person's own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CHATMESH_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CHATMESH_", "KAFKA_"))
+    }
     return {**kept, "CHATMESH_DATA_DIR": "build/no-run-here", "OPENAI_API_KEY": "sk-ours", **changes}
 
 
 async def chat(*arguments: str, stdin: str = "", **changes: str) -> asyncio.subprocess.Process:
+    return await started("chat", *arguments, stdin=stdin, **changes)
+
+
+async def started(tool: str, *arguments: str, stdin: str = "", **changes: str) -> asyncio.subprocess.Process:
+    """The command, in a pipe."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "deploy.terminal.chat", *arguments,
+        sys.executable, "-m", f"deploy.terminal.{tool}", *arguments,
         cwd=ROOT, env=environment(**changes),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -88,20 +99,24 @@ async def test_an_answer_goes_on_exactly_where_its_gateway_was_killed(mesh: Mesh
 
 async def test_what_is_wrong_is_said_on_one_line(mesh: Mesh) -> None:
     for arguments, changes, said in (
-        (["--base-url", mesh.url, "--message", "x"], WRONG, "set OPENAI_API_KEY"),
-        (
-            ["--base-url", mesh.url, "--model", "m", "--message", "x"],
-            {"OPENAI_API_KEY": "sk-wrong"},
-            "set OPENAI_API_KEY",
-        ),
+        (["--base-url", mesh.url, "--model", "m", "--message", "x"], WRONG, "set OPENAI_API_KEY"),
         (["--base-url", "http://127.0.0.1:1", "--message", "x"], {}, "start a mesh with `make run`"),
-        (["--base-url", mesh.url, "--message", " "], {}, "the message is empty"),
         (["--base-url", mesh.url, "--model", "no-such", "--message", "x"], {}, "no-such"),
-        (["--base-url", "somewhere", "--message", "x"], {}, "write http://host:port"),
     ):
         status, out, err = await printed(await chat(*arguments, **changes))
         assert (status, out) == (1, ""), err
         assert said in err and err.startswith("error: ") and err.count("\n") == 1, err
+
+
+async def test_the_tools_find_the_run_of_this_folder_by_themselves(mesh: Mesh, tmp_path: Path) -> None:
+    run = LocalSettings(PORT=mesh.of(Service.GATEWAY)[0].port, data_dir=tmp_path)
+    with only_run(run) as announce:
+        announce({"KAFKA_BOOTSTRAP_SERVERS": mesh.broker.bootstrap, "CHATMESH_NAMESPACE": mesh.namespace})
+        found = {"CHATMESH_DATA_DIR": str(tmp_path)}
+        assert (await printed(await started("chat", "--message", "Hello", **found)))[:2] == (0, "Hello\n")
+        assert (await printed(await started("dlq", "list", **found)))[:2] == (0, "no dead letters\n")
+        status, seen, _ = await printed(await started("top", "--once", "--json", **found))
+        assert status == 0 and json.loads(seen)["totals"]["accepted"]
 
 
 @pytest.fixture

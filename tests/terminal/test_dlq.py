@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import pexpect
 import pytest
 
 from deploy.brokers import Broker
@@ -55,19 +56,33 @@ def refusing(probe: HistoryProbe, text: str) -> Iterator[None]:
 
 async def dlq(mesh: Mesh, *arguments: str, status: int = 0) -> str:
     """What the command prints, as an operator runs it beside the mesh."""
-    environment = {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": mesh.broker.bootstrap,
-        "CHATMESH_NAMESPACE": mesh.namespace,
-    }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "deploy.terminal.dlq", *arguments,
-        cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL,
+        cwd=ROOT, env=environment(mesh), stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == status, out.decode()
     return out.decode()
+
+
+def environment(mesh: Mesh) -> dict[str, str]:
+    return {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": mesh.broker.bootstrap, "CHATMESH_NAMESPACE": mesh.namespace}
+
+
+def agree_at_a_terminal(mesh: Mesh, place: str) -> None:
+    """Refuse to send it back, then agree."""
+    for answer, said, status in (("n", pexpect.EOF, 2), ("y", "sent back, now responses.events/3@", 0)):
+        command = ["-m", "deploy.terminal.dlq", "redrive", place]
+        child = pexpect.spawn(
+            sys.executable, command, cwd=str(ROOT), env=environment(mesh), encoding="utf-8", timeout=30
+        )
+        child.expect_exact("send 1 record back? [y/N] ")
+        child.sendline(answer)
+        child.expect(said)
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == status
 
 
 async def told(mesh: Mesh, *arguments: str) -> list[dict[str, Any]]:
@@ -99,7 +114,7 @@ async def test_an_end_that_the_store_refused_is_sent_back_and_stored(mesh: Mesh,
     assert "goes back to responses.events" in await dlq(mesh, "redrive", place, "--dry-run")
     assert "say --yes" in await dlq(mesh, "redrive", place, status=2)
     assert len(await raw_records(mesh, EVENTS)) == 2  # nothing was sent so far
-    assert "sent back, now responses.events/3@" in await dlq(mesh, "redrive", place, "--yes")
+    await asyncio.to_thread(agree_at_a_terminal, mesh, place)
     await probe.until_stored(TENANT, [response_id])
     (_, first, again) = await raw_records(mesh, EVENTS)
     assert (again.partition, again.key, again.value) == (first.partition, first.key, first.value)

@@ -11,7 +11,6 @@ from deploy.terminal.chat.conversation import Conversation
 from deploy.terminal.chat.gateways import ChatError, Gateways, base_urls
 from deploy.terminal.chat.line import Line
 from deploy.terminal.chat.options import Options, parse
-from deploy.terminal.chat.prompt import Prompt
 from deploy.terminal.chat.screen import Screen
 from deploy.terminal.command import run
 from shared.settings import load_settings
@@ -37,6 +36,8 @@ async def _main(options: Options) -> int:
         if message is not None:
             return await _one_shot(conversation, message)
         screen.note(f"{model} at {gateways.url}; /help says what else there is")
+        from deploy.terminal.chat.prompt import Prompt  # half a second, which a pipe need not wait for
+
         await conversation.converse(Prompt().read)
         return 0
     finally:
