@@ -5,7 +5,6 @@ that every service gets settings that it understands, and that names, ports, fil
 a network or a secret are the same.
 """
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -26,12 +25,21 @@ from services.gateway.auth import load_authenticator
 from shared.log.clients import client_options
 from shared.runtime import LINGER_S
 from shared.settings import MeshSettings
+from tests.support.composed import (
+    BASE,
+    FOLDER,
+    GPU,
+    RUN_ONCE,
+    SECURE,
+    environment_of,
+    parsed,
+    secret_file,
+    told,
+    used_by,
+)
 from tests.support.deployed import SETTINGS, load_from, unread
 from tests.support.tools import required_tool
 
-FOLDER = REPOSITORY / "deploy" / "compose"
-BASE, GPU, SECURE = "compose.yaml", "compose.gpu.yaml", "compose.secure.yaml"
-RUN_ONCE = ("topics", "rights")
 OURS = (*SERVICES, "topics", TOOLS)
 _MARGIN_S = 1.0
 
@@ -39,15 +47,6 @@ _MARGIN_S = 1.0
 @pytest.fixture(scope="module")
 def parser() -> Path:
     return required_tool("compose-spec")
-
-
-def parsed(parser: Path, *files: str) -> Any:
-    """The project that the files come to, every default and every variable in place."""
-    done = subprocess.run(
-        [parser, "--format", "json", *files], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=30
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -60,34 +59,6 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compose") / "secrets"
     write_missing(folder)
     return folder
-
-
-def environment_of(project: Any, name: str, secrets: Path | None = None) -> dict[str, str]:
-    """What a process of this service finds, its image's variables included; secrets where the test has them."""
-    service = project["services"][name]
-    image = TOOLS if name in RUN_ONCE else name
-    found = {**recipe_of(image).image.environment, **told(service)}
-    if secrets is None:
-        return found
-    files = {
-        f"/run/secrets/{used['source']}": secret_file(project, used["source"], secrets) for used in used_by(service)
-    }
-    return {name: str(files.get(value, value)) for name, value in found.items()}
-
-
-def told(service: Any) -> dict[str, str]:
-    """Its environment in the file, which is a list once files are merged."""
-    found = service["environment"]
-    pairs = (line.split("=", 1) for line in found) if isinstance(found, list) else found.items()
-    return {name: str(value) for name, value in pairs}
-
-
-def used_by(service: Any) -> list[Any]:
-    return list(service.get("secrets", []))
-
-
-def secret_file(project: Any, name: str, secrets: Path) -> Path:
-    return secrets / Path(project["secrets"][name]["file"]).name
 
 
 # -- the parser --------------------------------------------------------------------------------------------------
@@ -203,7 +174,7 @@ def test_what_an_image_writes_has_a_volume(project: Any, name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_an_image_is_built_from_its_dockerfile_with_arguments_that_it_takes(project: Any, name: str) -> None:
     service = project["services"][name]
-    image = TOOLS if name == "topics" else name
+    image = TOOLS if name in RUN_ONCE else name
     assert service["image"].partition(":")[0] == f"chatmesh-{image}"
     assert Path(service["build"]["context"]) == REPOSITORY
     dockerfile = REPOSITORY / service["build"]["dockerfile"]
