@@ -8,7 +8,6 @@ forgotten still does.
 
 from deploy.terminal.dlq.letters import Letter, unreadable
 from shared.records import (
-    Accepted,
     Cancel,
     Cancelled,
     Completed,
@@ -25,14 +24,17 @@ from shared.records import (
 from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, JOBS, JOURNAL, MODERATION_QUERIES
 
 SENT_BACK: dict[str, tuple[type[Record], ...]] = {
-    EVENTS.name: (Accepted, Completed, Incomplete, Failed, Cancelled, Deleted),
+    EVENTS.name: (Completed, Incomplete, Failed, Cancelled, Deleted),
     JOURNAL.name: (Cancel, Delete),
     HISTORY_QUERIES.name: (EraseResponse, EraseConversation, EraseItem, ReleaseConversation),
 }
 """By topic, the records for which the rule above holds."""
 
 _REASONS = {
-    EVENTS.name: "its text is in the terminal record of its response, which is what readers and history go by",
+    EVENTS.name: (
+        "the terminal record of its response says all that readers and history still need; what began twice could be "
+        "counted twice"
+    ),
     JOURNAL.name: "what came behind it was decided without it, and its place in that order is gone",
     HISTORY_QUERIES.name: "whoever asked was told that it failed, or has given up: it is theirs to ask again",
     CONTEXT.name: "whoever asked was told that the request failed, or has given up: it is theirs to ask again",

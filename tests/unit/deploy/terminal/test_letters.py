@@ -101,7 +101,7 @@ def test_a_record_that_came_back_shows_how_often() -> None:
     ("topic", "record", "goes"),
     [
         (EVENTS, completed(ID), True),
-        (EVENTS, accepted(ID), True),
+        (EVENTS, accepted(ID), False),
         (EVENTS, Delta(response_id=ID, start=0, end=1, text="x", policy="p", window=0), False),
         (EVENTS, Screening(response_id=ID, epoch=1, owner="o"), False),
         (JOURNAL, Cancel(response_id=ID), True),
