@@ -181,8 +181,9 @@ def test_schemas_bring_along_what_they_refer_to(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(("demanded", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])
 def test_a_test_without_its_tool_is_skipped_unless_it_must_run(
-    fake: Fake, monkeypatch: pytest.MonkeyPatch, demanded: str, outcome: type[BaseException]
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demanded: str, outcome: type[BaseException]
 ) -> None:
+    monkeypatch.setattr("tests.support.tools.tool_path", lambda name: tool_path(name, tmp_path))
     fake.trouble = "comes from the moon"
     monkeypatch.setenv(REQUIRE, demanded)
     with pytest.raises(outcome, match="faketool comes from the moon"):
