@@ -1,6 +1,7 @@
 """`python -m deploy.local`, the command behind `make run`."""
 
 import asyncio
+import logging
 import sys
 
 from deploy.local.runner import run
@@ -12,6 +13,7 @@ from shared.settings import load_settings
 
 def main() -> int:
     screen = open_screen()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails for good is told by the exception
     try:
         settings = load_settings(LocalSettings)
     except SettingsError as error:
