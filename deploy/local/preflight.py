@@ -8,6 +8,7 @@ from deploy.local.announced import run_lock
 from deploy.local.errors import RunError
 from deploy.local.holding import HeldError, Told, held
 from deploy.local.settings import LocalSettings
+from deploy.local.targets import management_ports
 from shared.chat.sources import locate_model
 
 
@@ -17,6 +18,8 @@ def check(settings: LocalSettings) -> None:
         raise RunError(
             f"port {settings.port} is taken by another program; choose another one: PORT={settings.port + 1} make run"
         )
+    if settings.management_port:
+        management_ports(settings.management_port)
     locate_model(settings.model)
 
 

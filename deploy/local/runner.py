@@ -118,14 +118,14 @@ async def _serve(
     ports = management_ports(settings.management_port)
     try:
         mesh.start_services(common, ports)
-        await _until_ready(settings, screen, mesh, watcher, ids, followers)
-        model = _model(watcher, ids)
-        in_memory = not mesh.broker.capabilities.persistent
-        screen.settle()
-        ui = traces.get(OTLP_ENDPOINT)
-        log_dir, targets_file = str(settings.log_dir), str(settings.targets_file)
-        screen.say(hints(settings.address, model, log_dir, targets_file, in_memory=in_memory, trace_ui=ui))
         with told_to_prometheus(settings.targets_file, ports):
+            await _until_ready(settings, screen, mesh, watcher, ids, followers)
+            model = _model(watcher, ids)
+            in_memory = not mesh.broker.capabilities.persistent
+            screen.settle()
+            ui = traces.get(OTLP_ENDPOINT)
+            log_dir, targets_file = str(settings.log_dir), str(settings.targets_file)
+            screen.say(hints(settings.address, model, log_dir, targets_file, in_memory=in_memory, trace_ui=ui))
             await _watch(screen, mesh, watcher, followers)
     finally:
         await watcher.stop()

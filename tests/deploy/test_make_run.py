@@ -1,5 +1,6 @@
 """`make run` as a person at a terminal meets it: the runner on a pseudo-terminal, with real processes."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pexpect
 import psutil
 import pytest
@@ -111,11 +113,27 @@ def test_it_shows_every_service_and_then_the_address_and_what_to_try(as_shipped:
 def test_ctrl_c_ends_everything_and_leaves_no_process(terminal: Terminal) -> None:
     processes = terminal.wait_until_ready().descendants()
     assert len(processes) >= len(SERVICES) + 1  # and the broker
+    shown = metrics_by_job(terminal)
+    assert list(shown) == [f"chatmesh/{service}" for service in SERVICES]
+    for service, text in zip(SERVICES, shown.values(), strict=True):
+        assert f'service_name="{service}"' in text
+        assert 'chatmesh_service_state{state="ready"} 1.0' in text
     terminal.child.sendintr()
     terminal.child.expect("stopping")
     assert terminal.exit_code() == 0
     assert_gone(processes, within_s=0.5)
     assert can_bind(terminal.port)
+    assert not targets_file(terminal).exists()
+
+
+def targets_file(terminal: Terminal) -> Path:
+    return terminal.data_dir / "metrics-targets.json"
+
+
+def metrics_by_job(terminal: Terminal) -> dict[str, str]:
+    """What Prometheus finds of a run by the file that the run wrote for it."""
+    groups = json.loads(targets_file(terminal).read_text())
+    return {group["labels"]["job"]: httpx.get(f"http://{group['targets'][0]}/metrics").text for group in groups}
 
 
 def test_ctrl_c_while_it_starts_ends_it_too(terminal: Terminal) -> None:

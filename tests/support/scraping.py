@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as text_string_to_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.mesh import Replica
@@ -52,6 +53,20 @@ def management_url(replica: Replica) -> str:
     said = _ENDPOINT.findall(replica.process.log_path.read_text(encoding="utf-8"))
     assert said, f"{replica.id} has opened no management endpoint: {replica.process.log_tail(5)}"
     return str(said[-1])
+
+
+async def exemplars_of(url: str, histogram: str) -> set[tuple[str, str]]:
+    """Trace id and response id of each exemplar that the buckets of a histogram have."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        answer = await client.get(f"{url}/metrics", headers={"accept": "application/openmetrics-text;version=1.0.0"})
+    answer.raise_for_status()
+    found = [
+        sample.exemplar.labels
+        for family in text_string_to_openmetrics(answer.text)
+        for sample in family.samples
+        if sample.name == f"{histogram}_bucket" and sample.exemplar is not None
+    ]
+    return {(labels["trace_id"], labels["response_id"]) for labels in found}
 
 
 async def scrape(url: str) -> Samples:

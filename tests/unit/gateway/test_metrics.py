@@ -233,6 +233,9 @@ async def test_a_client_that_lags_is_an_eviction() -> None:
     async with gateway(Mesh(flood), lag_limit_s=0.3) as mesh, websockets.connect(ws_url(mesh)) as ws:
         await ws.send(json.dumps({"type": "response.create", **ASK}))
         await until(mesh, "chatmesh_stream_evictions_total", 1, transport="websocket")
+        with pytest.raises(websockets.ConnectionClosed):
+            while True:  # who reads on hears at once that it was left; else the gateway waits for its farewell
+                await ws.recv()
 
 
 async def test_a_client_that_left_early_was_not_told_all() -> None:
