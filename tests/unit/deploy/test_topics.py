@@ -1,0 +1,96 @@
+"""What the topics' tool says: differences by name, access lists as two programs take them."""
+
+import json
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from deploy.topics.__main__ import main
+from deploy.topics.acls import OPERATORS, as_json, as_kafka_commands, grants
+from deploy.topics.differences import compare
+from shared.log.admin import TopicFound
+from shared.log.granting import Grant
+from shared.rights import Right, consumer_rights, in_namespace, mesh_rights, operator_rights, rights_of
+from shared.settings import MeshSettings
+from shared.topics import JOURNAL, Service
+
+SETTINGS = MeshSettings(namespace="blue.", partitions=32, replication_factor=3, min_insync_replicas=2)
+AS_DECLARED = TopicFound(32, 3, JOURNAL.broker_config(2))
+
+
+def differences(found: TopicFound | None) -> list[str]:
+    return compare(SETTINGS, JOURNAL, {} if found is None else {"blue.responses.journal": found})
+
+
+def test_a_topic_as_declared_differs_in_nothing_whatever_else_is_set_there() -> None:
+    assert differences(AS_DECLARED) == []
+    assert differences(replace(AS_DECLARED, config={**AS_DECLARED.config, "segment.ms": "1"})) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (None, "blue.responses.journal: missing"),
+        (replace(AS_DECLARED, partitions=8), "blue.responses.journal: partitions is 8, not 32"),
+        (replace(AS_DECLARED, replicas=1), "blue.responses.journal: replication factor is 1, not 3"),
+        (
+            replace(AS_DECLARED, config={**AS_DECLARED.config, "retention.ms": "60000"}),
+            "blue.responses.journal: retention.ms is 60000, not 86400000",
+        ),
+        (
+            replace(AS_DECLARED, config={k: v for k, v in AS_DECLARED.config.items() if k != "cleanup.policy"}),
+            "blue.responses.journal: cleanup.policy is not set, not delete",
+        ),
+    ],
+)
+def test_what_differs_is_named_with_both_values(found: TopicFound | None, told: str) -> None:
+    assert differences(found) == [told]
+
+
+def test_every_service_has_a_principal_of_its_name_and_operators_one() -> None:
+    found = grants("blue.", consumers=["billing"])
+    assert {grant.principal for grant in found} == {f"User:{n}" for n in [*map(str, Service), OPERATORS, "billing"]}
+    for principal, rights in (
+        *((service.value, rights_of(service)) for service in Service),
+        (OPERATORS, operator_rights()),
+        ("billing", consumer_rights()),
+    ):
+        assert {g.right for g in found if g.principal == f"User:{principal}"} == set(in_namespace("blue.", rights))
+
+
+def test_one_principal_stands_for_all_four() -> None:
+    found = grants("", one="mesh")
+    assert {grant.right for grant in found if grant.principal == "User:mesh"} == set(mesh_rights())
+    assert {grant.principal for grant in found} == {"User:mesh", f"User:{OPERATORS}"}
+
+
+def test_a_line_for_kafkas_script_says_all_of_a_right() -> None:
+    rights = [
+        Right("topic", "a.topic", "literal", frozenset({"Write", "Read"})),
+        Right("group", "consumers.", "prefixed", frozenset({"Read"})),
+    ]
+    first, second = as_kafka_commands([Grant("User:me; rm", r) for r in rights], "kafka:9093").splitlines()
+    start = "kafka-acls.sh --bootstrap-server kafka:9093 --command-config admin.properties --add --force"
+    assert shlex.split(first) == [
+        *start.split(),
+        *("--allow-principal", "User:me; rm", "--operation", "Read", "--operation", "Write", "--topic", "a.topic"),
+    ]
+    assert shlex.split(second)[-4:] == ["--group", "consumers.", "--resource-pattern-type", "prefixed"]
+
+
+def test_json_has_the_same_as_the_lines() -> None:
+    found = grants("blue.")
+    listed = json.loads(as_json(found, "unused"))
+    assert [entry["name"] for entry in listed] == [grant.right.name for grant in found]
+    assert listed[0].keys() == {"principal", "resource", "name", "pattern", "operations"}
+
+
+def test_a_broker_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deploy.topics.__main__.setup_logging", lambda _: None)  # would outlast this test
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("CHATMESH_START_TIMEOUT_S", "0.1")
+    assert main(["check"]) == 1
+    assert capsys.readouterr().err == "error: no Kafka broker answers at 127.0.0.1:1 (KAFKA_BOOTSTRAP_SERVERS)\n"
