@@ -1,5 +1,6 @@
 """Alerts and recording rules: Prometheus' own tool accepts and tests them, and they name what is really there."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,13 @@ def test_what_is_not_declared_is_seen() -> None:
     expr = 'sum by (shape) (rate(chatmesh_hold_back_seconds_bucket{le="3"}[5m])) / chatmesh_elephants and up > 1e3'
     assert undeclared(expr) == ["chatmesh_elephants", "shape", "3.0"]
     assert undeclared("chatmesh_hold_back_seconds") == ["chatmesh_hold_back_seconds"], "a histogram has no such series"
+
+
+def test_links_of_the_runbook_lead_somewhere() -> None:
+    text = RUNBOOK.read_text()
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text)
+    assert len(links) > 10
+    for page, anchor in links:
+        target = RUNBOOK.parent / page if page else RUNBOOK
+        assert target.is_file(), page
+        assert not anchor or anchor in anchors(target.read_text()), f"{page}#{anchor}"
