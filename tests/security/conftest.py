@@ -1,0 +1,63 @@
+"""One secured Apache Kafka, and on it a mesh whose services have the least rights that the registry derives."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI
+
+from deploy.brokers import jvm
+from deploy.brokers.secured import THIRD_PARTY, SecuredJvmBroker
+from deploy.topics.acls import grants
+from shared.log.admin import wait_for_broker
+from shared.log.granting import grant
+from shared.topics import Service
+from tests.support.mesh import Mesh
+from tests.support.policies import TEST_POLICY
+
+COUNTS = {Service.GATEWAY: 1, Service.MODERATION: 1, Service.INFERENCE: 2, Service.HISTORY: 1}
+TOKENS_PER_S = 40
+POISON = "hemlock"
+
+
+@pytest.fixture(scope="session")
+def secured_broker() -> Iterator[SecuredJvmBroker]:
+    """TLS, SCRAM and access lists that nothing stands in."""
+    if missing := jvm.missing_tools():
+        trouble = f"a secured Apache Kafka needs {' and '.join(missing)}"
+        if "kafka" in os.environ.get("CHATMESH_REQUIRE_BROKERS", ""):
+            pytest.fail(f"CHATMESH_REQUIRE_BROKERS asks for the suite on kafka: {trouble}")
+        pytest.skip(trouble)
+    with SecuredJvmBroker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def secured_mesh(
+    secured_broker: SecuredJvmBroker, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Mesh]:
+    """Four services, each under its own name and with no right but those that it needs."""
+    folder: Path = tmp_path_factory.mktemp("secured")
+    (folder / "policy.yaml").write_text(TEST_POLICY)
+    env = {
+        "CHATMESH_CREATE_TOPICS": "false",
+        "CHATMESH_ENGINE": "scripted",
+        "CHATMESH_SCRIPT_ECHO": "true",
+        "CHATMESH_SCRIPT_POISON": POISON,
+        "CHATMESH_SCRIPT_TOKENS_PER_S": str(TOKENS_PER_S),
+        "CHATMESH_POLICY": str(folder / "policy.yaml"),
+    }
+    mesh = Mesh(secured_broker, folder, env=env, counts=COUNTS)
+    await wait_for_broker(mesh.settings, 30)
+    await grant(mesh.settings, grants(mesh.namespace, consumers=[THIRD_PARTY]))
+    async with mesh:
+        mesh.add(Service.MODERATION)  # after the first one, so that it reads the policy that stands in the log
+        await mesh.wait_ready(service=Service.MODERATION)
+        yield mesh
+
+
+@pytest.fixture(scope="session")
+async def client(secured_mesh: Mesh) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=secured_mesh.url, api_key="local", max_retries=0, timeout=60) as sdk:
+        yield sdk
