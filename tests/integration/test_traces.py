@@ -34,6 +34,7 @@ COUNTS = {Service.GATEWAY: 1, Service.MODERATION: 2, Service.INFERENCE: 2, Servi
 KEY = "sk-cardamom-77"
 MARKER = "saffron"
 POISON = "hemlock"
+STORED = ("whole", "cut", "failed", "cancelled", "resumed", "worker killed", "owner killed")
 LONG = f"{MARKER} " + "and so on it went " * 15
 
 
@@ -47,6 +48,10 @@ class Told:
     def trace(self, what: str) -> list[SpanSeen]:
         """The trace of the client to whom it happened."""
         return [span for span in self.collector.spans if span.trace_id == trace_id(what)]
+
+    def recorded(self, what: str) -> bool:
+        """Whether history told of it: by then all others did, but for what they tell when they end."""
+        return any(span.name == "record response" for span in self.trace(what))
 
     def span(self, what: str, name: str, **attributes: object) -> SpanSeen:
         """The one span of that name there, with these attributes of ours."""
@@ -81,7 +86,10 @@ class Scene:
         self.client = client
 
     async def play(self) -> None:
-        """Everything, the deaths last."""
+        """Everything, the deaths last; a job that two workers get while their group settles is generated twice."""
+        async with asyncio.timeout(30):
+            while not await self.has_mail_for_all():
+                await asyncio.sleep(0.2)
         await asyncio.gather(
             self.ask("whole", MARKER),
             self.ask("not sampled", MARKER, sampled=False),
@@ -93,6 +101,10 @@ class Scene:
         await self.refused("failed", f"{MARKER} {POISON}", openai.InternalServerError)  # its neighbours lose attempts
         await self.interrupted("worker killed", self.kill_worker)
         await self.interrupted("owner killed", self.kill_owner)
+
+    async def has_mail_for_all(self) -> bool:
+        workers = (await cluster_of(self.mesh)).alive(Service.INFERENCE)
+        return len(workers) == COUNTS[Service.INFERENCE] and all(worker.beat.partitions for worker in workers)
 
     async def ask(self, what: str, text: str, *, sampled: bool = True) -> None:
         await self.client.responses.create(model=MODEL, input=text, extra_headers=in_trace(what, sampled=sampled))
@@ -148,7 +160,11 @@ async def told(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Told
             AsyncOpenAI(base_url=mesh.url, api_key=KEY, max_retries=0, timeout=60) as client,
         ):
             await Scene(mesh, client).play()
-        return Told(collector, mesh.logs())
+            told = Told(collector, mesh.logs())
+            async with asyncio.timeout(30):
+                while not all(told.recorded(what) for what in STORED):
+                    await asyncio.sleep(0.2)
+        return told
 
 
 # -- what is told of it ------------------------------------------------------------------------------------------
