@@ -20,7 +20,7 @@ ifeq ($(filter $(TORCH),default cpu),)
 $(error TORCH must be cpu or default, and is '$(TORCH)')
 endif
 
-.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock openapi clean sbom
+.PHONY: help run test unit integration check bench chaos chaos-short fuzz kafka mongo lock dashboard openapi clean sbom
 .PHONY: trace-ui trace-check
 .PHONY: asyncapi asyncapi-page consume moderation-report eval-moderation train-moderation
 .PHONY: chat top dlq chart images images-check compose-up
@@ -105,6 +105,9 @@ asyncapi-page: $(ENVIRONMENT) ## the same documents as pages for a browser, in b
 
 chart: $(ENVIRONMENT) ## write the Helm chart's generated files again: topics, rights, alerts, dashboard, the values' schema
 	@$(BIN)/python -m deploy.kubernetes $(ARGS)
+
+dashboard: $(ENVIRONMENT) ## write Grafana's dashboard again, from its panels in deploy/monitoring/dashboard.py
+	@$(BIN)/python -m deploy.monitoring.dashboard
 
 openapi: $(ENVIRONMENT) ## write docs/openapi.json again, from the table of operations and the models of bodies
 	@$(BIN)/python -m services.gateway.api.surface
