@@ -1,4 +1,4 @@
-"""`python -m deploy.monitoring.dashboard` writes the overview dashboard again, after a change of its panels here.
+"""`make dashboard` writes the overview dashboard again, after a change of its panels here.
 
 Queries select by what `shared/telemetry/metrics.py` declares and the recording rules record; tests hold them to that,
 and Prometheus' own parser reads each.

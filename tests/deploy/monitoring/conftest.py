@@ -9,7 +9,7 @@ import yaml
 from openai import AsyncOpenAI
 
 from deploy.brokers import Broker
-from tests.deploy.monitoring.trouble import KEY, POISON, make_trouble
+from tests.deploy.monitoring.trouble import HIDDEN, KEY, POISON, make_trouble
 from tests.support.policies import TEST_POLICY
 from tests.support.tools import required_tool
 from tests.support.watched import Prometheus, WatchedMesh
@@ -37,6 +37,7 @@ async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     }
     async with WatchedMesh(broker, folder, env=env) as running:
         yield running
+    assert_discreet(folder)  # what is said at the end is said too
 
 
 @pytest.fixture(scope="package")
@@ -54,6 +55,13 @@ async def prometheus(mesh: WatchedMesh) -> AsyncIterator[Prometheus]:
 async def client(mesh: WatchedMesh) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=mesh.url, api_key=KEY, max_retries=0, timeout=60) as sdk:
         yield sdk
+
+
+def assert_discreet(folder: Path) -> None:
+    """Every line of every service is JSON, and none holds what users wrote, or a key."""
+    texts = {path.name: path.read_text() for path in folder.glob("*.log")}
+    assert [(name, hidden) for name, text in texts.items() for hidden in HIDDEN if hidden in text] == []
+    assert lines_of(folder)
 
 
 def lines_of(folder: Path) -> list[dict[str, str]]:

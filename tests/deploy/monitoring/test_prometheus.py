@@ -3,6 +3,8 @@
 from deploy.monitoring.dashboard import ROWS
 from tests.deploy.monitoring.trouble import CANARY
 from tests.support.watched import Prometheus, WatchedMesh
+from tests.unit.deploy.monitoring.files import alerts
+from tests.unit.deploy.monitoring.promql import names_in
 
 MAY_BE_EMPTY = {
     "Firing alerts",
@@ -12,6 +14,7 @@ MAY_BE_EMPTY = {
     "Appends that failed",
 }
 """Panels about what did not happen here."""
+WITHOUT_BACKENDS = {"chatmesh_moderation_backend_duration_seconds_count"}
 
 
 async def test_every_rule_works(prometheus: Prometheus) -> None:
@@ -19,6 +22,15 @@ async def test_every_rule_works(prometheus: Prometheus) -> None:
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) >= 28
     assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+
+
+async def test_what_alerts_look_at_is_there(prometheus: Prometheus) -> None:
+    """An alert on a series that nobody has would be silent for ever."""
+    series = {name for rule in alerts().values() for name in names_in(rule["expr"]).metrics}
+    assert len(series) >= 15
+    await prometheus.until("sum(rate(chatmesh_response_time_to_first_token_seconds_count[30s])) > 0")
+    missing = [name for name in series - WITHOUT_BACKENDS if not await prometheus.query(f"count({name})")]
+    assert missing == []
 
 
 async def test_every_panel_shows_something(prometheus: Prometheus) -> None:

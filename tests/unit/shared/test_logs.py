@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from typing import Any
@@ -139,6 +140,33 @@ def test_only_our_own_code_speaks_below_warning(level: str, speaks: bool) -> Non
     assert any("beware" in message for message in messages), "warnings are log lines too"
     assert any(message == "worker-thread failed" for message in messages), "and so are the failures of threads"
     assert {each["service_id"] for each in lines} == {"x-1"}
+
+
+FAILS = """
+import sys
+from shared.errors import ChatmeshError
+from shared.runtime import main_of
+from shared.settings import MeshSettings
+async def serve(settings, stop):
+    raise ChatmeshError("no broker at all")
+sys.argv = ["any"]
+sys.exit(main_of("gateway", None, MeshSettings, serve))
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_the_error_that_ends_a_service_is_a_line_too(log_format: str) -> None:
+    environment = {**os.environ, "CHATMESH_LOG_FORMAT": log_format}
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILS], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+    assert ended.returncode == 1
+    if log_format == "text":
+        assert ended.stderr == "error: no broker at all\n"
+    else:
+        entry = json.loads(ended.stderr)
+        assert (entry["level"], entry["message"]) == ("CRITICAL", "no broker at all")
+        assert entry["service_id"].startswith("gateway_"), "an id of its own, where none was given"
 
 
 def test_text_is_as_discreet_as_json() -> None:

@@ -24,7 +24,7 @@ def by_title(panel: Panel) -> str:
 
 
 def test_the_file_is_what_the_panels_say() -> None:
-    assert PATH.read_text() == rendered(), "run `python -m deploy.monitoring.dashboard`"
+    assert PATH.read_text() == rendered(), "run `make dashboard`"
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=by_title)
