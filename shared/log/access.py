@@ -5,10 +5,10 @@ asks once more by itself, and tells what no retry can mend in the words of the s
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 """The broker knows who asks and does not let it: no other connection is let either."""
+
+PROBE_TIMEOUT_S = 3.0
+"""Who waits for a broker must not wait much longer for the reason."""
 
 _TLS_ALERT = range(0x15030000, 0x15040000)
 """What the first four bytes of a TLS alert look like to who takes them for a length."""
@@ -108,7 +111,7 @@ class RenewingContext(ssl.SSLContext):
                 self.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _named(variables: str, path: Path) -> Iterator[None]:
     try:
         yield
@@ -124,13 +127,13 @@ def forbidden(settings: KafkaSettings, what: str, error: BaseException) -> Acces
 
 
 async def trouble(
-    settings: KafkaSettings, what: str, error: BaseException
+    settings: KafkaSettings, what: str, error: BaseException, *, first_contact: bool = False
 ) -> AccessDeniedError | BrokerUnavailableError:
     """The error of ours that stands for `error`, which aiokafka raised from `what` (`read a`)."""
     if isinstance(error, FORBIDDEN):
         return forbidden(settings, what, error)
     try:
-        await raise_if_refused(settings)
+        await (raise_if_refused if first_contact else raise_if_locked_out)(settings)
     except AccessDeniedError as refused:
         return refused
     if isinstance(error, KafkaConnectionError):
@@ -140,22 +143,29 @@ async def trouble(
     return BrokerUnavailableError(f"cannot {what}: {error or type(error).__name__}")
 
 
+async def raise_if_locked_out(settings: KafkaSettings) -> None:
+    """As `raise_if_refused`, for who was let in before: without a name and without TLS that cannot have changed."""
+    if settings.has_principal or settings.uses_tls:
+        await raise_if_refused(settings)
+
+
 async def raise_if_refused(settings: KafkaSettings) -> None:
     """Raises AccessDeniedError where a broker answers but does not let this client in.
 
-    Returns where one does, and where none answers: both may be otherwise at the next try. Takes up to one request
-    timeout per broker.
+    Returns where one does, where none answers, and after PROBE_TIMEOUT_S: all that may be otherwise at the next try.
     """
     refusals: list[AccessDeniedError] = []
-    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
-        try:
-            await _enter(settings, host, port)
-        except AccessDeniedError as error:
-            refusals.append(error)
-        except (KafkaError, OSError, TimeoutError, EOFError):
-            continue
-        else:
-            return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
+                try:
+                    await _enter(settings, host, port)
+                except AccessDeniedError as error:
+                    refusals.append(error)
+                except (KafkaError, OSError, EOFError):
+                    continue
+                else:
+                    return
     if refusals:
         raise refusals[0]
 

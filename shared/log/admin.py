@@ -71,7 +71,8 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
         await client.start()
         yield client
     except (KafkaError, OSError) as error:  # a timeout is an OSError
-        raise await trouble(settings, f"use the broker at {settings.bootstrap_servers}", error) from error
+        what = f"use the broker at {settings.bootstrap_servers}"
+        raise await trouble(settings, what, error, first_contact=True) from error
     finally:
         await client.close()
 

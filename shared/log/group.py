@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
-from shared.log.access import FORBIDDEN, forbidden, raise_if_refused, trouble
+from shared.log.access import FORBIDDEN, forbidden, raise_if_locked_out, trouble
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
 from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, raw
@@ -164,7 +164,7 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     await self._join()
             except (KafkaError, TimeoutError):
                 await close_consumer(self._consumer)
-                await raise_if_refused(self._settings)
+                await raise_if_locked_out(self._settings)
                 await asyncio.sleep(RECONNECT_S)
             else:
                 return

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import InvalidIdError, MalformedRecordError, ReplayGoneError
 from shared.ids import ResponseId, parse_response_id
-from shared.log.access import raise_if_refused, trouble
+from shared.log.access import raise_if_locked_out, trouble
 from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name, uninterrupted
 from shared.log.meters import ReaderMeter
 from shared.log.watching import HOPELESS, Poller, StalledError
@@ -237,7 +237,7 @@ class Tail:
                 await self._consumer.start()
             except KafkaError:
                 await close_consumer(self._consumer)
-                await raise_if_refused(self._settings)
+                await raise_if_locked_out(self._settings)
                 await asyncio.sleep(RECONNECT_S)
                 continue
             self._consumer.assign(list(self._next))

@@ -22,7 +22,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.ids import now_ms, parse_response_id
-from shared.log.access import FORBIDDEN, forbidden, raise_if_refused, trouble
+from shared.log.access import FORBIDDEN, forbidden, raise_if_locked_out, trouble
 from shared.log.clients import (
     MAX_REQUEST_BYTES,
     RECONNECT_S,
@@ -305,7 +305,7 @@ class LogWriter:
                 await producer.start()
             except KafkaError:
                 await abandon_producer(producer)
-                await raise_if_refused(self._settings)
+                await raise_if_locked_out(self._settings)
                 await asyncio.sleep(RECONNECT_S)
             else:
                 self._producer = producer
