@@ -14,13 +14,12 @@ import openai
 
 from deploy.local.announced import running_address
 from deploy.local.errors import RunError
-from deploy.tracing.graph import REQUEST, SpanSeen, faults
+from deploy.tracing.graph import SpanSeen, faults, own_trace
 from deploy.tracing.settings import TraceUiSettings, running_ui
 from deploy.tracing.tree import tree
 from deploy.tracing.uis import UIS, TraceUi
 from shared.errors import ChatmeshError
 from shared.settings import load_settings
-from shared.telemetry import names
 
 _POLL_S = 0.5
 _SAY_EVERY_S = 5.0
@@ -104,17 +103,6 @@ def _settled(ui: TraceUi, response_id: str, timeout_s: float, *, undisturbed: bo
             said = now
             print(f"  {len(found)} spans after {now - begun:.0f} s, waiting for the rest ...", file=sys.stderr)
         time.sleep(_POLL_S)
-
-
-def own_trace(spans: Sequence[SpanSeen], response_id: str) -> list[SpanSeen]:
-    """Those of the trace in which the response was made: requests that resume it have traces of their own."""
-    making = (names.SCREEN_OUTPUT, names.RECORD)
-    own = {
-        span.trace_id
-        for span in spans
-        if span.attributes.get(names.RESPONSE_ID) == response_id and (span.name in making or span.node == REQUEST)
-    }
-    return [span for span in spans if span.trace_id in own]
 
 
 if __name__ == "__main__":

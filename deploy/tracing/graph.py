@@ -6,11 +6,12 @@ appends (`inject`), and add a row to `SERVICE_GRAPH` with the span that wrote th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.telemetry import names
+from shared.topics import Service
 
 Node = tuple[str, str]
 """Service and span; a generation's span is named `chat` here, whatever its model."""
@@ -29,6 +30,8 @@ SERVICE_GRAPH: Mapping[Node, Node | None] = {
 }
 """The service graph of a response that nothing happened to: (service, span) → its parent."""
 
+_SERVICES = frozenset(service.value for service in Service)
+_MAKING = frozenset({names.SCREEN_OUTPUT, names.RECORD})
 _REQUEST_ROUTES = frozenset({"POST /v1/responses", "POST /v1/chat/completions", "WS /v1/responses"})
 
 
@@ -68,6 +71,28 @@ def graph_of(spans: Iterable[SpanSeen]) -> dict[Node, Node | None]:
     by_id = {span.span_id: span for span in spans}
     parents = {span.span_id: by_id.get(span.parent_id) for span in by_id.values()}
     return {span.node: parent.node if (parent := parents[span.span_id]) else None for span in by_id.values()}
+
+
+def own_trace(spans: Iterable[SpanSeen], response_id: str) -> list[SpanSeen]:
+    """What tells of one response's making: the spans that name it, whatever they hang under, and whatever hangs under
+    them, in the trace in which it was made. A client may have more in its trace, other responses for instance, and may
+    export its own spans to the same place; requests that resume a response have traces of their own."""
+    ours = {span.span_id: span for span in spans if span.service in _SERVICES}
+    naming = [span for span in ours.values() if span.attributes.get(names.RESPONSE_ID) == response_id]
+    making = {span.trace_id for span in naming if span.node == REQUEST or span.name in _MAKING}
+    own = {span.span_id for span in naming}
+    above = {ancestor for span in naming for ancestor in _ancestors(span, ours)}
+    return [
+        span
+        for span in ours.values()
+        if span.trace_id in making and (span.span_id in own | above or own & set(_ancestors(span, ours)))
+    ]
+
+
+def _ancestors(span: SpanSeen, by_id: Mapping[str, SpanSeen]) -> Iterator[str]:
+    while (parent := by_id.get(span.parent_id)) is not None:
+        yield parent.span_id
+        span = parent
 
 
 _JOURNALED: Node = ("gateway", "send responses.journal")

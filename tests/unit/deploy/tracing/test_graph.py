@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.tracing.check import own_trace
-from deploy.tracing.graph import OTHER_PARENTS, REQUEST, SERVICE_GRAPH, Node, SpanSeen, faults
+from deploy.tracing.graph import OTHER_PARENTS, REQUEST, SERVICE_GRAPH, Node, SpanSeen, faults, own_trace
 from deploy.tracing.tree import tree
 from shared.telemetry import names
 
@@ -105,6 +104,18 @@ def test_who_only_read_a_response_is_no_part_of_its_making() -> None:
     read = SpanSeen("gateway", "GET /v1/responses/{response_id}", "t2", "3", "", {"gen_ai.response.id": "resp_1"})
     assert own_trace([*made, read], "resp_1") == made
     assert own_trace([*made, read], "resp_2") == []
+
+
+def test_a_clients_trace_may_have_more_than_one_response_and_spans_of_its_own() -> None:
+    client = SpanSeen("browser", "chat", "t1", "0", "")
+    first, second = (
+        [span(REQUEST, f"{n}1", "0", **{"gen_ai.response.id": f"resp_{n}"}), span(CHAT, f"{n}2", f"{n}1")]
+        for n in (1, 2)
+    )
+    orphan = span(("history", "record response"), "13", "gone", **{"gen_ai.response.id": "resp_1"})
+    spans = [client, *second, *first, orphan]
+    assert own_trace(spans, "resp_1") == [*first, orphan]
+    assert own_trace(spans, "resp_2") == second
 
 
 def test_a_tree_has_children_below_their_parents_and_orphans_at_the_margin() -> None:
