@@ -30,6 +30,12 @@ function shown({ response_id: responseId, type, usage, text }) {
   return `${responseId} ${type} ${usage.input_tokens}+${usage.output_tokens} tokens ${beginning}`
 }
 
+/** What lies at the bottom of an error: the client tells each attempt that failed. */
+function reason(error) {
+  const inner = error.cause ?? error.errors?.at(-1)
+  return inner === undefined ? error.message : reason(inner)
+}
+
 const consumer = new Consumer({
   clientId: 'finished-responses',
   groupId: group,
@@ -63,7 +69,7 @@ try {
   }
 } catch (error) {
   if (!stopping) {
-    console.error(`error: ${error.message} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
+    console.error(`error: ${reason(error)} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
     process.exit(1) // connections to brokers that are gone would keep it alive
   }
 }
