@@ -1,7 +1,7 @@
 """One mesh for all that watches a mesh: JSON logs at their most talkative, metrics, Prometheus, and some trouble."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,19 +9,47 @@ import yaml
 from openai import AsyncOpenAI
 
 from deploy.brokers import Broker
-from tests.deploy.monitoring.trouble import HIDDEN, KEY, POISON, make_trouble
-from tests.support.policies import TEST_POLICY
+from tests.deploy.monitoring.trouble import HIDDEN, KEY, POISON, UNJUDGED, make_trouble
+from tests.support.moderator import Moderator
+from tests.support.policies import CUT_PHRASE, REFUSE_PHRASE
 from tests.support.tools import required_tool
 from tests.support.watched import Prometheus, WatchedMesh
 
+POLICY = f"""
+version: test-1
+streaming: {{{{stride: 8, checkpoint: 16, hold_back: 48, lookback: 256}}}}
+backends:
+  words: {{{{kind: upstream, base_url: "{{url}}", model: words, timeout_s: 5, on_failure: open}}}}
+categories:
+  violence:
+    patterns: ["{CUT_PHRASE}"]
+    input: off
+    output: cut
+    thresholds: {{{{cut: 0.9}}}}
+  illicit:
+    patterns: ["{REFUSE_PHRASE}"]
+    input: refuse
+    output: off
+"""
+
 
 @pytest.fixture(scope="package")
-async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedMesh]:
+def moderator() -> Iterator[Moderator]:
+    """The model that judges, elsewhere; about some texts it fails."""
+    with Moderator({}) as running:
+        running.fails = UNJUDGED
+        yield running
+
+
+@pytest.fixture(scope="package")
+async def mesh(
+    broker: Broker, moderator: Moderator, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[WatchedMesh]:
     """Four services that have served users, good and bad ones, and met records that they cannot read."""
     if not broker.capabilities.persistent:
         pytest.skip("what operators do is shown on Apache Kafka")
     folder = tmp_path_factory.mktemp("watched")
-    (folder / "policy.yaml").write_text(TEST_POLICY)
+    (folder / "policy.yaml").write_text(POLICY.format(url=moderator.url))
     (folder / "keys.yaml").write_text(yaml.safe_dump({KEY: {"tenant": "acme"}}))
     env = {
         "CHATMESH_ENGINE": "scripted",

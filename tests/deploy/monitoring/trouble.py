@@ -33,6 +33,7 @@ CANARY = "Zaunkönig-7141"
 KEY = "sk-canary-5d1f0a77c2"
 WRONG_KEY = "sk-canary-wrong-88e1"
 POISON = "hemlock"
+UNJUDGED = "unspeakable"
 HIDDEN = (CANARY, "Zaunk\\u00f6nig-7141", "Zaunk", KEY, WRONG_KEY)
 """What may stand in no line, however it is escaped."""
 
@@ -53,6 +54,7 @@ async def make_trouble(mesh: Mesh) -> None:
         model = (await client.models.list()).data[0].id
         await asyncio.gather(
             *(_streams(client, model, f"{CANARY} number {number} {'and so on ' * 20}") for number in range(5)),
+            _streams(client, model, f"{CANARY} is {UNJUDGED}"),
             _converses(client, model),
             _streams(client, model, f"{CANARY} {CUT_PHRASE} {CANARY}"),
             _is_refused(client, model),
