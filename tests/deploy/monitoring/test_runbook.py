@@ -18,7 +18,7 @@ _BLOCK = re.compile(r'^```console(?: until="([^"]*)")?\n(.*?)^```$', re.MULTILIN
 _PROMPT = "$ "
 _DEADLINE_S = 60.0
 
-MAY_FIND_NOTHING = re.compile(r"^grep|ALERTS|error_type!=\"\"|5m < |moderation_backend|5\.\.")
+MAY_FIND_NOTHING = re.compile(r"^grep|ALERTS|error_type!=\"\"|5m < |5\.\.")
 """What looks for trouble that this mesh does not have."""
 
 
