@@ -1,18 +1,27 @@
 """What a response's spans say, and what leads from one trace to another."""
 
+import asyncio
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
+import websockets
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Span
 
+from services.gateway.api import tracing
 from services.gateway.api.tracing import describe_outcome, describe_request
 from services.gateway.auth import Caller
 from services.gateway.fanout import Stream
 from shared.ids import new_response_id
-from shared.records import Accepted, AnyTerminal, Completed, Message, ResponseSpec, Usage
+from shared.records import Accepted, AnyTerminal, Completed, Message, Requested, ResponseSpec, Usage
 from shared.telemetry import inject, lead_to
+from tests.unit.gateway.harness import MODEL, Mesh, accept, gateway, log_of
 
+ASK: dict[str, Any] = {"model": MODEL, "input": "Say hello"}
 USAGE = Usage(input_tokens=20, output_tokens=3, cached_tokens=16)
 
 
@@ -81,3 +90,31 @@ def test_what_was_not_traced_leads_nowhere(carrier: Mapping[str, str]) -> None:
     assert isinstance(span, ReadableSpan)
     assert not span.links
     assert attributes_of(span) == {}
+
+
+def ws_url(mesh: Mesh) -> str:
+    return mesh.url.replace("http", "ws") + "/responses"
+
+
+def flood(_: Mesh, request: Requested) -> list[Any]:
+    """20 MB in 200 deltas, more than any socket holds."""
+    log, piece = log_of(request), "x" * 100_000
+    return [accept(request), *(log.delta(n * len(piece), piece) for n in range(200))]
+
+
+async def test_the_trace_of_a_client_that_lags_says_that_it_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
+    async with gateway(Mesh(flood), lag_limit_s=0.3) as mesh, websockets.connect(ws_url(mesh)) as ws:
+        await ws.send(json.dumps({"type": "response.create", **ASK}))
+        async with asyncio.timeout(10):
+            while not seen.get_finished_spans():
+                await asyncio.sleep(0.02)
+        with pytest.raises(websockets.ConnectionClosed):
+            while True:  # who reads on hears at once that it was left; else the gateway waits for its farewell
+                await ws.recv()
+    (span,) = seen.get_finished_spans()
+    assert [(event.name, dict(event.attributes or {})) for event in span.events] == [
+        ("chatmesh.evicted", {"chatmesh.lag_limit_s": 0.3})
+    ]
