@@ -42,6 +42,8 @@ class Builder:
         roots: dict[str, Root] = {}
         caches: dict[str, Mount] = {}
         for stage in recipe.stages:
+            if stage.base in roots:
+                raise RecipeError(f"a stage that begins as '{stage.base}' is not rehearsed: copy from it")
             root = roots[stage.name] = Root(self.folder / stage.name, base=self.base, python=self.python)
             for step in stage.steps:
                 if isinstance(step, Copy):

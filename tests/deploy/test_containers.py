@@ -60,6 +60,11 @@ def test_a_step_that_fails_ends_the_build_with_its_last_words(build: Build) -> N
         build("FROM x\nRUN echo no such package >&2 && exit 3\n")
 
 
+def test_a_stage_on_another_is_refused_rather_than_begun_without_its_files(build: Build) -> None:
+    with pytest.raises(RecipeError, match="begins as 'a'"):
+        build("FROM x AS a\nRUN touch /made\nFROM a\nRUN test -e /made\n")
+
+
 def test_steps_cannot_change_this_machine(build: Build) -> None:
     with pytest.raises(RecipeError, match="Read-only file system"):
         build("FROM x\nRUN touch /usr/bin/changed\n")
