@@ -1,4 +1,4 @@
-"""What a scrape of a service brings: a Prometheus as small as a test needs it."""
+"""What a registry shows, and what a scrape of a service brings."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as text_string_to_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.mesh import Replica
 
@@ -25,7 +24,7 @@ class Sample:
 
 
 class Samples:
-    """All lines of one scrape, or of a registry."""
+    """All lines that a registry shows."""
 
     def __init__(self, families: Iterator[Metric]) -> None:
         self.all = [Sample(s.name, s.labels, s.value) for family in families for s in family.samples]
@@ -67,11 +66,3 @@ async def exemplars_of(url: str, histogram: str) -> set[tuple[str, str]]:
         if sample.name == f"{histogram}_bucket" and sample.exemplar is not None
     ]
     return {(labels["trace_id"], labels["response_id"]) for labels in found}
-
-
-async def scrape(url: str) -> Samples:
-    """The metrics of a process. Raises httpx.HTTPError where it does not answer."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
-        answer = await client.get(f"{url}/metrics")
-    answer.raise_for_status()
-    return Samples(text_string_to_metric_families(answer.text))

@@ -58,14 +58,13 @@ class Prometheus:
         )
 
     async def __aenter__(self) -> Self:
-        file = self._folder / "targets.json"
-        file.write_text(json.dumps(self._mesh.targets()))
+        self.retarget()
         configuration = yaml.safe_load((_PROMETHEUS / "prometheus.yaml").read_text())
         configuration["global"] = {"scrape_interval": f"{_TURN_S}s", "evaluation_interval": f"{_TURN_S}s"}
         configuration["rule_files"] = [str(_PROMETHEUS / "rules" / "*.yaml")]
         (scrape,) = configuration["scrape_configs"]
         (discovery,) = scrape["file_sd_configs"]
-        discovery["files"] = [str(file)]
+        discovery["files"] = [str(self._targets)]
         (self._folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
         self._process.start()
         try:
@@ -77,6 +76,16 @@ class Prometheus:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._process.stop, 10)
+
+    @property
+    def _targets(self) -> Path:
+        return self._folder / "targets.json"
+
+    def retarget(self) -> None:
+        """The mesh's replicas are others now. Whole or not at all: Prometheus reads the file as it changes."""
+        fresh = self._folder / "targets.json.new"
+        fresh.write_text(json.dumps(self._mesh.targets()))
+        fresh.replace(self._targets)
 
     async def get(self, path: str, **parameters: str) -> Any:
         """`data` of an answer of its API. Raises AssertionError with its words for any other."""
