@@ -25,7 +25,7 @@ from deploy.local.settings import LOOPBACK
 from deploy.process import ChildProcess
 from deploy.tracing.settings import OTLP_ENDPOINT, TraceUiSettings, ui_lock
 from shared.errors import ChatmeshError
-from shared.settings import describe_settings, load_settings
+from shared.settings import load_settings
 
 _LAUNCHER = Path(__file__).with_name("phoenix_http_only.py")
 _START_S = 180.0  # the first start compiles 600 MB of Python
@@ -38,9 +38,9 @@ _KEPT_DAYS = 7
 def main() -> int:
     """Exit status 0 after Ctrl-C, 1 with one line for whatever kept it from running."""
     argparse.ArgumentParser(
-        prog="python -m deploy.tracing.ui",
+        prog="make trace-ui",
         description=__doc__,
-        epilog="Settings are environment variables:\n\n" + describe_settings(TraceUiSettings),
+        epilog="Settings are environment variables: CHATMESH_TRACE_UI_PORT (6006), CHATMESH_DATA_DIR (.chatmesh).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
     stop = threading.Event()

@@ -16,6 +16,8 @@ from shared.telemetry import extract, fail, lead_to, names, working
 from shared.telemetry.content import describe_content
 
 _tracer = trace.get_tracer("chatmesh.gateway")
+_MOST_CHARACTERS = 200
+"""Of what a client says and nobody has checked yet."""
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
         {
             names.OPERATION_NAME: names.CHAT,
             names.PROVIDER_NAME: names.PROVIDER,
-            names.REQUEST_MODEL: spec.model,
+            names.REQUEST_MODEL: spec.model[:_MOST_CHARACTERS],
             names.REQUEST_TEMPERATURE: spec.sampling.temperature,
             names.REQUEST_TOP_P: spec.sampling.top_p,
             names.TENANT: caller.tenant,
@@ -85,7 +87,7 @@ def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
     if spec.sampling.max_output_tokens is not None:
         span.set_attribute(names.REQUEST_MAX_TOKENS, spec.sampling.max_output_tokens)
     if spec.conversation is not None:
-        span.set_attribute(names.CONVERSATION_ID, spec.conversation)
+        span.set_attribute(names.CONVERSATION_ID, spec.conversation[:_MOST_CHARACTERS])
 
 
 def describe_outcome(span: Span, stream: Stream) -> None:
