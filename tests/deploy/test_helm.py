@@ -404,6 +404,21 @@ def test_what_pods_refer_to_is_there(rendered: Rendered) -> None:
         assert one["automountServiceAccountToken"] is False
 
 
+def test_the_longest_name_of_a_release_makes_names_that_kubernetes_takes(helm: Path) -> None:
+    release = "-".join(["release"] * 7)[:53].rstrip("-")
+    done = helm_template(helm, SCENARIOS["everything"], release=release)
+    assert done.returncode == 0, done.stderr
+    objects = Rendered("everything", done.stdout).objects
+    assert len({(one["kind"], one["metadata"]["name"]) for one in objects}) == len(objects)
+    for one in objects:
+        name = one["metadata"]["name"]
+        # KEDA puts "keda-hpa-" in front; pods get a suffix of up to 17 characters, which Kubernetes cuts itself.
+        assert len(name) <= 54 or one["kind"] in ("KafkaTopic", "TriggerAuthentication", "ConfigMap"), name
+        assert re.fullmatch(r"[a-z]([a-z0-9.-]*[a-z0-9])?", name), name
+        for label in one["metadata"]["labels"].values():
+            assert re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", label), label
+
+
 def selects(selector: Mapping[str, str], template: Object) -> bool:
     return selector.items() <= template["metadata"]["labels"].items()
 

@@ -19,9 +19,11 @@ SCENARIOS = {path.name.removesuffix("-values.yaml"): path for path in sorted((CH
 Object = dict[str, Any]
 
 
-def helm_template(helm: Path, values: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+def helm_template(
+    helm: Path, values: Path, *options: str, release: str = RELEASE
+) -> "subprocess.CompletedProcess[str]":
     """What `helm template` says of these values."""
-    argv = [helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", values, *options]
+    argv = [helm, "template", release, CHART, "--namespace", NAMESPACE, "--values", values, *options]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
