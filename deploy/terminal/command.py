@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ BROKEN_PIPE_STATUS = 141
 """As a shell reports a process that SIGPIPE ended."""
 INTERRUPTED_STATUS = 130
 """As a shell reports a process that SIGINT ended."""
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tabs and line feeds, marks of writing direction, and halves of characters."""
 _SHOWN = ("KAFKA_", "CHATMESH_NAMESPACE", "CHATMESH_REQUEST_TIMEOUT_MS", "CHATMESH_LOG_LEVEL")
 
 
@@ -54,8 +57,8 @@ async def _as_coroutine(main: Callable[[], Awaitable[int]]) -> int:
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal: control characters but line breaks and tabs are spelled out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    """The text without what would steer a terminal or turn what stands beside it around: that is spelled out."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shortened(text: str, width: int) -> str:

@@ -15,7 +15,7 @@ import pytest
 from deploy.brokers import Broker
 from deploy.terminal.dlq.letters import REDRIVEN_HEADER
 from shared.log.writer import partition_of_key
-from shared.topics import EVENTS, HISTORY_QUERIES, Service
+from shared.topics import DEAD_LETTERS, EVENTS, HISTORY_QUERIES, Service
 from tests.support.history import HistoryProbe, a_query
 from tests.support.logs import raw_records
 from tests.support.mesh import ROOT, Mesh
@@ -132,6 +132,8 @@ async def test_what_cannot_be_meant_stays(mesh: Mesh, probe: HistoryProbe) -> No
     await probe.buried(HISTORY_QUERIES, offset, partition)
     said = await dlq(mesh, "redrive", HISTORY_QUERIES.name, "--yes")
     assert "stays, this release cannot read it either" in said
+    await probe.put(DEAD_LETTERS[HISTORY_QUERIES.name], 0, b"who", b"{no letter of ours")
     shown = await dlq(mesh, "show", f"{HISTORY_QUERIES.name}@0", "--content")
+    assert "leaves out what it cannot read at history.queries.dlq@1" in shown
     assert "\\x1b[31m{no record of ours" in shown and "\x1b" not in shown
     assert "no dead letter history.queries@9" in await dlq(mesh, "show", f"{HISTORY_QUERIES.name}@9", status=1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from deploy.terminal.command import printable
 from shared.errors import ChatmeshError, RecordError
 from shared.log.redrive import REDRIVEN_HEADER
 from shared.records import DeadLetter, Record, Redriven
@@ -49,7 +50,7 @@ class Letter:
     @property
     def kind(self) -> str:
         """What it says it is, "" if it does not."""
-        return self.body.headers.get("ce_type", "").rpartition(".")[2] or _tag(self.body.value)
+        return printable(self.body.headers.get("ce_type", "").rpartition(".")[2] or _tag(self.body.value))
 
     @property
     def times(self) -> int:

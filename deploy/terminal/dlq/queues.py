@@ -1,12 +1,17 @@
 """Reading the dead-letter queues, as an operator may."""
 
+import logging
 from collections.abc import Iterable
+from typing import Any
 
 from deploy.terminal.dlq.letters import Letter, collect
-from shared.errors import LogError
-from shared.log import Tail, decode, partitions_found
+from shared.errors import LogError, RecordError
+from shared.log import RawRecord, Tail, decode, partitions_found
+from shared.records.codec import Envelope
 from shared.settings import MeshSettings
-from shared.topics import DEAD_LETTERS, Outsider
+from shared.topics import DEAD_LETTERS, Outsider, Topic
+
+log = logging.getLogger(__name__)
 
 
 async def read_letters(settings: MeshSettings, topics: Iterable[str]) -> list[Letter]:
@@ -25,6 +30,17 @@ async def _read(settings: MeshSettings, source: str) -> list[Letter]:
     tail = Tail(settings, Outsider.OPERATOR, queue, skips_gone=True)
     await tail.start_since([0], 0)
     try:
-        return collect([decode(queue, record) async for batch in tail.backlog() for record in batch])
+        return collect(
+            [found async for batch in tail.backlog() for record in batch for found in _readable(queue, record)]
+        )
     finally:
         await tail.stop()
+
+
+def _readable(queue: Topic, record: RawRecord) -> list[Envelope[Any]]:
+    """One that this release cannot read hides no other."""
+    try:
+        return [decode(queue, record)]
+    except RecordError as error:
+        log.warning("leaves out what it cannot read at %s@%d: %s", queue.name, record.offset, error)
+        return []

@@ -42,9 +42,9 @@ def render_letter(letter: Letter, *, content: bool = False) -> list[str]:
         "origin": _origin(letter),
         "key": printable(body.key or "-"),
         "record": f"{letter.kind or 'of unknown type'}, {len(body.value.encode()):,} bytes",
-        "trace": _trace_id(body.headers) or "-",
+        "trace": printable(_trace_id(body.headers) or "-"),
         "headers": ("\n" + " " * 15).join(
-            f"{name}={shortened(value, 90)}" for name, value in sorted(body.headers.items())
+            shortened(f"{name}={value}", 100) for name, value in sorted(body.headers.items())
         ),
         "state": state(letter),
         **{f"sent back {each.times}": f"to {each.partition}@{each.offset}" for each in letter.sent_back},
