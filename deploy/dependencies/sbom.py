@@ -4,6 +4,7 @@
 among them: a scanner of images lists those.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def _run(arguments: Sequence[str], out: Path) -> None:
     done = subprocess.run(
         [*command, "--spec-version", "1.6", "--output-format", "JSON", "--validate", "--output-file", str(out)],
         cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},  # it writes sets, in their order
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
