@@ -39,8 +39,9 @@ _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 OUTSPOKEN: Final = {"outspoken": True}
 """`extra` of a record whose exception cannot quote what users wrote: its message is printed whatever its type."""
 
-_HARMLESS = (ChatmeshError, OSError)
-_HARMLESS_MODULES = ("aiokafka", "sqlite3", "ssl")
+_HARMLESS = (ChatmeshError, OSError, ImportError)
+# torch speaks of shapes and of memory, never of texts.
+_HARMLESS_MODULES = ("aiokafka", "sqlite3", "ssl", "torch")
 
 
 def about(span: Span | None) -> dict[str, Span | None]:

@@ -101,6 +101,7 @@ def test_a_cause_is_told_in_our_words_only() -> None:
     assert cause_of(RecordError("no such role")) == "no such role"
     assert cause_of(KeyError(SECRET)) == "KeyError"
     assert cause_of(ConnectionResetError(104, "reset")) == "ConnectionResetError: [Errno 104] reset"
+    assert cause_of(ImportError("No module named 'torch'")) == "ImportError: No module named 'torch'"
     assert cause_of(RequestTimedOutError()) == "RequestTimedOutError: [Error 7] RequestTimedOutError"
 
 
