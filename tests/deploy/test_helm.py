@@ -358,6 +358,11 @@ def test_new_limits_restart_gateways_and_a_new_policy_nobody(helm: Path, charts:
     assert before.named("ConfigMap", "policy") != after.named("ConfigMap", "policy")
 
 
+def test_another_version_of_the_chart_alone_restarts_nobody(rendered: Rendered) -> None:
+    for _, template in rendered.pods():
+        assert not [name for name in template["metadata"]["labels"] if name.startswith("helm.sh/")]
+
+
 # -- what refers to what -------------------------------------------------------------------------------------
 
 

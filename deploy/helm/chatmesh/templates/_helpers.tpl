@@ -20,16 +20,21 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* Labels of an object: {root, component}. */}}
-{{- define "chatmesh.labels" -}}
+{{/* Labels of a pod: {root, component}. Not the chart's version, whose change alone must not restart pods. */}}
+{{- define "chatmesh.podLabels" -}}
 {{ include "chatmesh.selector" . }}
 app.kubernetes.io/part-of: chatmesh
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Labels of an object: {root, component}. */}}
+{{- define "chatmesh.labels" -}}
+{{ include "chatmesh.podLabels" . }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* {root, component}: the image of a component, or of the tools. */}}
