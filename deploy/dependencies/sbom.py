@@ -22,7 +22,15 @@ IMAGES: Mapping[str, Sequence[str]] = {
     "tools": ("tools",),
 }
 """Which locks an image installs: a test compares that with its Dockerfile."""
-_LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"}
+IN_IMAGES = {
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "python_version": "3.11",
+    "python_full_version": "3.11.0",
+}
+"""What markers are told, whoever writes the bill: the images' platform and Python."""
 _TIMEOUT_S = 120.0
 
 
@@ -34,7 +42,7 @@ def write(image: str, folder: Path = OUT) -> Path:
     """Write and validate the bill of one image. Raises SbomError."""
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"chatmesh-{image}.cdx.json"
-    pins = [pin for lock in IMAGES[image] for pin in read_lock(LOCKS / f"{lock}.lock") if pin.wanted_on(_LINUX)]
+    pins = [pin for lock in IMAGES[image] for pin in read_lock(LOCKS / f"{lock}.lock") if pin.wanted_on(IN_IMAGES)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write("".join(pin.text for pin in sorted(pins)))
         requirements.flush()
