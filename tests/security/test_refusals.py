@@ -171,7 +171,6 @@ async def test_a_service_without_its_rights_ends_in_one_line(mesh: Mesh) -> None
     "lost",
     [
         Right("topic", "service.heartbeats", "literal", frozenset({"Write"})),
-        Right("topic", "responses.events", "literal", frozenset({"Read"})),
         Right("group", "history.recorder", "literal", frozenset({"Read"})),
         Right("group", "history.history.queries", "literal", frozenset({"Read"})),
     ],
