@@ -55,15 +55,15 @@ def dockerfile(image: str) -> Path:
 
 
 def build_all(
-    images: Sequence[str], folder: Path, cache: Path, arguments: Mapping[str, str], say: Say
+    images: Sequence[str], folder: Path, arguments: Mapping[str, str], say: Say, base: Path = Path("/")
 ) -> dict[str, Built]:
-    """Build `images` in `folder`, which is emptied. Raises RecipeError."""
+    """Build `images` in `folder`, which is emptied, on the Debian in `base`. Raises RecipeError."""
     shutil.rmtree(folder, ignore_errors=True)
-    context = Context(REPOSITORY)
+    context, cache = Context(REPOSITORY), uv_cache()
     built = {}
     for image in images:
         say(f"{image}: building")
-        built[image] = Builder(folder / image, context, cache).build(recipe_of(image, arguments))
+        built[image] = Builder(folder / image, context, cache, base).build(recipe_of(image, arguments))
     return built
 
 

@@ -19,7 +19,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.images import roots
 from deploy.images.containers import ContainerError
 from deploy.images.recipe import RecipeError
-from deploy.images.rehearsal import IMAGES, QUICK, REPOSITORY, SERVICES, Rehearsal, build_all, uv_cache
+from deploy.images.rehearsal import IMAGES, QUICK, REPOSITORY, SERVICES, Rehearsal, build_all
 
 _WORK = REPOSITORY / "build" / "images"
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: images cannot be rehearsed on this machine: {trouble}", file=sys.stderr)
         return 1
     try:
-        rehearse(options.images or IMAGES, dict(options.build_arg))
+        rehearse(options.images or IMAGES, dict(options.build_arg), options.base)
     except (RecipeError, ContainerError, BrokerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def rehearse(images: Sequence[str], arguments: dict[str, str]) -> None:
+def rehearse(images: Sequence[str], arguments: dict[str, str], base: Path) -> None:
     """Raises RecipeError, ContainerError and BrokerError."""
     begun_s = time.monotonic()
 
@@ -48,7 +48,7 @@ def rehearse(images: Sequence[str], arguments: dict[str, str]) -> None:
         print(f"{time.monotonic() - begun_s:6.1f} s  {line}", flush=True)
 
     try:
-        built = build_all(images, _WORK, uv_cache(), {**QUICK, **arguments}, say)
+        built = build_all(images, _WORK, {**QUICK, **arguments}, say, base)
         with (
             tempfile.TemporaryDirectory() as folder,
             EmbeddedBroker() as broker,
@@ -67,6 +67,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("images", nargs="*", type=_image, metavar="IMAGE", help=f"of {', '.join(IMAGES)}; all of them")
     parser.add_argument(
         "--build-arg", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="as `docker build` has it"
+    )
+    parser.add_argument(
+        "--base",
+        type=Path,
+        default=Path("/"),
+        metavar="FOLDER",
+        help="the root of a Debian that stands in for the base image's (debootstrap makes one); this machine's",
     )
     return parser.parse_args(argv)
 

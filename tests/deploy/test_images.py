@@ -24,7 +24,6 @@ from deploy.images.rehearsal import (
     build_all,
     dockerfile,
     recipe_of,
-    uv_cache,
 )
 from shared.release import VERSION
 from tests.support.deployed import SETTINGS, load_from, unread
@@ -141,7 +140,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         pytest.skip(f"images cannot be rehearsed here: {trouble}")
     folder = REPOSITORY / "build" / "images-in-test"
     try:
-        built = build_all(IMAGES, folder, uv_cache(), QUICK, print)
+        built = build_all(IMAGES, folder, QUICK, print)
         with EmbeddedBroker() as broker, Rehearsal(built, broker, tmp_path_factory.mktemp("images")) as rehearsal:
             rehearsal.start()
             yield rehearsal
