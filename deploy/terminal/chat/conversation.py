@@ -39,8 +39,11 @@ class Conversation:
         not help, or before the answer has begun."""
         answer, begun_s, reconnects = Answer(), time.monotonic(), self._line.reconnects
         asked = request(self._model, text, self.parent, self._options)
-        await _interruptibly(self._line.ask(asked, answer, self._screen.say), self._line.cancel)
-        self._screen.end_answer()
+        self._screen.begin_answer()
+        try:
+            await _interruptibly(self._line.ask(asked, answer, self._screen.say), self._line.cancel)
+        finally:
+            self._screen.end_answer()
         end = answer.end
         assert end is not None, "ask returns at the end"
         if end.can_be_continued:
@@ -77,10 +80,8 @@ class Conversation:
             await self.turn(text)
         except KeyboardInterrupt:
             await self._line.close()
-            self._screen.end_answer()
             self._screen.note("left; nothing goes on from this answer")
         except ChatError as error:
-            self._screen.end_answer()
             self._screen.error(str(error))
 
 

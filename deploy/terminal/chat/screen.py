@@ -17,16 +17,24 @@ class Screen:
         self._raw = not out.isatty()
         self._shared = out.isatty() and err.isatty()  # then notes stand among the text
         self._aside = Console(file=err, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._waits = self._aside.status("", spinner="dots", spinner_style="dim")
         self._open = False  # a line of the answer is not ended yet
+
+    def begin_answer(self) -> None:
+        """A terminal shows that something is waited for, until there is something to show."""
+        if self._shared:
+            self._waits.start()
 
     def say(self, text: str) -> None:
         """A piece of an answer."""
+        self._waits.stop()
         self._out.write(text if self._raw else printable(text))
         self._out.flush()
         self._open = not text.endswith("\n")
 
     def end_answer(self) -> None:
         """The answer has ended: so does its line."""
+        self._waits.stop()
         if self._open:
             self._out.write("\n")
             self._out.flush()
@@ -34,12 +42,14 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Something about the chat, discreetly. Among an answer it stands on a line of its own."""
+        self._waits.stop()
         if self._open and self._shared:
             self._aside.print()
         self._aside.print(printable(text), style="dim")
 
     def error(self, text: str) -> None:
         """Something that went wrong."""
+        self._waits.stop()
         self._aside.print(printable(f"error: {text}"), style="red")
 
 
