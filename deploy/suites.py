@@ -40,6 +40,7 @@ SHARDED = ("tests/integration/test_sharded_engine.py", "tests/integration/test_s
 SERVICES = ("tests/integration",)
 OPERATORS = ("tests/deploy", "tests/terminal", "tests/consumers")
 SECURED = ("tests/security",)
+METRICS = ("tests/chaos/test_metrics.py",)  # faults, but no times under test
 CLIENTS = ("tests/clients",)
 FUZZ = ("tests/fuzz",)
 STORES = ("tests/contract",)
@@ -70,7 +71,7 @@ SUITES = (
     Suite("embedded, operators", OPERATORS, EMBEDDED),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
-    Suite("Kafka, operators", OPERATORS, KAFKA),
+    Suite("Kafka, operators", (*OPERATORS, *METRICS), KAFKA),
     Suite("Kafka, secured", SECURED),
     Suite(
         "embedded, the rest",
@@ -79,7 +80,7 @@ SUITES = (
         but=("tests/unit", *SERVICES, *OPERATORS, *SECURED, *STORES, *CLIENTS, *FUZZ),
     ),
     Suite("embedded, fuzz", FUZZ, EMBEDDED),
-    Suite("Kafka, chaos", ("tests/chaos",), KAFKA, alone=True),
+    Suite("Kafka, chaos", ("tests/chaos",), KAFKA, but=METRICS, alone=True),
 )
 """What is quick to fail comes first, and what builds something that others need; then the long ones, so that all lanes
 end together. Chaos has the times of faults and of recovery under test, so it runs alone; everything else bears a busy
