@@ -26,7 +26,7 @@ from shared.errors import ChatmeshError
 from shared.heartbeats import ClusterWatcher
 from shared.log.admin import prepare_log
 from shared.settings import load_settings
-from shared.topics import REGISTRY, Service
+from shared.topics import REGISTRY, Outsider, Service
 
 Announce = Callable[[Mapping[str, str]], None]
 """Tells other programs on this machine by which variables they reach the broker."""
@@ -112,7 +112,7 @@ async def _serve(
     )
     await prepare_log(joined, None)
     screen.say(f"topics: {len(REGISTRY)}, {joined.partitions} partitions for responses")
-    watcher = ClusterWatcher(joined, Service.GATEWAY)
+    watcher = ClusterWatcher(joined, Outsider.OPERATOR)
     await watcher.start()
     followers = {service: ErrorFollower(mesh.log_path(service)) for service in Service}
     ports = management_ports(settings.management_port)
