@@ -118,14 +118,14 @@ train-moderation: $(ENVIRONMENT) ## train the default classifier's head, some mi
 
 images: ## build every image with Docker: TORCH=cpu for those that need no GPU
 	@TORCH=$(TORCH) CHATMESH_REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
-	docker compose -f deploy/compose/compose.yaml --profile tools build $(ARGS)
+	docker compose -f deploy/compose/compose.yaml build $(ARGS)
 
 images-check: $(ENVIRONMENT) ## build and run every image here without an engine, as root on Linux: ARGS=gateway
 	@$(BIN)/python -m deploy.images.rehearse $(ARGS)
 
 compose-up: ## the whole mesh in containers, with Docker, in the foreground: ARGS="-f deploy/compose/compose.gpu.yaml"
 	@$(PYTHON) -m deploy.compose
-	@TORCH=$(TORCH) exec docker compose -f deploy/compose/compose.yaml $(ARGS) up
+	@TORCH=$(TORCH) exec docker compose -f deploy/compose/compose.yaml $(ARGS) up --build
 
 clean: ## remove what was built, downloaded and stored here: .venv, .chatmesh, caches, Kafka's jars
 	rm -rf .venv .chatmesh .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist deploy/kafka/target

@@ -43,10 +43,11 @@ def main(argv: Sequence[str]) -> int:
 def write_missing(folder: Path) -> list[Path]:
     """Write every secret that `folder` lacks; what was written. Raises OSError.
 
-    The folder is the owner's alone. The files are readable for all, because containers see them as they are here, and
-    run as others than their owner.
+    The folder is the owner's alone, also one that was there before. The files are readable for all, whatever the umask,
+    because containers see them as they are here, and run as others than their owner.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
     history = _kept(folder / "mongodb-history-password") or secrets.token_hex(_BYTES)
     contents = {
         "api-keys.yaml": f"sk-{secrets.token_urlsafe(_BYTES)}: {{tenant: first}}\n",
@@ -59,9 +60,9 @@ def write_missing(folder: Path) -> list[Path]:
     for name, content in contents.items():
         path = folder / name
         if not path.exists():
-            path.touch(mode=0o644)
             path.write_text(content, encoding="utf-8")
             made.append(path)
+        path.chmod(0o644)
     return made
 
 

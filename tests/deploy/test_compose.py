@@ -5,7 +5,9 @@ that every service gets settings that it understands, and that names, ports, fil
 a network or a secret are the same.
 """
 
+import os
 import re
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -129,8 +131,21 @@ def test_secrets_are_made_once(tmp_path: Path) -> None:
     assert write_missing(folder) == []
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
     assert len(set(before.values())) == len(before)
-    assert folder.stat().st_mode & 0o077 == 0
-    assert all(path.stat().st_mode & 0o044 == 0o044 for path in made), "containers run as others"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_secrets_are_readable_in_a_folder_that_is_not_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "secrets"
+    before = os.umask(umask)
+    try:
+        folder.mkdir()  # by whoever unpacked or copied it
+        write_missing(folder)
+        write_certificates(folder)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == dict.fromkeys(modes, 0o644), "containers run as others"
 
 
 def test_a_lost_address_is_written_with_the_password_that_mongodb_knows(tmp_path: Path) -> None:
@@ -172,10 +187,16 @@ def test_what_an_image_writes_has_a_volume(project: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_an_image_is_built_from_its_dockerfile_with_arguments_that_it_takes(project: Any, name: str) -> None:
-    service = project["services"][name]
+def test_a_container_is_of_the_image_that_has_its_program(project: Any, name: str) -> None:
     image = TOOLS if name in RUN_ONCE else name
-    assert service["image"].partition(":")[0] == f"chatmesh-{image}"
+    assert project["services"][name]["image"].partition(":")[0] == f"chatmesh-{image}"
+
+
+@pytest.mark.parametrize("image", (*SERVICES, TOOLS))
+def test_an_image_is_built_once_from_its_dockerfile_with_arguments_that_it_takes(project: Any, image: str) -> None:
+    """Two builders of one tag run side by side, and whoever is second fails: the image exists already."""
+    tag = f"chatmesh-{image}:latest"
+    (service,) = (one for one in project["services"].values() if one["image"] == tag and "build" in one)
     assert Path(service["build"]["context"]) == REPOSITORY
     dockerfile = REPOSITORY / service["build"]["dockerfile"]
     assert dockerfile == REPOSITORY / "deploy" / "images" / f"{image}.Dockerfile"
