@@ -13,7 +13,6 @@ from typing import Literal
 
 from shared.topics import (
     CONSUMER_GROUPS,
-    DEAD_LETTERS,
     GROUPS,
     REGISTRY,
     Group,
@@ -79,8 +78,8 @@ def mesh_rights(topics: Topics = TOPICS, groups: Groups = MESH_GROUPS) -> tuple[
 def operator_rights(topics: Topics = TOPICS, groups: Groups = MESH_GROUPS) -> tuple[Right, ...]:
     """What the tools of operators need: `deploy.topics`, `deploy.terminal`.
 
-    They make topics and compare them, read what is public, signs of life and dead letters, send letters back to where
-    they came from, and see where groups stand. The text that nobody has screened is not among it.
+    They make topics and compare them, read what is public, signs of life and dead letters, send letters back where
+    they can go back, and see where groups stand. The text that nobody has screened is not among it.
     """
     return _merged(_wanted_by_operators(topics, groups))
 
@@ -92,7 +91,7 @@ def _wanted_by_operators(topics: Topics, groups: Groups) -> Iterator[Wanted]:
         yield "topic", topic.name, "Describe"
         if topic.visibility is Visibility.PUBLIC or Outsider.OPERATOR in topic.consumers:
             yield "topic", topic.name, "Read"
-        if topic.name in DEAD_LETTERS or Outsider.OPERATOR in topic.producers:
+        if topic.sent_back or Outsider.OPERATOR in topic.producers:
             yield "topic", topic.name, "Write"
     for group in groups:
         yield "group", group.name, "Describe"
@@ -111,12 +110,16 @@ def in_namespace(namespace: str, rights: Iterable[Right]) -> tuple[Right, ...]:
     return tuple(replace(right, name=namespace + right.name) for right in rights)
 
 
-def _merged(wanted: Iterable[Wanted]) -> tuple[Right, ...]:
-    """One right per resource, without Describe where another operation implies it."""
-    operations: defaultdict[tuple[Resource, str], set[Operation]] = defaultdict(set)
-    for resource, name, operation in wanted:
-        operations[resource, name].add(operation)
+def joined(rights: Iterable[Right]) -> tuple[Right, ...]:
+    """One right per resource and pattern, without Describe where another operation implies it."""
+    operations: defaultdict[tuple[Resource, str, Pattern], set[Operation]] = defaultdict(set)
+    for right in rights:
+        operations[right.resource, right.name, right.pattern] |= right.operations
     return tuple(
-        Right(resource, name, "literal", frozenset(of - {"Describe"} if of & {"Read", "Write"} else of))
-        for (resource, name), of in operations.items()
+        Right(resource, name, pattern, frozenset(of - {"Describe"} if of & {"Read", "Write"} else of))
+        for (resource, name, pattern), of in operations.items()
     )
+
+
+def _merged(wanted: Iterable[Wanted]) -> tuple[Right, ...]:
+    return joined(Right(resource, name, "literal", frozenset({operation})) for resource, name, operation in wanted)

@@ -29,7 +29,7 @@ class Outsider(StrEnum):
     """Who reads and writes topics without being one of the services.
 
     A `consumer` reads what is public. An `operator`, as `deploy/terminal` has tools for, also sees signs of life and
-    dead letters, and sends letters back to where they came from; the text that nobody has screened is not for tools.
+    dead letters, and sends letters back where they can go back; the text that nobody has screened is not for tools.
     """
 
     CONSUMER = "consumer"
@@ -72,6 +72,8 @@ class Topic:
     Public topics are also for those who are no service, and need not name them as consumers.
     `summary`, `ordering` and `delivery` are words for those who read the topic: what it carries, which order they may
     rely on, and how often a record may stand there and what makes it count once.
+    `sent_back`: the records that operators may send back here from its dead letters. Those are the ones where handling
+    them late comes to what handling them in time would have come to, and where nobody was told that it failed.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Topic:
     log_append_time: bool = False
     max_message_bytes: int = 4 * 1024 * 1024
     config: dict[str, str] = field(default_factory=dict)
+    sent_back: tuple[type[Record], ...] = ()
 
     @cached_property
     def decoder(self) -> RecordDecoder[Any]:
@@ -135,6 +138,7 @@ JOURNAL = Topic(
     ),
     retention=timedelta(hours=24),
     log_append_time=True,
+    sent_back=(journal.Cancel, journal.Delete),
 )
 EVENTS = Topic(
     "responses.events",
@@ -158,6 +162,7 @@ EVENTS = Topic(
     ),
     retention=timedelta(days=7),
     log_append_time=True,
+    sent_back=(events.Completed, events.Incomplete, events.Failed, events.Cancelled, events.Deleted),
 )
 JOBS = Topic(
     "generation.jobs",
@@ -226,6 +231,7 @@ HISTORY_QUERIES = Topic(
         "question is answered, also the second time."
     ),
     retention=timedelta(hours=1),
+    sent_back=(control.EraseResponse, control.EraseConversation, control.EraseItem, control.ReleaseConversation),
 )
 MODERATION_QUERIES = Topic(
     "moderation.queries",
@@ -419,7 +425,7 @@ def assert_may_consume(topic: Topic, party: Party) -> None:
 
 def assert_may_redrive(topic: Topic, party: Party) -> None:
     """Raises TopicError unless `party` may append to `topic`, as they were, records that lie in its dead letters."""
-    if party is not Outsider.OPERATOR or topic.name not in DEAD_LETTERS:
+    if party is not Outsider.OPERATOR or not topic.sent_back:
         raise TopicError(f"{party} may not send dead letters back to {topic.name}")
 
 

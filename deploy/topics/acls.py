@@ -5,10 +5,11 @@ Principals are named after the services; `admin` is the operators'.
 
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
 from shared.log.granting import Grant
-from shared.rights import Right, consumer_rights, in_namespace, mesh_rights, operator_rights, rights_of
+from shared.rights import Right, consumer_rights, in_namespace, joined, mesh_rights, operator_rights, rights_of
 from shared.topics import Service
 
 OPERATORS = "admin"
@@ -16,11 +17,16 @@ OPERATORS = "admin"
 
 def grants(namespace: str, *, one: str | None = None, consumers: Collection[str] = ()) -> list[Grant]:
     """All that a mesh in `namespace` needs. `one`: the principal under which all four services run; `consumers`: those
-    outside that may read public topics."""
+    outside that may read public topics. Who is named twice gets the rights of both."""
     services = {one: mesh_rights()} if one else {service.value: rights_of(service) for service in Service}
-    by_name = {**services, OPERATORS: operator_rights(), **dict.fromkeys(consumers, consumer_rights())}
+    by_name: defaultdict[str, list[Right]] = defaultdict(list)
+    outsiders = [(OPERATORS, operator_rights()), *((name, consumer_rights()) for name in consumers)]
+    for name, rights in [*services.items(), *outsiders]:
+        by_name[name] += rights
     return [
-        Grant(f"User:{name}", right) for name, rights in by_name.items() for right in in_namespace(namespace, rights)
+        Grant(f"User:{name}", right)
+        for name, rights in by_name.items()
+        for right in in_namespace(namespace, joined(rights))
     ]
 
 

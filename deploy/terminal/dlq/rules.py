@@ -1,4 +1,4 @@
-"""Which dead letters can be sent back, and why the others cannot. Pure.
+"""Which dead letters can be sent back, as the registry has it (`Topic.sent_back`), and why the others cannot. Pure.
 
 A record may go back where handling it late comes to what handling it in time would have come to, and where nobody was
 told that it failed. Whoever waits for an answer has given up or was told 5xx by the time that a person looks at a dead
@@ -7,28 +7,7 @@ forgotten still does.
 """
 
 from deploy.terminal.dlq.letters import Letter, unreadable
-from shared.records import (
-    Cancel,
-    Cancelled,
-    Completed,
-    Delete,
-    Deleted,
-    EraseConversation,
-    EraseItem,
-    EraseResponse,
-    Failed,
-    Incomplete,
-    Record,
-    ReleaseConversation,
-)
-from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, JOBS, JOURNAL, MODERATION_QUERIES
-
-SENT_BACK: dict[str, tuple[type[Record], ...]] = {
-    EVENTS.name: (Completed, Incomplete, Failed, Cancelled, Deleted),
-    JOURNAL.name: (Cancel, Delete),
-    HISTORY_QUERIES.name: (EraseResponse, EraseConversation, EraseItem, ReleaseConversation),
-}
-"""By topic, the records for which the rule above holds."""
+from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, JOBS, JOURNAL, MODERATION_QUERIES, REGISTRY
 
 _REASONS = {
     EVENTS.name: (
@@ -54,13 +33,13 @@ def why_not(letter: Letter) -> str | None:
     """Why the letter cannot be sent back, None if it can."""
     if letter.body.origin_partition < 0:
         return "it is no record that somebody sent, but work that was given up after all its attempts"
-    known = SENT_BACK.get(letter.body.origin_topic)
-    if known is None:
+    sent_back = REGISTRY[letter.body.origin_topic].sent_back
+    if not sent_back:
         return _REASONS[letter.body.origin_topic]
     error = unreadable(letter)
     if error is not None:
         return f"this release cannot read it either, so it would only come back: {error}"
-    return None if isinstance(letter.decoded(), known) else _REASONS[letter.body.origin_topic]
+    return None if isinstance(letter.decoded(), sent_back) else _REASONS[letter.body.origin_topic]
 
 
 def note(letter: Letter) -> str:

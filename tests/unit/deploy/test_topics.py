@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -63,6 +64,29 @@ def test_one_principal_stands_for_all_four() -> None:
     found = grants("", one="mesh")
     assert {grant.right for grant in found if grant.principal == "User:mesh"} == set(mesh_rights())
     assert {grant.principal for grant in found} == {"User:mesh", f"User:{OPERATORS}"}
+
+
+@pytest.mark.parametrize(
+    ("one", "consumers", "name", "expected"),
+    [
+        ("admin", [], "admin", [mesh_rights(), operator_rights()]),
+        (None, ["gateway"], "gateway", [rights_of(Service.GATEWAY), consumer_rights()]),
+        (None, ["admin"], "admin", [operator_rights(), consumer_rights()]),
+    ],
+)
+def test_who_is_named_twice_gets_the_rights_of_both(
+    one: str | None, consumers: list[str], name: str, expected: list[tuple[Right, ...]]
+) -> None:
+    theirs = [grant.right for grant in grants("", one=one, consumers=consumers) if grant.principal == f"User:{name}"]
+    assert len({(right.resource, right.name, right.pattern) for right in theirs}) == len(theirs)
+    wanted = single(right for rights in expected for right in rights)
+    missing, more = wanted - single(theirs), single(theirs) - wanted
+    assert {operation for *_, operation in missing} <= {"Describe"}  # which Read and Write imply
+    assert more == set()
+
+
+def single(rights: Iterable[Right]) -> set[tuple[str, str, str, str]]:
+    return {(right.resource, right.name, right.pattern, op) for right in rights for op in right.operations}
 
 
 def test_a_line_for_kafkas_script_says_all_of_a_right() -> None:

@@ -13,6 +13,7 @@ from shared.topics import (
     DEAD_LETTERS,
     EVENTS,
     HEARTBEATS,
+    JOBS,
     JOURNAL,
     POLICIES,
     REGISTRY,
@@ -86,11 +87,19 @@ def readable_by(party: Party) -> set[str]:
     return found
 
 
-def test_only_operators_send_dead_letters_back_and_only_to_where_some_come_from() -> None:
+def test_only_operators_send_dead_letters_back_and_only_where_some_can_go_back() -> None:
     assert_may_redrive(EVENTS, Outsider.OPERATOR)
-    for topic, party in ((EVENTS, Service.MODERATION), (EVENTS, Outsider.CONSUMER), (HEARTBEATS, Outsider.OPERATOR)):
+    nowhere = [(topic, Outsider.OPERATOR) for topic in REGISTRY.values() if not topic.sent_back]
+    assert {HEARTBEATS.name, JOBS.name, DEAD_LETTERS[EVENTS.name].name} <= {topic.name for topic, _ in nowhere}
+    for topic, party in ((EVENTS, Service.MODERATION), (EVENTS, Outsider.CONSUMER), *nowhere):
         with pytest.raises(TopicError, match="may not send dead letters back"):
             assert_may_redrive(topic, party)
+
+
+def test_what_is_sent_back_is_a_record_of_a_topic_that_has_dead_letters() -> None:
+    for topic in REGISTRY.values():
+        assert set(topic.sent_back) <= set(topic.record_types)
+        assert not topic.sent_back or topic.name in DEAD_LETTERS
 
 
 def test_a_topic_refuses_records_of_another() -> None:

@@ -8,6 +8,7 @@ from shared.records import control
 from shared.rights import Right, consumer_rights, in_namespace, mesh_rights, operator_rights, rights_of
 from shared.topics import (
     CONSUMER_GROUPS,
+    DEAD_LETTERS,
     GROUPS,
     JOURNAL,
     REGISTRY,
@@ -128,3 +129,9 @@ def test_groups_are_of_services_that_may_read_their_topic() -> None:
 def test_operators_may_not_read_unscreened_text() -> None:
     read = {r.name for r in operator_rights() if "Read" in r.operations}
     assert not read & {"responses.journal", "generation.jobs", "moderation.queries", "context.requested"}
+
+
+def test_operators_write_to_dead_letters_and_where_some_of_them_can_go_back_alone() -> None:
+    written = {r.name for r in operator_rights() if "Write" in r.operations}
+    goes_back = {"responses.events", "responses.journal", "history.queries"}
+    assert written == goes_back | {topic.name for topic in DEAD_LETTERS.values()}
