@@ -60,6 +60,7 @@ _OBJECTS = {"type": "array", "items": {"type": "object"}}
 _PORTS = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 _ANY = {"type": "object"}
+_AT_LEAST_ONE = {"type": "integer", "minimum": 1}
 _PRINCIPAL = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 RULES: dict[str, dict[str, Any]] = {
@@ -69,6 +70,7 @@ RULES: dict[str, dict[str, Any]] = {
     "kafka.mode": {"enum": ["external", "strimzi"]},
     "kafka.namespace": {"type": "string", "pattern": "^([A-Za-z0-9._-]{1,64})?$"},
     "kafka.partitions": {"type": "integer", "minimum": 1, "maximum": 4096},
+    **{f"kafka.{count}": _AT_LEAST_ONE for count in ("replicationFactor", "minInsyncReplicas", "strimzi.nodes")},
     "kafka.external.bootstrapServers": {
         "type": "string",
         "pattern": r"^(\s*[^\s,:]+:[0-9]+\s*(,\s*[^\s,:]+:[0-9]+\s*)*)?$",
@@ -125,11 +127,12 @@ OF_EACH_SERVICE: dict[str, dict[str, Any]] = {
     "image": _IMAGE,
     "extraEnv": _OBJECTS,
     "resources": _ANY,
+    # What a service with no replica does shows in no metric, so nothing would ever start one.
+    **{f"autoscaling.{bound}": _AT_LEAST_ONE for bound in ("minReplicas", "maxReplicas")},
     "podDisruptionBudget": {
         "type": "object",
         "properties": {name: {"type": ["integer", "string"]} for name in ("maxUnavailable", "minAvailable")},
         "additionalProperties": False,
-        "minProperties": 1,
         "maxProperties": 1,
     },
     "strategy.maxSurge": {"type": ["integer", "string"]},

@@ -293,7 +293,7 @@ def test_a_service_understands_what_its_pod_tells_it(
     files = [
         name for name, value in plain_environment(container(template)).items() if value.startswith("/etc/chatmesh/")
     ]
-    assert files or rendered.name == "minimal"
+    assert files or rendered.values["kafka"]["external"]["securityProtocol"] == "PLAINTEXT"
     assert [name for name in files if not Path(environment[name]).is_file()] == []
 
 
@@ -465,8 +465,40 @@ def test_the_network_lets_through_what_is_needed_and_no_more(rendered: Rendered)
         wanted |= {4318} if values["tracing"]["endpoint"] else set()
         wanted |= {443} if values["model"]["download"] and component in SERVICES else set()
         wanted |= {8443} if values["networkPolicy"]["extraEgress"].get(component) else set()
+        wanted |= {8080, 9464} if component == "tools" and values["tools"]["enabled"] else set()
         assert ports_of(rendered, template, "egress") == wanted, component
         assert ports_of(rendered, template, "ingress") == ({9464, 8080} if component == "gateway" else {9464})
+
+
+@pytest.mark.parametrize("scenario", ["plain", "everything"])
+def test_operators_can_chat_and_read_metrics_and_services_cannot(charts: Mapping[str, Rendered], scenario: str) -> None:
+    chart = charts[scenario]
+    pods = dict(chart.pods())
+    for target in SERVICES:
+        asked = [(source, port) for source in pods for port in (8080, 9464) if allowed(chart, source, target, port)]
+        assert asked == [("tools", 8080)] * (target == "gateway") + [("tools", 9464)], target
+    address = plain_environment(container(pods["tools"]))["OPENAI_BASE_URL"]
+    service = chart.named("Service", "")
+    assert address == f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/v1"
+
+
+def allowed(rendered: Rendered, source: str, target: str, port: int) -> bool:
+    """Whether policies let a pod of one component reach one of another: out of the one, and into the other."""
+    pods = dict(rendered.pods())
+
+    def among(peers: list[Object] | None, pod: Object) -> bool:
+        here = [peer["podSelector"]["matchLabels"] for peer in peers or () if set(peer) == {"podSelector"}]
+        return peers is None or any(selects(labels, pod) for labels in here)
+
+    def opened(direction: str, side: str, of: str, other: str) -> bool:
+        return any(
+            among(rule.get(side), pods[other]) and port in [one["port"] for one in rule["ports"]]
+            for policy in rendered.of("NetworkPolicy")
+            if selects(policy["spec"]["podSelector"]["matchLabels"], pods[of])
+            for rule in policy["spec"].get(direction, [])
+        )
+
+    return opened("egress", "to", source, target) and opened("ingress", "from", target, source)
 
 
 def ports_of(rendered: Rendered, template: Object, direction: str) -> set[int]:
@@ -595,6 +627,10 @@ def test_alerts_and_dashboard_are_those_of_every_deployment(charts: Mapping[str,
         ("gateway.settings.CHATMESH_MAX_INFLIGHT=3", "additional properties 'CHATMESH_MAX_INFLIGHT' not allowed"),
         ("gateway.settings.CHATMESH_API_KEYS=/elsewhere", "additional properties 'CHATMESH_API_KEYS' not allowed"),
         ("gateway.settings.CHATMESH_MAX_IN_FLIGHT=0", "minimum: got 0, want 1"),
+        ("gateway.autoscaling.minReplicas=0", "minimum: got 0, want 1"),
+        ("moderation.autoscaling.enabled=true,moderation.autoscaling.minReplicas=9", "minReplicas is 9, which is more"),
+        ("kafka.mode=strimzi,kafka.strimzi.nodes=2", "each copy needs a node of its own"),
+        ("kafka.minInsyncReplicas=4", "nothing could ever be appended"),
         ("kafka.external.securityProtocol=TLS", "value must be one of"),
         ("kafka.external.bootstrapServers=kafka", "does not match pattern"),
         ("kafka.external.bootstrapServers=", "kafka.external.bootstrapServers is needed"),

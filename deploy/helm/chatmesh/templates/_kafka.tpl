@@ -49,6 +49,12 @@ certificateSecret: {{ required (printf "%s is needed with clientCertificates: a 
 {{- end }}
 {{- end -}}
 
+{{/* {root, principal}: not empty where secrets are needed to come in. */}}
+{{- define "chatmesh.kafka.secrets" -}}
+{{- $access := include "chatmesh.kafka.access" . | fromYaml -}}
+{{- $access.passwordSecret | default $access.caSecret | default $access.certificateSecret | default "" -}}
+{{- end -}}
+
 {{/* {root, principal}: environment of whoever speaks to the brokers. */}}
 {{- define "chatmesh.kafka.env" -}}
 {{- $access := include "chatmesh.kafka.access" . | fromYaml -}}
