@@ -6,6 +6,7 @@ progress   what is being waited for (pure)
 screen     shows it: redrawn on a terminal, line by line elsewhere
 logs       errors from the services' log files
 mesh       the processes: start in order, watch, end in order
+access     what a person names to reach a gateway: an address, a key
 readiness  signs of life from `service.heartbeats`, and the gateway's /readyz
 targets    where the services show their metrics
 runner     all of it together

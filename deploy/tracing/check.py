@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import openai
 
+from deploy.local.access import api_key, is_address
 from deploy.local.announced import running_address
 from deploy.local.errors import RunError
 from deploy.tracing.graph import SpanSeen, faults, own_trace
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace, settings: TraceUiSettings) -> int:
+    for name in (options.url, options.base_url):
+        if name and not is_address(name):
+            raise RunError(f"{name!r} is no address: write http://host:port")
     address = options.url or running_ui(settings.data_dir)
     if address is None:
         raise RunError("no trace UI runs for this folder: `make trace-ui`, then `make run`; or name one with --url")
@@ -74,11 +78,11 @@ def _check(options: argparse.Namespace, settings: TraceUiSettings) -> int:
 
 
 def _ask(address: str | None) -> str:
-    """The id of a response that was made just now. Raises RunError."""
+    """The id of a response that was made just now. Raises RunError, SettingsError."""
     if address is None:
         raise RunError("no mesh runs in this folder: start one with `make run`, or name a gateway with --base-url")
-    key = os.environ.get("OPENAI_API_KEY") or "none"
-    client = openai.OpenAI(base_url=f"{address.rstrip('/').removesuffix('/v1')}/v1", api_key=key, max_retries=0)
+    root = f"{address.rstrip('/').removesuffix('/v1')}/v1"
+    client = openai.OpenAI(base_url=root, api_key=api_key(os.environ), max_retries=0)
     try:
         model = client.models.list().data[0].id
         made = client.responses.create(model=model, input="Say hello.", max_output_tokens=_TOKENS, store=True)

@@ -1,1 +1,4 @@
-"""`make chat`: `answer` is pure, `gateways` and `line` talk to the mesh, `conversation` and `prompt` to the person."""
+"""`make chat`: `answer` and `closes` are pure, `gateways` and `line` talk to the mesh.
+
+`conversation`, `prompt` and `screen` talk to the person.
+"""

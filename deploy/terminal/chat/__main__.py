@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from deploy.local.access import api_key
 from deploy.local.announced import running_address
 from deploy.local.settings import LocalSettings
 from deploy.terminal.chat.conversation import Conversation
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _main(options: Options) -> int:
     of_run = running_address(load_settings(LocalSettings).data_dir)
-    gateways = Gateways(base_urls(options.base_urls, os.environ, of_run))
+    gateways = Gateways(base_urls(options.base_urls, os.environ, of_run), api_key(os.environ))
     screen = Screen()
     line = Line(gateways, options.patience_s, screen.note)
     try:

@@ -1,8 +1,6 @@
 """The gateways of a mesh: where they are, what they serve, and the one that answers now."""
 
-import asyncio
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,12 +11,11 @@ from openai import APIError, APIStatusError, AsyncOpenAI
 from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.exceptions import InvalidStatus, WebSocketException
 
+from deploy.local.access import is_address
+from deploy.terminal.chat.patience import Patience
 from shared.errors import ChatmeshError
 
 OPEN_TIMEOUT_S = 5.0
-_OPEN_MESH_KEY = "none"
-"""What the SDK is given where no key is set: it insists on one, and a mesh without keys ignores it."""
-_RETRY_S = (0.1, 0.3, 1.0, 2.0)
 _OTHERS_MAY = (429, 500, 502, 503, 504)
 _API_ROOT = "/v1"
 _SHOWN_CHARACTERS = 300
@@ -39,9 +36,9 @@ def base_urls(given: Sequence[str], environment: Mapping[str, str], of_run: str 
 
 
 def _with_root(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_address(url):
         raise ChatError(f"{url!r} is no address of a gateway: write http://host:port")
+    parts = urlsplit(url)
     return (url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{_API_ROOT}").rstrip("/")
 
 
@@ -50,11 +47,10 @@ class Gateways:
     """One SDK client for each gateway, and the one in use. Calls go on to the next one where it does not answer."""
 
     urls: list[str]
-    api_key: str | None = None
+    api_key: str
 
     def __post_init__(self) -> None:
-        key = self.api_key or os.environ.get("OPENAI_API_KEY") or _OPEN_MESH_KEY
-        options: Any = {"api_key": key, "max_retries": 0, "timeout": OPEN_TIMEOUT_S}
+        options: Any = {"api_key": self.api_key, "max_retries": 0, "timeout": OPEN_TIMEOUT_S}
         self._clients = [AsyncOpenAI(base_url=url, **options) for url in self.urls]
         self._current = 0
 
@@ -93,26 +89,21 @@ class Gateways:
             self.next()
         raise self._failed(error) from error
 
-    async def connect(self, query: dict[str, str], patience_s: float) -> AsyncResponsesConnection:
-        """A WebSocket to the first gateway that takes one; tries them in turn for `patience_s`, and each at least once.
+    async def connect(self, query: dict[str, str], patience: Patience) -> AsyncResponsesConnection:
+        """A WebSocket to the first gateway that takes one; tries them in turn as long as `patience` endures.
 
         The SDK's own `on_reconnecting` knows one gateway, gives up after five tries and cannot send again what nobody
         has answered yet; so every connection here is a new one. Raises ChatError.
         """
-        give_up_s = asyncio.get_running_loop().time() + patience_s
-        tries = 0
         while True:
+            patience.count()
             try:
                 return await self._connect(query)
             except (OSError, TimeoutError, WebSocketException) as error:
                 denied = isinstance(error, InvalidStatus) and error.response.status_code not in _OTHERS_MAY
-                last_try = (tries + 1) % len(self) == 0 and asyncio.get_running_loop().time() >= give_up_s
-                if denied or last_try:
+                if denied or not await patience.endures():
                     raise self._failed(error) from error
             self.next()
-            tries += 1
-            if tries % len(self) == 0:
-                await asyncio.sleep(_RETRY_S[min(tries // len(self), len(_RETRY_S)) - 1])
 
     async def _connect(self, query: dict[str, str]) -> AsyncResponsesConnection:
         options: Any = {"open_timeout": OPEN_TIMEOUT_S}

@@ -8,9 +8,12 @@ from typing import Any
 from openai import APIError
 from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 
 from deploy.terminal.chat.answer import Answer, is_unavailable
-from deploy.terminal.chat.gateways import Gateways
+from deploy.terminal.chat.closes import FINAL, described, first_close
+from deploy.terminal.chat.gateways import ChatError, Gateways
+from deploy.terminal.chat.patience import Patience
 
 Say = Callable[[str], None]
 
@@ -18,7 +21,8 @@ Say = Callable[[str], None]
 class Line:
     """One chat's connection, opened when it is needed, and again when it broke. `notice` is told of that.
 
-    The first connection is there at once or not at all; once there was one, others are tried for `patience_s`.
+    The first connection is there at once or not at all; once there was one, others are tried until `patience_s` have
+    passed without an event, whether they cannot be opened or break again.
     """
 
     def __init__(self, gateways: Gateways, patience_s: float, notice: Say) -> None:
@@ -46,22 +50,26 @@ class Line:
         accepted all the same, nobody follows it, so the mesh ends it, and nothing goes on from it.
         """
         self._asked, self._cancel_wanted = answer, False
-        refusals_left = len(self._gateways) - 1
+        patience = Patience(len(self._gateways), self._patience_s)
+        others_left = len(self._gateways) - 1
         while answer.end is None:
-            connection = await self._connected(answer)
+            connection, seen = await self._connected(answer, patience), answer.starting_after
+            said: Close | None = None
             try:
                 if answer.response_id is None:
                     await connection.response.create(**request)
                 async for event in connection:
-                    if refusals_left and answer.response_id is None and is_unavailable(event):
-                        refusals_left -= 1
+                    if others_left and answer.response_id is None and is_unavailable(event):
+                        others_left -= 1
                         break
                     self._take(event, answer, say)
                     if answer.end is not None:
                         return
-            except ConnectionClosed:
-                pass  # what was missed comes from the log
-            await self._lost()
+            except ConnectionClosed as closed:  # what was missed comes from the log
+                said = first_close(closed)
+            if answer.starting_after > seen:
+                patience.renew()
+            await self._lost(said, patience)
 
     def cancel(self) -> bool:
         """Have the answer that is being told end; its last event will say so. False if it has no name to do so by."""
@@ -74,20 +82,30 @@ class Line:
             say(text)
         self._pursue_cancel()
 
-    async def _connected(self, answer: Answer) -> AsyncResponsesConnection:
+    async def _connected(self, answer: Answer, patience: Patience) -> AsyncResponsesConnection:
         if self._connection is None:
-            patience_s = self._patience_s if self._connected_before else 0.0
-            self._connection = await self._gateways.connect(answer.resume_query(), patience_s)
+            tried = patience if self._connected_before else Patience(len(self._gateways), 0.0)
+            self._connection = await self._gateways.connect(answer.resume_query(), tried)
             if self._connected_before:
                 self.reconnects += 1
                 self._notice(f"goes on at {self._gateways.url}")
             self._connected_before = True
         return self._connection
 
-    async def _lost(self) -> None:
-        """The connection is of no use any more, and its gateway perhaps neither."""
-        self._notice(f"the connection to {self._gateways.url} is lost")
+    async def _lost(self, said: Close | None, patience: Patience) -> None:
+        """The connection is of no use any more, and its gateway perhaps neither. Raises ChatError where no other one
+        would be of use either."""
+        url = self._gateways.url
         await self.close()
+        if said is not None and said.code in FINAL:
+            raise ChatError(f"{url} {FINAL[said.code]} It closed with {described(said)}")
+        self._notice(f"the connection to {url} is lost")
+        if not await patience.endures():
+            closed = "" if said is None else f"; it closed with {described(said)}"
+            raise ChatError(
+                f"the connection to {url} is lost again and again, and in {patience.limit_s:g} s nothing new came: "
+                f"try later, or name another gateway with --base-url{closed}"
+            )
         self._gateways.next()
 
     def _pursue_cancel(self) -> None:

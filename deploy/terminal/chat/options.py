@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="for how long gateways are tried when a connection broke (60)",
+        help="for how long gateways are tried when connections break and nothing new comes (60)",
     )
     found = parser.parse_args(arguments)
     given = {name: getattr(found, name) for name in _SENT if getattr(found, name) is not None}

@@ -1,8 +1,11 @@
-"""Where gateways are looked for."""
+"""Where gateways are looked for, with which key, and for how long."""
 
 import pytest
 
-from deploy.terminal.chat.gateways import ChatError, base_urls
+from deploy.local.access import api_key
+from deploy.terminal.chat.gateways import ChatError, Gateways, base_urls
+from deploy.terminal.chat.patience import Patience
+from shared.errors import SettingsError
 
 RUN = "http://127.0.0.1:8123"
 
@@ -29,7 +32,40 @@ def test_the_user_comes_first_then_the_run_then_this_machine(
     assert base_urls(given, environment, of_run) == found
 
 
-@pytest.mark.parametrize("wrong", ["localhost:8080", "ftp://a", "http://", "somewhere"])
+NO_ADDRESSES = [
+    "localhost:8080", "ftp://a", "http://", "somewhere", "http://127.0.0.1:abc", "http://a:70000", "http://[::1",
+    "http://a b", "http://a\x01b", "http://a..b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", NO_ADDRESSES)
 def test_what_is_no_address_is_said_to_be_none(wrong: str) -> None:
     with pytest.raises(ChatError, match="write http://host:port"):
         base_urls([wrong], {}, None)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "sk-ours\r", "sk-\udcff"])
+def test_a_key_that_no_header_can_hold_is_said_to_be_none(key: str) -> None:
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
+        api_key({"OPENAI_API_KEY": key})
+
+
+def test_a_mesh_without_keys_needs_none() -> None:
+    assert api_key({"OPENAI_API_KEY": "sk-ours"}) == "sk-ours"
+    assert api_key({}) and api_key({"OPENAI_API_KEY": ""})
+
+
+async def test_every_gateway_has_its_turn_before_the_last_ones_error_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateways, tried = Gateways(["http://a/v1", "http://b/v1"], "none"), list[str]()
+
+    async def refuse(query: dict[str, str]) -> None:
+        tried.append(gateways.url)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(gateways, "_connect", refuse)
+    with pytest.raises(ChatError, match=r"no gateway answers at http://a/v1 or http://b/v1: start a mesh"):
+        await gateways.connect({}, Patience(2, 0.0))
+    assert tried == gateways.urls
+    await gateways.close()

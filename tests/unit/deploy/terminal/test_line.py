@@ -9,10 +9,12 @@ import httpx2
 import openai
 import pytest
 from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
 
 from deploy.terminal.chat.answer import Answer
 from deploy.terminal.chat.gateways import ChatError
 from deploy.terminal.chat.line import Line
+from deploy.terminal.chat.patience import Patience
 from tests.unit.deploy.terminal.events import created, delta, ended, error
 
 BREAKS = ConnectionClosedError(None, None)
@@ -65,8 +67,9 @@ class Gateways:
     def next(self) -> None:
         self.current = (self.current + 1) % self.count
 
-    async def connect(self, query: dict[str, str], patience_s: float) -> Any:
-        self.asked.append((query, patience_s))
+    async def connect(self, query: dict[str, str], patience: Patience) -> Any:
+        self.asked.append((query, patience.limit_s))
+        patience.count()
         if not self.left:
             raise ChatError("nobody")
         return self.left.pop(0)
@@ -78,8 +81,8 @@ class Gateways:
         self.cancelled.append(response_id)
 
 
-def line_to(gateways: Gateways, notice: Callable[[str], None] = lambda _: None) -> Line:
-    return Line(gateways, 60.0, notice)  # type: ignore[arg-type]
+def line_to(gateways: Gateways, notice: Callable[[str], None] = lambda _: None, patience_s: float = 60.0) -> Line:
+    return Line(gateways, patience_s, notice)  # type: ignore[arg-type]
 
 
 async def asked(line: Line) -> tuple[str, Answer]:
@@ -125,6 +128,49 @@ async def test_the_next_turn_goes_over_the_same_connection() -> None:
 async def test_nobody_left_ends_the_turn_in_words() -> None:
     with pytest.raises(ChatError, match="nobody"):
         await asked(line_to(Gateways(Connection(created(), BREAKS))))
+
+
+@pytest.mark.parametrize("named", [[], [created()]])
+async def test_connections_that_bring_nothing_new_end_with_the_patience(
+    named: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, pauses = asyncio.get_running_loop().time(), list[float]()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("deploy.terminal.chat.patience.asyncio.sleep", pause)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s + sum(pauses))
+    gateways = Gateways(Connection(*named, BREAKS), *(Connection(*named, BREAKS) for _ in range(100)), count=1)
+    with pytest.raises(ChatError, match="lost again and again, and in 9 s nothing new came"):
+        await line_to(gateways, patience_s=9.0).ask({}, Answer(), lambda _: None)
+    assert pauses == [0.1, 0.3, 1.0, *[2.0] * 4]  # the connection that the last one led to was the last
+    assert len(gateways.asked) == len(pauses) + 2
+
+
+async def test_an_event_renews_the_patience() -> None:
+    begun = Connection(created(), BREAKS)
+    more = [Connection(delta(n, "x"), BREAKS) for n in range(1, 9)]
+    text, _ = await asked(line_to(Gateways(begun, *more, Connection(ended(9)), count=1), patience_s=0.0))
+    assert text == "x" * 8
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(1009, "send less, or have CHATMESH_BODY_LIMIT_BYTES raised"), (1008, "ask whoever"), (1002, "is no gateway")],
+)
+async def test_what_would_be_met_again_is_not_sent_again(code: int, said: str) -> None:
+    first = Connection(ConnectionClosedError(Close(code, "no\x1b"), Close(code, ""), True))
+    gateways = Gateways(first, Connection(created(), ended(1)))
+    with pytest.raises(ChatError, match=rf"^gateway-0 .*{said}.* It closed with {code} \(.*\) no\\x1b$"):
+        await asked(line_to(gateways))
+    assert first.closed and len(gateways.asked) == 1
+
+
+async def test_the_one_that_closes_first_says_why() -> None:
+    ours = ConnectionClosedError(Close(1011, "answer"), Close(1007, "ours"), False)
+    with pytest.raises(ChatError, match="closed with 1007"):
+        await asked(line_to(Gateways(Connection(ours))))
 
 
 async def test_a_cancel_goes_to_the_response_by_name_until_it_arrives() -> None:

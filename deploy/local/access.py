@@ -1,0 +1,27 @@
+"""What a person names to reach a gateway through OpenAI's SDK: its address, and the key."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from shared.errors import SettingsError
+
+_OPEN_MESH_KEY = "none"
+"""What the SDK is given where no key is set: it insists on one, and a mesh without keys ignores it."""
+
+
+def is_address(url: str) -> bool:
+    """Whether it is `http://host`, with a port and a path or not, as every HTTP client reads it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and url.isprintable() and " " not in url
+
+
+def api_key(environment: Mapping[str, str]) -> str:
+    """What to send as the key. Raises SettingsError for one that no header can hold."""
+    key = environment.get("OPENAI_API_KEY") or _OPEN_MESH_KEY
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError("OPENAI_API_KEY holds what no API key can, as a letter with an accent: set it anew")
+    return key
