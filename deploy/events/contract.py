@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from deploy.events.cloudevents import common_headers
 from deploy.events.release import ROOT, current_version
 from deploy.events.schemas import DEFS, Definitions, Schema, definitions, type_names
 from shared.errors import ChatmeshError
 from shared.records.base import SCHEMA_VERSION
-from shared.topics import REGISTRY, Topic
+from shared.records.codec import CE_TYPE_PREFIX
+from shared.topics import CONSUMER_GROUPS, REGISTRY, Topic
 
 RELEASES = ROOT / "docs" / "releases"
 _FILE = "contract.json"
@@ -38,11 +40,21 @@ class TopicTerms(msgspec.Struct, frozen=True, kw_only=True):
     records: dict[str, str]
 
 
+class CommonTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What every topic promises. `headers`: their schema; `type_prefix`: how `ce_type` begins; `consumer_groups`: how
+    the groups begin that consumers outside the mesh may join."""
+
+    headers: Schema
+    type_prefix: str
+    consumer_groups: str
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """What a release promises."""
 
     release: str
     schema_version: int
+    common: CommonTerms
     topics: dict[str, TopicTerms]
     definitions: dict[str, Schema]
 
@@ -61,6 +73,9 @@ def contract_of(topics: Iterable[Topic], known: Definitions, release: str, schem
     return Contract(
         release=release,
         schema_version=schema_version,
+        common=CommonTerms(
+            headers=without_words(common_headers()), type_prefix=CE_TYPE_PREFIX, consumer_groups=CONSUMER_GROUPS
+        ),
         topics={topic.name: _terms(topic) for topic in topics},
         definitions={name: without_words(schema) for name, schema in known.items()},
     )
@@ -97,9 +112,9 @@ def resolved(schema: Schema, known: Definitions) -> Schema:
 # -- contracts of releases ---------------------------------------------------------------------------------------
 
 
-def last_release(folder: Path = RELEASES) -> Contract:
-    """The contract of the newest release under `folder`. Raises ContractError."""
-    versions = kept(folder)
+def last_release(folder: Path = RELEASES, *, but: str | None = None) -> Contract:
+    """The contract of the newest release under `folder`, or the newest `but` for this one. Raises ContractError."""
+    versions = kept(folder, but=but)
     if not versions:
         raise ContractError(f"no release stands in {folder}: python -m deploy.events freeze")
     path = folder / max(versions, key=_order) / _FILE
@@ -109,9 +124,9 @@ def last_release(folder: Path = RELEASES) -> Contract:
         raise ContractError(f"{path} holds no contract: {error}") from error
 
 
-def kept(folder: Path = RELEASES) -> list[str]:
-    """The versions whose contracts stand there."""
-    return [path.parent.name for path in folder.glob(f"*/{_FILE}")]
+def kept(folder: Path = RELEASES, *, but: str | None = None) -> list[str]:
+    """The versions whose contracts stand there, `but` for this one."""
+    return [path.parent.name for path in folder.glob(f"*/{_FILE}") if path.parent.name != but]
 
 
 def _order(version: str) -> tuple[int, ...]:
@@ -121,9 +136,15 @@ def _order(version: str) -> tuple[int, ...]:
         raise ContractError(f"docs/releases has a folder that is no version: {version}") from error
 
 
-def keep(contract: Contract, folder: Path = RELEASES) -> Path:
-    """Write the contract where `last_release` finds it."""
+def keep(contract: Contract, folder: Path = RELEASES, *, again: bool = False) -> Path:
+    """Write the contract where `last_release` finds it. Raises ContractError where that release has one already, which
+    readers are held to be promised: `again` is for one that is not out yet."""
     path = folder / contract.release / _FILE
+    if path.exists() and not again:
+        raise ContractError(
+            f"what {contract.release} promised stands in {path}: raise the version in pyproject.toml first, "
+            "or say --again if it is not released yet"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     written: Any = msgspec.json.format(msgspec.json.encode(contract, order="sorted"), indent=1)
     path.write_bytes(written + b"\n")

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deploy.events.consumers import Consumer
-from deploy.events.contract import Contract, TopicTerms
+from deploy.events.contract import CommonTerms, Contract, TopicTerms
 from deploy.events.shapes import Side, Trouble, troubles
 from shared.topics import Visibility
 
 UNDECLARED = "consumers that are not declared"
 OPERATORS = "operators"
+EVERYBODY = ("everybody",)
 
 
 class Kind(StrEnum):
@@ -50,7 +51,8 @@ class _Comparison:
     def all(self) -> Iterator[Change]:
         if self.this.schema_version < self.last.schema_version:
             what = f"the schema version fell from {self.last.schema_version} to {self.this.schema_version}"
-            yield Change(Kind.READERS_OF_THE_LAST, what, ("everybody",))
+            yield Change(Kind.READERS_OF_THE_LAST, what, EVERYBODY)
+        yield from self._common(self.last.common, self.this.common)
         for name, terms in self.last.topics.items():
             if name not in self.this.topics:
                 yield self._breaks_readers(name, "the topic is not there")
@@ -60,6 +62,25 @@ class _Comparison:
         for name in self.this.topics:
             if name not in self.last.topics:
                 yield Change(Kind.COMPATIBLE, f"{name}: the topic is new")
+
+    # -- all topics ----------------------------------------------------------------------------------------------
+
+    def _common(self, last: CommonTerms, this: CommonTerms) -> Iterator[Change]:
+        outsiders = (*(each.name for each in self.consumers), UNDECLARED)
+        for begins, was, is_now, broken in (
+            ("ce_type begins", last.type_prefix, this.type_prefix, EVERYBODY),
+            ("groups of consumers begin", last.consumer_groups, this.consumer_groups, outsiders),
+        ):
+            if was != is_now:
+                yield Change(Kind.READERS_OF_THE_LAST, f"{begins} with {is_now!r}, not {was!r}", broken)
+        before, after = Side(last.headers, {}), Side(this.headers, {})
+        for trouble in sorted(set(troubles(reader=before, writer=after))):
+            yield Change(Kind.READERS_OF_THE_LAST, f"the header {trouble.path} {trouble.what}", EVERYBODY)
+        missed = {trouble.path: trouble.what for trouble in troubles(reader=after, writer=before, lost=False)}
+        for name, what in sorted(missed.items()):
+            yield Change(Kind.READERS_OF_THIS, f"the header {name} {what}", EVERYBODY)
+        for name in sorted(this.headers["properties"].keys() - last.headers["properties"].keys() - missed.keys()):
+            yield Change(Kind.COMPATIBLE, f"the header {name} is new")
 
     # -- topics --------------------------------------------------------------------------------------------------
 

@@ -76,26 +76,49 @@ class _Comparison:
         yield from _values(reader.schema, writer.schema, path)
         if "properties" in reader.schema:
             yield from self._fields(reader, writer, path)
-        for keyword, mark in (("items", "[]"), ("additionalProperties", "{}")):
-            theirs = writer.schema.get(keyword)
-            if keyword in reader.schema and isinstance(theirs, dict):
-                yield from self.compare(reader.at(reader.schema[keyword]), writer.at(theirs), path + mark)
-            elif keyword in reader.schema and reader.schema[keyword] and "properties" not in writer.schema:
-                yield Trouble(path, "may hold values of any kind")
+        if reader.schema.get("items"):
+            yield from self._values_of("items", reader, writer, path, "[]")
+        if reader.schema.get("additionalProperties"):
+            yield from self._entries(reader, writer, path)
+
+    def _values_of(self, keyword: str, reader: Side, writer: Side, path: str, mark: str) -> Iterator[Trouble]:
+        """What stands in an array or a map."""
+        written = writer.schema.get(keyword)
+        if isinstance(written, dict):
+            yield from self.compare(reader.at(reader.schema[keyword]), writer.at(written), path + mark)
+        else:
+            yield Trouble(path, "may hold values of any kind")
+
+    def _entries(self, reader: Side, writer: Side, path: str) -> Iterator[Trouble]:
+        """To who reads a map, every field of an object is an entry."""
+        if "properties" not in writer.schema:
+            yield from self._values_of("additionalProperties", reader, writer, path, "{}")
+            return
+        for name, written in writer.schema["properties"].items():
+            yield from self.compare(
+                reader.at(reader.schema["additionalProperties"]), writer.at(written), _inner(path, name)
+            )
 
     def _fields(self, reader: Side, writer: Side, path: str) -> Iterator[Trouble]:
         read, written = reader.schema["properties"], writer.schema.get("properties", {})
         required, always = set(reader.schema.get("required", ())), set(writer.schema.get("required", ()))
+        is_map, entries = "properties" not in writer.schema, writer.schema.get("additionalProperties", {})
         for name, schema in read.items():
-            where = f"{path}.{name}" if path else name
+            where = _inner(path, name)
             if name not in written:
                 if self._lost or name in required:
                     yield Trouble(where, "is not there" + _renamed(schema, read, written))
+                elif is_map:  # it is not promised, but what is there by this name is read
+                    yield from self.compare(reader.at(schema), writer.at(entries), where)
                 continue
             if name in required and name not in always:
                 yield Trouble(where, "may be absent")
             yield from _default(schema, written[name], where)
             yield from self.compare(reader.at(schema), writer.at(written[name]), where)
+
+
+def _inner(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _alternatives(side: Side) -> list[Side]:

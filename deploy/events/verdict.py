@@ -44,9 +44,9 @@ def accepted_breaks(path: Path = ACCEPTED) -> tuple[AcceptedBreak, ...]:
         raise ContractError(f"{path.name}: {error}") from error
 
 
-def verdict() -> Verdict:
-    """On this working tree. Raises ContractError."""
-    last, this, consumers = last_release(), current_contract(), declared()
+def verdict(*, but: str | None = None) -> Verdict:
+    """On this working tree, since the last release, or the last `but` for this one. Raises ContractError."""
+    last, this, consumers = last_release(but=but), current_contract(), declared()
     found = changes(last, this, consumers)
     wrong = tuple(mistakes(consumers, last))
     return Verdict(last.release, tuple(found), (*wrong, *faults(last, this, found, accepted_breaks())))

@@ -1,7 +1,9 @@
 """`python -m deploy.events`: what its commands print, and how they end."""
 
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from deploy.events import __main__ as commands
@@ -15,7 +17,7 @@ NEW = Change(Kind.COMPATIBLE, "responses.events: completed.cost is new")
 
 
 def found(monkeypatch: pytest.MonkeyPatch, *changes: Change, faults: tuple[str, ...] = ()) -> None:
-    monkeypatch.setattr(commands, "verdict", lambda: Verdict("0.1.0", changes, faults))
+    monkeypatch.setattr(commands, "verdict", lambda but=None: Verdict("0.1.0", changes, faults))
 
 
 def test_a_break_ends_with_1_and_names_whom_it_breaks(
@@ -44,16 +46,52 @@ def test_nothing_is_kept_of_what_breaks_somebody(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found(monkeypatch, BREAK, faults=("a change breaks readers",))
-    monkeypatch.setattr(commands, "keep", lambda kept: pytest.fail("it was kept"))
+    monkeypatch.setattr(commands, "keep", lambda *_, **__: pytest.fail("it was kept"))
     assert commands.main(["freeze"]) == 1
     assert "gateway, billing" in capsys.readouterr().err
 
 
 def test_the_first_release_has_none_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(commands, "kept", lambda: contract.kept(tmp_path))
-    monkeypatch.setattr(commands, "keep", lambda kept: keep(kept, tmp_path))
+    in_folder(monkeypatch, tmp_path)
     assert commands.main(["freeze"]) == 0
     assert last_release(tmp_path) == current_contract()
+
+
+def test_what_a_release_promised_is_not_written_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_folder(monkeypatch, tmp_path)
+    found(monkeypatch)
+    promised = msgspec.structs.replace(current_contract(), schema_version=0)
+    keep(promised, tmp_path)
+    assert commands.main(["freeze"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "--again" in said
+    assert last_release(tmp_path) == promised
+    assert commands.main(["freeze", "--again"]) == 0
+    assert last_release(tmp_path) == current_contract()
+
+
+def test_what_is_written_again_is_held_to_the_release_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_folder(monkeypatch, tmp_path)
+    keep(msgspec.structs.replace(current_contract(), release="0.0.9"), tmp_path)
+    keep(current_contract(), tmp_path)
+    held_to: list[str | None] = []
+
+    def breaks(but: str | None = None) -> Verdict:
+        held_to.append(last_release(tmp_path, but=but).release)
+        return Verdict("0.0.9", (BREAK,), ("a change breaks readers",))
+
+    monkeypatch.setattr(commands, "verdict", breaks)
+    assert commands.main(["freeze", "--again"]) == 1
+    assert held_to == ["0.0.9"] and "gateway, billing" in capsys.readouterr().err
+
+
+def in_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(commands, "kept", partial(contract.kept, folder))
+    monkeypatch.setattr(commands, "keep", lambda kept, *, again: keep(kept, folder, again=again))
 
 
 def test_what_goes_wrong_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

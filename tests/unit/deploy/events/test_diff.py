@@ -9,7 +9,7 @@ import pytest
 
 from deploy.events.consumers import Consumer, declared, mistakes
 from deploy.events.contract import Contract, ContractError, contract_of, current_contract, keep, last_release
-from deploy.events.diff import UNDECLARED, Change, Kind, changes
+from deploy.events.diff import EVERYBODY, UNDECLARED, Change, Kind, changes
 from deploy.events.schemas import definitions
 from deploy.events.verdict import AcceptedBreak, accepted_breaks, faults, verdict
 from shared.records.base import Record, Value
@@ -31,6 +31,18 @@ class Paid(Record, frozen=True, kw_only=True, tag="paid"):
     notes: list[str] = []
     labels: dict[str, int] = {}
     note: str | None = None
+
+
+class Named(Value, frozen=True, kw_only=True):
+    name: str
+
+
+class Counted(Value, frozen=True, kw_only=True):
+    count: int = 0
+
+
+class Renamed(Value, frozen=True, kw_only=True):
+    count: str = ""
 
 
 class Void(Record, frozen=True, kw_only=True, tag="void"):
@@ -113,6 +125,18 @@ OTHERS = (*SERVICES, UNDECLARED)
             (THIS, "paid.notes[] may be string where integer is read", SERVICES),
         ]),
         (paid(labels=(dict[str, Any], {})), [(LAST, "paid.labels may hold values of any kind", OTHERS)]),
+        (paid(labels=(Named,)), [
+            (LAST, "paid.labels.name may be string where integer is read", OTHERS),
+            (THIS, "paid.labels may be absent", SERVICES),
+            (THIS, "paid.labels.name is not there", SERVICES),
+        ]),
+        (paid(labels=(Counted, msgspec.field(default_factory=Counted))), [
+            (NOBODY, "paid.labels.count is new", ()),
+        ]),
+        (paid(labels=(Renamed, msgspec.field(default_factory=Renamed))), [
+            (LAST, "paid.labels.count may be string where integer is read", OTHERS),
+            (THIS, "paid.labels.count may be integer where string is read", SERVICES),
+        ]),
         (paid(extra=(int,)), [(THIS, "paid.extra is not there", SERVICES)]),
         (paid(extra=(int, 0)), [(NOBODY, "paid.extra is new", ())]),
         (cost(tax=(int, 0)), [(NOBODY, "paid.cost.tax is new", ())]),
@@ -139,11 +163,50 @@ def test_a_change_names_those_whom_it_breaks(this: Topic, expected: list[tuple[K
     assert told(this) == expected
 
 
+def test_a_field_that_may_be_absent_is_read_from_a_map_too() -> None:
+    last, this = paid(labels=(dict[str, Any], {})), paid(labels=(Counted, msgspec.field(default_factory=Counted)))
+    assert told(this, last=last) == [(THIS, "paid.labels.count may be anything where integer is read", SERVICES)]
+
+
 def test_a_topic_that_goes_breaks_its_readers_and_one_that_comes_nobody() -> None:
     assert told(replace(ORDERS, name="bills")) == [
         (LAST, "the topic is not there", ALL),
         (NOBODY, "bills: the topic is new", ()),
     ]
+
+
+def headers(*gone: str, required: tuple[str, ...] = (), **more: Any) -> Any:
+    """Those of every record, but for some, and more."""
+    common = current_contract().common.headers
+    known = {name: schema for name, schema in common["properties"].items() if name not in gone}
+    always = [name for name in common["required"] if name not in gone]
+    return {**common, "properties": {**known, **more}, "required": [*always, *required]}
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ({"type_prefix": "mesh."}, [(LAST, "ce_type begins with 'mesh.', not 'chatmesh.'", EVERYBODY)]),
+        ({"consumer_groups": "apps."},
+         [(LAST, "groups of consumers begin with 'apps.', not 'consumers.'", ("billing", UNDECLARED))]),
+        ({"headers": headers("ce_time")}, [(LAST, "the header ce_time is not there", EVERYBODY)]),
+        ({"headers": headers("traceparent")}, [(LAST, "the header traceparent is not there", EVERYBODY)]),
+        ({"headers": headers(ce_specversion={"type": "string", "const": "2.0"})}, [
+            (LAST, "the header ce_specversion may be '2.0'", EVERYBODY),
+            (THIS, "the header ce_specversion may be '1.0'", EVERYBODY),
+        ]),
+        ({"headers": headers(ce_tenant={"type": "string"})}, [(NOBODY, "the header ce_tenant is new", ())]),
+        ({"headers": headers(ce_tenant={"type": "string"}, required=("ce_tenant",))},
+         [(THIS, "the header ce_tenant is not there", EVERYBODY)]),
+    ],
+)  # fmt: skip
+def test_a_change_of_what_every_topic_promises_is_seen(
+    terms: Any, expected: list[tuple[Kind, str, tuple[str, ...]]]
+) -> None:
+    last = contract(ORDERS)
+    this = msgspec.structs.replace(last, common=msgspec.structs.replace(last.common, **terms))
+    found = changes(last, this, [BILLING])
+    assert [(change.kind, change.what, change.broken) for change in found] == expected
 
 
 def test_what_nobody_changed_is_no_change() -> None:
