@@ -16,7 +16,7 @@ from shared.errors import ChatmeshError
 from shared.ids import new_id
 from shared.lifetime import HURRY_S, Stop
 from shared.settings import MeshSettings, describe_settings, load_settings
-from shared.telemetry.logs import setup_logging
+from shared.telemetry.logs import log_loop_failure, setup_logging
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,7 @@ async def _with_signals(serve: Serve[S], settings: S, last_resort: _LastResort) 
         last_resort.arm(left_s + LINGER_S, 1, hung=True)
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_loop_failure)
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, asked)

@@ -9,10 +9,12 @@ Three rules keep what users wrote, and their keys, out of every line:
   they are asked for details, so `CHATMESH_LOG_LEVEL` is not for them.
 * Of an exception the type and where it was raised are printed. Its message only where it cannot quote a text: our own
   errors', the system's, the broker's. Code that no text passes through may log with `extra=OUTSPOKEN`. Within a message
-  `cause_of` says of an error what may be said.
+  `cause_of` says of an error what may be said, and `named_cause_of` in a dead letter. What asyncio and the interpreter
+  report beside logging quotes exceptions and arguments: it is told again in words of ours.
 * Whoever writes about a response names its id in the message: that is where `response_id` comes from.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -21,7 +23,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import Span
@@ -51,8 +53,11 @@ def about(span: Span | None) -> dict[str, Span | None]:
 
 def cause_of(error: BaseException) -> str:
     """What may be said of an error out of code that handles text: its type, and its message where that is harmless."""
-    if isinstance(error, ChatmeshError):
-        return str(error)
+    return str(error) if isinstance(error, ChatmeshError) else named_cause_of(error)
+
+
+def named_cause_of(error: BaseException) -> str:
+    """The same, with the type of our own errors too."""
     name = type(error).__name__
     return f"{name}: {error}" if _is_harmless(error) and str(error) else name
 
@@ -106,25 +111,39 @@ def _place_in_trace(record: logging.LogRecord) -> dict[str, str]:
     return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
-def _discreet_traceback(error: BaseException) -> Iterator[str]:
-    """The traceback of an error and of what caused it, in Python's order."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None:
-        yield from _discreet_traceback(cause)
-        yield "\nwhich led to:\n\n"
-    yield "Traceback (most recent call last):\n"
-    yield from traceback.format_tb(error.__traceback__)
-    said = f": {error}" if _is_harmless(error) else " (its message is not shown)"
-    yield f"{type(error).__name__}{said}\n"
-    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-        yield "\nin it:\n\n"
-        yield from _discreet_traceback(part)
+def _discreet_traceback(error: BaseException, seen: set[int] | None = None) -> Iterator[str]:
+    """The traceback of an error and of what caused it, in Python's order. `seen`: by id, what is told already, for an
+    error may be its own cause."""
+    seen = set() if seen is None else seen
+    for place, each in enumerate(_with_causes(error, seen)):
+        if place:
+            yield "\nwhich led to:\n\n"
+        yield "Traceback (most recent call last):\n"
+        yield from traceback.format_tb(each.__traceback__)
+        said = f": {each}" if _is_harmless(each) else " (its message is not shown)"
+        yield f"{type(each).__name__}{said}\n"
+        for part in each.exceptions if isinstance(each, BaseExceptionGroup) else ():
+            if id(part) not in seen:
+                yield "\nin it:\n\n"
+                yield from _discreet_traceback(part, seen)
+
+
+def _with_causes(error: BaseException, seen: set[int]) -> list[BaseException]:
+    """The error behind what caused it, the first cause first; without those in `seen`, to which they are added."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return chain[::-1]
 
 
 def setup_logging(settings: MeshSettings, service: str = "") -> None:
     """Log to stderr. Libraries speak from WARNING on, so that a quiet mesh has quiet, and discreet, logs.
 
-    Whatever a library or the interpreter would print beside logging (warnings, errors of threads) is logged too.
+    Whatever a library or the interpreter would print beside logging (warnings, errors of threads, of finalizers) is
+    logged too.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -138,6 +157,7 @@ def setup_logging(settings: MeshSettings, service: str = "") -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_failure
+    sys.unraisablehook = _log_unraisable
 
 
 def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
@@ -145,3 +165,25 @@ def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
         return
     name = failure.thread.name if failure.thread is not None else "a thread"
     logging.getLogger(__name__).error("%s failed", name, exc_info=failure.exc_value)
+
+
+def _log_unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+    """Of the object (a finalizer, a generator) only what it is: its `repr` may quote anything."""
+    source = ignored.object
+    where = getattr(source, "__qualname__", None) or type(source).__qualname__
+    logging.getLogger(__name__).error("an error in %s could not be raised", where, exc_info=ignored.exc_value)
+
+
+_ASYNCIO_QUOTES_FROM = re.compile(r"(?<= callback ).*|[<\n].*", re.DOTALL)
+
+
+def log_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """For `loop.set_exception_handler`: what nobody awaited, or a callback that failed.
+
+    asyncio's own handler prints the `repr` of the future, with its exception, and of a callback's arguments. Here a
+    task goes by its name, and what it raised by the rules of every other line.
+    """
+    said = _ASYNCIO_QUOTES_FROM.sub("", str(context.get("message") or "Unhandled exception in event loop")).rstrip(" :")
+    task = context.get("task") or context.get("future")
+    name = f": {task.get_name()}" if isinstance(task, asyncio.Task) else ""
+    logging.getLogger(__name__).error("%s%s", said, name, exc_info=context.get("exception"))

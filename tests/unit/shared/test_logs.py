@@ -12,7 +12,7 @@ from aiokafka.errors import RequestTimedOutError
 from opentelemetry.sdk.trace import TracerProvider
 
 from shared.errors import RecordError
-from shared.telemetry.logs import OUTSPOKEN, JsonFormatter, about, cause_of
+from shared.telemetry.logs import OUTSPOKEN, JsonFormatter, about, cause_of, named_cause_of
 
 SECRET = "what a user wrote"
 RESPONSE = "resp_0192f3a1b2c37000800000000000abcd"
@@ -97,12 +97,35 @@ def test_the_parts_of_a_group_are_told() -> None:
     assert "RecordError: no such role" in printed
 
 
+def test_an_exception_that_caused_itself_is_told_once() -> None:
+    first, second = KeyError(SECRET), RecordError("no such role")
+    first.__cause__, second.__cause__ = second, first
+    printed = line("broken", exc_info=first)["exception"]
+    assert printed.count("KeyError") == printed.count("RecordError: no such role") == 1
+    group = ExceptionGroup(SECRET, [first])
+    second.__cause__ = group
+    assert line("broken", exc_info=group)["exception"].count("KeyError") == 1
+
+
+def test_a_long_chain_of_causes_is_told() -> None:
+    last = RecordError("0")
+    for number in range(1, 2 * sys.getrecursionlimit()):
+        following = RecordError(str(number))
+        following.__cause__, last = last, following
+    assert line("broken", exc_info=last)["exception"].startswith("Traceback (most recent call last):\nRecordError: 0\n")
+
+
 def test_a_cause_is_told_in_our_words_only() -> None:
     assert cause_of(RecordError("no such role")) == "no such role"
     assert cause_of(KeyError(SECRET)) == "KeyError"
     assert cause_of(ConnectionResetError(104, "reset")) == "ConnectionResetError: [Errno 104] reset"
     assert cause_of(ImportError("No module named 'torch'")) == "ImportError: No module named 'torch'"
     assert cause_of(RequestTimedOutError()) == "RequestTimedOutError: [Error 7] RequestTimedOutError"
+
+
+def test_a_named_cause_has_its_type_even_where_it_is_ours() -> None:
+    assert named_cause_of(RecordError("no such role")) == "RecordError: no such role"
+    assert named_cause_of(KeyError(SECRET)) == "KeyError"
 
 
 PROCESS = """
@@ -153,6 +176,48 @@ async def serve(settings, stop):
 sys.argv = ["any"]
 sys.exit(main_of("gateway", None, MeshSettings, serve))
 """
+
+
+LEAVES = """
+import asyncio, gc, sys
+from shared.runtime import main_of
+from shared.settings import MeshSettings
+class Closes:
+    def __del__(self):
+        raise ValueError("SEC" + "RET")
+async def fails():
+    raise ValueError("SEC" + "RET")
+def callback(text):
+    raise ValueError(text)
+async def serve(settings, stop):
+    task = asyncio.create_task(fails(), name="a task of ours")
+    asyncio.get_running_loop().call_soon(callback, "SEC" + "RET")
+    future = asyncio.get_running_loop().create_future()
+    future.set_exception(ValueError("SEC" + "RET"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task, future
+    Closes()
+    gc.collect()
+sys.argv = ["any"]
+sys.exit(main_of("gateway", None, MeshSettings, serve))
+"""
+
+
+def test_what_nobody_awaited_is_told_without_its_words() -> None:
+    environment = {**os.environ, "CHATMESH_LOG_FORMAT": "json"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LEAVES], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert "SECRET" not in ended.stderr
+    lines = [json.loads(each) for each in ended.stderr.splitlines()]
+    assert {each["message"] for each in lines} == {
+        "Task exception was never retrieved: a task of ours",
+        "Future exception was never retrieved",
+        "Exception in callback",
+        "an error in Closes.__del__ could not be raised",
+    }
+    assert all("ValueError (its message is not shown)" in each["exception"] for each in lines)
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
