@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -89,8 +90,7 @@ class QuietExporter(SpanExporter):
         result = self._inner.export(spans)
         refused = result is not SpanExportResult.SUCCESS
         if refused and not self._refused:
-            where = next(filter(None, map(os.environ.get, reversed(ENDPOINTS))), "the endpoint")
-            log.warning("traces are not taken by %s: they are dropped until they are", where)
+            log.warning("traces are not taken by %s: they are dropped until they are", _endpoint())
         elif self._refused and not refused:
             log.info("traces are taken again")
         self._refused = refused
@@ -114,6 +114,20 @@ class QuietExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Called by the SDK; nothing is buffered here."""
         return self._inner.force_flush(timeout_millis)
+
+
+def _endpoint() -> str:
+    """Where spans go, by scheme, host and port: the rest of the URL may hold a password."""
+    url = next(filter(None, map(os.environ.get, reversed(ENDPOINTS))), "")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # it is no URL, and OpenTelemetry has said so
+        host = None
+    if host is None:
+        return "the endpoint"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
 
 
 @contextmanager

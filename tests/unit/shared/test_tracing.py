@@ -108,6 +108,25 @@ def test_an_endpoint_that_takes_nothing_is_told_of_once_and_once_when_it_does(
 
 
 @pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("https://user:hunter2@traces.example:4318/v1?key=hunter2", "https://traces.example:4318"),
+        ("http://[::1]:4318/hunter2", "http://[::1]:4318"),
+        ("user:hunter2@traces.example", "the endpoint"),
+        ("http://traces.example:hunter2/", "the endpoint"),
+    ],
+)
+def test_an_endpoint_is_named_without_what_may_be_secret(
+    url: str, named: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
+    QuietExporter(Flaky()).export([])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"traces are not taken by {named}: they are dropped until they are"
+    ]
+
+
+@pytest.mark.parametrize(
     ("terminal", "reason"),
     [
         (ended(Completed), "stop"),
