@@ -22,7 +22,7 @@ from shared.log import Appended, LogWriter, Replayer, failing_late
 from shared.records import Claimed, Job, Journal, Released, Stop, Tokens
 from shared.records.codec import Envelope
 from shared.telemetry import extract, fail, names
-from shared.telemetry.logs import about
+from shared.telemetry.logs import about, cause_of
 from shared.topics import JOBS, JOURNAL
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Worker:
             # Not only ChatTemplateError: a template is a program that came with the model and met this conversation.
             if not isinstance(error, ChatTemplateError):
                 log.error("%s: the prompt cannot be rendered", job.response_id, exc_info=error)
-            self._release_record(job, claim, f"the prompt cannot be rendered: {error}")
+            self._release_record(job, claim, f"the prompt cannot be rendered: {cause_of(error)}")
             self._meter.turned_away(_RELEASED)
             return None
         span = tracer.start_span(names.chat(job.model), context=extract(envelope.trace), kind=SpanKind.CONSUMER)
@@ -191,12 +191,12 @@ class Worker:
         if isinstance(error, EngineFullError):
             # A slot whose request was cancelled a moment ago: the engine frees it with its next step.
             self._release(generation, str(error), type(error).__name__, full=True)
-        elif isinstance(error, ChatmeshError | ValueError):
+        elif isinstance(error, ChatmeshError):
             self._release(generation, str(error), type(error).__name__)
         else:
             span = about(generation.span)
             log.error("%s: claim %s failed", generation.job.response_id, generation.claim, exc_info=error, extra=span)
-            self._release(generation, f"{type(error).__name__}: {error}", type(error).__name__)
+            self._release(generation, cause_of(error), type(error).__name__)
 
     # -- the engine ------------------------------------------------------------------------------------------
 

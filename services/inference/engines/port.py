@@ -31,6 +31,10 @@ class RequestTooLongError(EngineError, ValueError):
     """Prompt and answer together do not fit the model's window."""
 
 
+class UnusableRequestError(EngineError, ValueError):
+    """A number of the request is out of range; says which, and quotes no text."""
+
+
 class EngineLoadError(ModelError):
     """The weights cannot be loaded."""
 
@@ -44,7 +48,7 @@ class GenerationRequest:
     function of the logits and the seed alone (a takeover draws the same numbers); without, it is drawn afresh.
     The penalties are subtracted from the logits of tokens that the answer holds already (`primed_ids` too, the prompt
     not): `presence_penalty` once, `frequency_penalty` for each time. `logprobs`: tell how likely each token was, and
-    the so many likeliest tokens at its place; None: do not. Raises ValueError for values out of range.
+    the so many likeliest tokens at its place; None: do not. Raises UnusableRequestError for values out of range.
     """
 
     id: str
@@ -73,7 +77,7 @@ class GenerationRequest:
         }
         for complaint, holds in checks.items():
             if not holds:
-                raise ValueError(complaint)
+                raise UnusableRequestError(complaint)
 
     @property
     def context_ids(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from services.moderation.backends.port import BackendError, Excerpt, Judgement
 from services.moderation.backends.threads import OneThread
 from services.moderation.policy import TextClassificationSpec
 from shared.errors import SettingsError
+from shared.telemetry.logs import cause_of
 
 if TYPE_CHECKING:  # torch takes seconds to import: `start` does it in its thread
     from services.moderation.backends.classification import Classification, LabelScores
@@ -47,8 +48,8 @@ class HuggingFaceBackend:
         try:
             scored = iter(await self._scores(model, list(chain(*readings))) if any(readings) else [])
         except (RuntimeError, ValueError, IndexError) as error:
-            # Out of memory is one of them; torch speaks of shapes, never of texts.
-            raise BackendError(f"{self.name}: the model failed with {type(error).__name__}: {error}") from error
+            # Out of memory is one of them; others are the tokenizer's, which may quote what it could not read.
+            raise BackendError(f"{self.name}: the model failed with {cause_of(error)}") from error
         return [self._judgement(list(islice(scored, len(of_excerpt)))) for of_excerpt in readings]
 
     async def stop(self) -> None:

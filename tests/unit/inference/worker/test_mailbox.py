@@ -153,13 +153,13 @@ async def test_a_template_that_breaks_is_an_error_of_its_own_job_only(
 
     def breaks(self: ChatTokenizer, messages: list[dict[str, str]], **options: bool) -> list[int]:
         if messages[0]["content"] == "Break.":
-            raise TypeError("can only concatenate str")
+            raise TypeError(f"can only concatenate {messages[0]['content']}")
         return encode(self, messages, **options)
 
     monkeypatch.setattr(ChatTokenizer, "encode", breaks)
     await bench.mail(job(1, prompt=[type(PROMPT[0])(role="user", parts=["Break."])]), job(2))
     assert [(r.response_id, r.full) for r in bench.released] == [(R, False)]
-    assert "can only concatenate str" in bench.released[0].reason
+    assert bench.released[0].reason == "the prompt cannot be rendered: TypeError", "its words may quote the prompt"
     assert "Traceback" in caplog.text
     assert len(bench.written(Claimed, 2)) == 1
     assert bench.mailbox.commits == [(MAILBOX, 2)]
@@ -178,7 +178,7 @@ async def test_a_bug_puts_the_record_aside_and_the_worker_lives(
     monkeypatch.setattr(bench.worker, "claim", buggy)
     await bench.mail(job(1), job(2))
     (letter,) = bench.log.dead_letters(JOBS)
-    assert letter.error == "KeyError: 'a bug'"
+    assert letter.error == "KeyError", "its words may quote the prompt"
     assert "Traceback" in caplog.text
     assert len(bench.written(Claimed, 2)) == 1
 
@@ -211,7 +211,7 @@ async def test_a_takeover_that_breaks_releases_its_claim(bench: WorkerBench, cap
     bench.past(*by_another(bench.tokenizer, [10, 11]))
     bench.replayer.failure = ZeroDivisionError("a bug")
     await bench.mail(job(attempt=2))
-    assert [r.reason for r in bench.released] == ["ZeroDivisionError: a bug"]
+    assert [r.reason for r in bench.released] == ["ZeroDivisionError"]
     assert bench.free == 2
     assert "Traceback" in caplog.text
 
