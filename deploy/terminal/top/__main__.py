@@ -17,13 +17,16 @@ from deploy.terminal.top.scrape import urls_of_run
 from deploy.terminal.top.view import View
 from deploy.terminal.top.watch import Watch, watching
 from shared.errors import LogError
-from shared.settings import MeshSettings, load_settings
+from shared.settings import load_settings
 
 _WIDTH_IN_A_PIPE = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, also after Ctrl-C; 1 if there is no mesh, or nobody in it is heard."""
+    """Exit status 0, also after Ctrl-C; 1 if there is no mesh, or a single look hears nobody in it.
+
+    Looks that go on show that nobody is heard, and who comes.
+    """
     options = parse(arguments)
     status = run(functools.partial(_main, options))
     return 0 if status == INTERRUPTED_STATUS else status
@@ -37,17 +40,17 @@ async def _main(options: Options) -> int:
         if options.as_json:
             await _as_json(watch, options)
         elif options.once or not sys.stdout.isatty():
-            _console().print(render(_heard(watch.view(), settings)))
+            _console().print(render(_heard(watch.view())))
         else:
             await _live(watch, options)
     return 0
 
 
-def _heard(view: View, settings: MeshSettings) -> View:
+def _heard(view: View) -> View:
     """Raises LogError if there is nobody."""
     if not view.services:
         raise LogError(
-            f"no service is heard on the broker at {settings.bootstrap_servers}: start a mesh with `make run`, or say "
+            f"no service is heard on the broker at {view.broker}: start a mesh with `make run`, or say "
             "which broker with KAFKA_BOOTSTRAP_SERVERS and CHATMESH_NAMESPACE"
         )
     return view
@@ -55,7 +58,8 @@ def _heard(view: View, settings: MeshSettings) -> View:
 
 async def _as_json(watch: Watch, options: Options) -> None:
     while True:
-        print(json.dumps(watch.view().as_json(), ensure_ascii=False), flush=True)
+        view = watch.view()
+        print(json.dumps((_heard(view) if options.once else view).as_json(), ensure_ascii=False), flush=True)
         if options.once:
             return
         await watch.pause(options.interval_s)

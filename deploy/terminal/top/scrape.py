@@ -5,6 +5,7 @@ The endpoints are those that `--metrics` names, or that `make run` in this folde
 
 import asyncio
 import json
+import math
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -38,10 +39,15 @@ class Scraped:
 def sums(exposition: str) -> Sums:
     """What an endpoint's text comes to. Raises ValueError for what is no exposition. Pure."""
     found: Sums = {}
-    for family in text_string_to_metric_families(exposition):
-        for sample in family.samples:
-            if sample.name in _WANTED:
-                found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    try:
+        for family in text_string_to_metric_families(exposition):
+            for sample in family.samples:
+                if sample.name in _WANTED:
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    except IndexError as error:  # the parser's own, at some texts without an end
+        raise ValueError("no exposition") from error
+    if not all(map(math.isfinite, found.values())):
+        raise ValueError("a metric of ours is no number")
     return found
 
 
@@ -67,8 +73,8 @@ class Scraper:
         """None where there is nobody to ask."""
         if not self._urls:
             return None
-        texts = await asyncio.gather(*(asyncio.to_thread(_fetch, url) for url in self._urls))
-        return self.take({url: sums(text) for url, text in zip(self._urls, texts, strict=True) if text is not None})
+        answers = await asyncio.gather(*(asyncio.to_thread(_ask, url) for url in self._urls))
+        return self.take({url: of for url, of in zip(self._urls, answers, strict=True) if of is not None})
 
     def take(self, found: Mapping[str, Sums]) -> Scraped:
         """What the endpoints' sums come to, by URL. Pure but for the clock."""
@@ -88,9 +94,10 @@ class Scraper:
         )
 
 
-def _fetch(url: str) -> str | None:
+def _ask(url: str) -> Sums | None:
+    """None where nobody answers, or not with metrics."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:
-            return str(reply.read().decode("utf-8", "replace"))
+            return sums(reply.read().decode("utf-8", "replace"))
     except (OSError, HTTPException, ValueError):
         return None

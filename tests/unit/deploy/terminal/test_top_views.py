@@ -1,19 +1,25 @@
 """What `top` makes of what it reads."""
 
+import contextlib
 import io
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from deploy.terminal.top import __main__ as top
 from deploy.terminal.top.flow import Flow, Totals
 from deploy.terminal.top.rendering import render
 from deploy.terminal.top.roster import Roster
 from deploy.terminal.top.scrape import Scraper, sums, urls_of_run
 from deploy.terminal.top.view import GroupRow, View, group_rows, service_rows
+from shared.errors import LogError
 from shared.heartbeats import Member
 from shared.log.progress import GroupProgress
 from shared.records import Heartbeat
+from shared.settings import MeshSettings
 from shared.topics import OWNERS
 
 ENDS = ("completed", "failed")
@@ -82,6 +88,57 @@ def test_metrics_are_summed_over_their_labels_and_rates_are_since_the_look_befor
     assert (second.streams, second.tokens_per_s) == (10, 25.0)
     restarted = scraper.take({"a": sums(EXPOSITION.format(tokens=3)), "b": sums(EXPOSITION.format(tokens=9))})
     assert restarted.tokens_per_s == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<html><body>hello</body></html>",
+        '{"a": 1}',
+        "hello",
+        'b{ca"d"} NaN',
+        "chatmesh_active_streams NaN",
+        "chatmesh_generation_takeovers_total +Inf",
+    ],
+)
+async def test_what_answers_with_something_else_does_not_answer(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text(text)
+    scraped = await Scraper([f"file://{tmp_path}/metrics", f"file://{tmp_path}/none", "no address"]).scrape()
+    assert scraped is not None and (scraped.asked, scraped.answered) == (3, 0)
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mesh whose services are all gone, and that cannot be followed beyond one look."""
+
+    class Gone:
+        def view(self) -> View:
+            return View("127.0.0.1:9092", 0, (), Totals(), None, None, ())
+
+        async def pause(self, seconds: float) -> None:
+            raise LogError("the broker is gone too")
+
+    @contextlib.asynccontextmanager
+    async def watching(settings: MeshSettings, urls: list[str]) -> AsyncIterator[Gone]:
+        yield Gone()
+
+    monkeypatch.setattr(top, "watching", watching)
+    monkeypatch.setattr(top, "broker_settings", lambda: MeshSettings())
+
+
+@pytest.mark.parametrize("arguments", [["--once"], ["--once", "--json"], []])
+def test_one_look_that_hears_nobody_is_an_error(
+    unheard: None, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert top.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: no service is heard on the broker at 127.0.0.1:9092: start a mesh")
+
+
+def test_looks_that_go_on_show_that_nobody_is_heard(unheard: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert top.main(["--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["services"] == [] and err == "error: the broker is gone too\n"
 
 
 def test_the_endpoints_of_a_run_are_found_and_none_where_nothing_runs(tmp_path: Path) -> None:
