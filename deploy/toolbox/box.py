@@ -25,16 +25,22 @@ def tool_path(name: str, box: Path = _BOX) -> Path:
     Raises ToolMissingError; KeyError if nobody declared a tool of that name.
     """
     tool = TOOLS[name]
-    return _on_path(name, tool.on_path) or _made(name, tool, box)
+    try:
+        return _on_path(name, tool.on_path) or _made(name, tool, box)
+    except OSError as error:
+        raise ToolMissingError(f"{name} could not be put into {box}: {error}") from error
 
 
 def _on_path(name: str, wanted: OnPath | None) -> Path | None:
     found = shutil.which(name)
     if wanted is None or found is None:
         return None
-    said = subprocess.run(
-        [found, *wanted.arguments], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
-    )
+    try:
+        said = subprocess.run(
+            [found, *wanted.arguments], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # of no use, as one of no version is
     return Path(found) if version_in(said.stdout + said.stderr) >= wanted.minimum else None
 
 

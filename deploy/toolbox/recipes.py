@@ -83,7 +83,7 @@ class DebianPackage:
             )
         with tempfile.TemporaryDirectory() as fetched:
             # A new machine knows no package yet; what is known may be gone from the archive since.
-            if _status(["apt-get", "download", "-qq", self.package], fetched) != 0:
+            if _ended(["apt-get", "download", "-qq", self.package], Path(fetched)).returncode != 0:
                 _run(["apt-get", "update", "-qq"], Path(fetched))
                 _run(["apt-get", "download", "-qq", self.package], Path(fetched))
             [file] = Path(fetched).glob("*.deb")
@@ -125,15 +125,16 @@ def _uv() -> str:
     return found
 
 
-def _status(argv: Sequence[str], cwd: str) -> int:
-    return subprocess.run(
-        argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=_FETCH_TIMEOUT_S, check=False
-    ).returncode
-
-
 def _run(argv: Sequence[str], cwd: Path) -> None:
+    done = _ended(argv, cwd)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise RecipeError(f"could not be fetched: {' '.join(argv[:2])} ended with {done.returncode}:\n{said}")
+
+
+def _ended(argv: Sequence[str], cwd: Path) -> "subprocess.CompletedProcess[str]":
     try:
-        done = subprocess.run(
+        return subprocess.run(
             argv,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -144,9 +145,6 @@ def _run(argv: Sequence[str], cwd: Path) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RecipeError(f"could not be fetched: {error}") from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise RecipeError(f"could not be fetched: {' '.join(argv[:2])} ended with {done.returncode}:\n{said}")
 
 
 def _texts(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from tarfile import open as open_tar
 
 import pytest
 
-from deploy.toolbox import ToolMissingError, box
+from deploy.toolbox import ToolMissingError, box, recipes
 from deploy.toolbox.__main__ import main
 from deploy.toolbox.box import tool_path, version_in
 from deploy.toolbox.recipes import DebianPackage, GoProgram, RecipeError, Wheel
@@ -72,6 +72,21 @@ def test_what_is_on_the_path_but_too_old_does_not(
     assert len(fake.made) == 1
 
 
+@pytest.mark.parametrize("script", ["#!/no/such/interpreter\n", "#!/bin/sh\nexec sleep 60\n"])
+def test_what_is_on_the_path_but_cannot_be_asked_does_not_serve(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    on_path(tmp_path, "", monkeypatch).write_text(script)
+    monkeypatch.setattr(box, "_ASK_TIMEOUT_S", 0.1)
+    assert tool_path("faketool", tmp_path / "box").parent.parent == tmp_path / "box"
+
+
+def test_a_box_that_cannot_be_written_is_named(fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "box").write_text("a file")
+    with pytest.raises(ToolMissingError, match=r"^faketool could not be put into .*/box: "):
+        tool_path("faketool", tmp_path / "box")
+
+
 def test_a_tool_is_made_once_and_says_so(fake: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (tool_path("faketool", tmp_path) for _ in range(2))
     assert first == second == tmp_path / "fake-0123456789abcdef" / "tool"
@@ -110,6 +125,19 @@ def test_a_program_in_go_needs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_debian_package_needs_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RecipeError, match="there is no apt-get here: install it yourself"):
+        DebianPackage("prometheus").make(tmp_path)
+
+
+@pytest.mark.parametrize("script", ["#!/no/such/interpreter\n", "#!/bin/sh\nexec sleep 60\n"])
+def test_a_debian_package_that_cannot_be_fetched_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    for name in ("apt-get", "dpkg-deb"):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(recipes, "_FETCH_TIMEOUT_S", 0.1)
+    with pytest.raises(RecipeError, match=r"^could not be fetched: "):
         DebianPackage("prometheus").make(tmp_path)
 
 
