@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from shared.errors import ChatmeshError
+from shared.errors import AccessDeniedError, ChatmeshError, LogError
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 RATE_LIMIT = "rate_limit_exceeded"
+
+UNREADABLE = (LogError, AccessDeniedError)
+"""What who reads the log for a client meets and tells it as 503. A right that was withdrawn ends the gateway, but not
+from here: its tails meet that as well, and who asks is told to come again, perhaps to another one."""
 
 
 class ApiError(ChatmeshError):

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from services.gateway.auth import Caller
-from services.gateway.errors import ApiError, not_found, unavailable
+from services.gateway.errors import UNREADABLE, ApiError, not_found, unavailable
 from services.gateway.fanout import Fanout, Lease, ReplayLog
 from services.gateway.history import History
 from services.gateway.projections import ResponsesProjection
-from shared.errors import InvalidIdError, LogError, ReplayGoneError
+from shared.errors import InvalidIdError, ReplayGoneError
 from shared.folds import EventFold
 from shared.ids import ResponseId, parse_response_id, response_id_text
 from shared.records import ResponseFound
@@ -50,7 +50,7 @@ class Lookup:
             lease = await self.fanout.attach(response_id)
         except ReplayGoneError:
             lease = None
-        except LogError as error:
+        except UNREADABLE as error:
             raise unavailable("The message log does not answer. Try again.") from error
         if lease is None:
             # Not from the log once more: by now it could be there, and then it has no end yet.
@@ -78,7 +78,7 @@ class Lookup:
             replay = await self.replay(response_id)
         except ReplayGoneError:
             return projection
-        except LogError as error:
+        except UNREADABLE as error:
             raise unavailable("The message log does not answer. Try again.") from error
         for envelope in replay.records:
             projection.feed(envelope.record)

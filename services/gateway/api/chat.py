@@ -53,7 +53,8 @@ async def create(request: Request, send: Send) -> None:
                 streams = [lease.stream for lease in leases]
                 transport: Transport = "sse" if asked.stream else "json"
                 # The first choice stands for the completion, as in its id.
-                telling = held.enter_context(parts.meter.telling(transport, streams[0], asked_s))
+                since_s = asked_s if leases[0].opened else None
+                telling = held.enter_context(parts.meter.telling(transport, streams[0], since_s))
                 try:
                     if asked.stream:
                         cursors = [lease.cursor_in(CHAT) for lease in leases]

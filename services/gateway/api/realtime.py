@@ -204,14 +204,14 @@ class Session:
 
     async def _follow(self, followed: Lease, resume: Resume) -> None:
         meter, starting_after = self._parts.meter, resume.starting_after
-        if starting_after >= 0:
-            meter.resumed("websocket")
         with (
-            self._parts.admission.slot(),
             followed as lease,
+            self._parts.admission.slot(),
             meter.telling("websocket", lease.stream) as telling,
             resuming(lease.stream, starting_after),
         ):
+            if starting_after >= 0:
+                meter.resumed("websocket")
             await self.writer.copy(lease.cursor(starting_after), None, telling)
 
     async def _refuse(self, error: ApiError, lane: str | None = None) -> None:

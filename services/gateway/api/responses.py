@@ -21,6 +21,7 @@ from services.gateway.auth import Caller
 from services.gateway.errors import bad_request, server_error
 from services.gateway.fanout import Cursor, Lease, Stream
 from services.gateway.ledger import Repeatable
+from services.gateway.meter import Transport
 from services.gateway.projections import ClientEvent, ResponsesProjection, stored_events
 from shared.records import Failed, ResponseSpec
 
@@ -35,10 +36,11 @@ async def create(request: Request, send: Send) -> None:
         asked_s = time.perf_counter()
 
         async def serve() -> None:
+            transport: Transport = "sse" if stream else "json"
             with (
                 parts.admission.slot(),
                 await parts.ingress.submit(caller, spec, repeatable=repeatable) as lease,
-                parts.meter.telling("sse" if stream else "json", lease.stream, asked_s) as telling,
+                parts.meter.telling(transport, lease.stream, asked_s if lease.opened else None) as telling,
             ):
                 try:
                     if stream:
@@ -78,9 +80,9 @@ async def retrieve(request: Request, send: Send) -> None:
         starting_after = starting_after_of(request.query_params.get("starting_after"))
         followed = await parts.lookup.follow(caller, response_id)
         if isinstance(followed, Lease):
-            if starting_after >= 0:
-                parts.meter.resumed("sse")
-            with parts.admission.slot(), followed as lease, parts.meter.telling("sse", lease.stream) as telling:
+            with followed as lease, parts.admission.slot(), parts.meter.telling("sse", lease.stream) as telling:
+                if starting_after >= 0:
+                    parts.meter.resumed("sse")
                 cursor = lease.cursor(starting_after)
                 with resuming(lease.stream, starting_after):
                     sending = sse.send_events(_events(cursor), [cursor], parts.settings.lag_limit_s, send, telling)

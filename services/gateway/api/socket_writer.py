@@ -8,11 +8,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from services.gateway.api.patience import Patience
 from services.gateway.api.tracing import note_eviction
-from services.gateway.errors import server_error
+from services.gateway.errors import UNREADABLE, server_error
 from services.gateway.fanout import Cursor, StreamLostError
 from services.gateway.meter import GatewayMeter, Telling
 from services.gateway.projections import ClientEvent
-from shared.errors import LogError
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class SocketWriter:
                     raise TimeoutError
         except TimeoutError as error:
             raise self._too_slow(f"{cursor.stream.id.text}&starting_after={sent}") from error
-        except (LogError, StreamLostError) as error:
+        except (*UNREADABLE, StreamLostError) as error:
             log.error("%s: the stream breaks off: %s", cursor.stream.id.text, error)
             raise server_error("The stream cannot be continued here: resume it by its id.") from error
         finally:

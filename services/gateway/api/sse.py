@@ -11,10 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.gateway.api.patience import Patience
 from services.gateway.api.tracing import note_eviction
-from services.gateway.errors import ApiError
+from services.gateway.errors import UNREADABLE, ApiError
 from services.gateway.fanout import Cursor, StreamLostError
 from services.gateway.meter import Telling
-from shared.errors import LogError
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ async def send_events(
         note_eviction(lag_limit_s)
         log.warning("%s: a client reads more than %g s behind; left", name, lag_limit_s)
         return
-    except (LogError, StreamLostError) as error:
+    except (*UNREADABLE, StreamLostError) as error:
         log.error("%s: the stream breaks off: %s", name, error)
         return
     finally:

@@ -37,10 +37,14 @@ class Presence(Protocol):
 
 
 class Lease:
-    """One reader's hold on a stream, as a context manager: the last one that leaves releases it."""
+    """One reader's hold on a stream, as a context manager: the last one that leaves releases it.
 
-    def __init__(self, fanout: "Fanout", follower: Follower, stream: Stream) -> None:
+    `opened`: it began with the stream, for a request that is new; the others came to one that was there.
+    """
+
+    def __init__(self, fanout: "Fanout", follower: Follower, stream: Stream, *, opened: bool = False) -> None:
         self.stream = stream
+        self.opened = opened
         self._fanout = fanout
         self._follower = follower
         self._held = True
@@ -160,7 +164,7 @@ class Fanout:
         `dialect`: in which it will be read as it comes; None for one that is wanted whole.
         """
         assert self._home is not None and response_id.partition in self._home.partitions
-        return self._lease(self._home, Stream(response_id, dialect))
+        return self._lease(self._home, Stream(response_id, dialect), opened=True)
 
     def find(self, response_id: ResponseId) -> Stream | None:
         """The response's stream if somebody here follows it and it is up to date.
@@ -175,7 +179,8 @@ class Fanout:
 
         None: the log has none.
 
-        Raises ReplayGoneError when retention passed its beginning, LogError when the log does not answer.
+        Raises ReplayGoneError when retention passed its beginning, another LogError when the log does not answer,
+        AccessDeniedError.
         """
         lease = self._joined(response_id)
         try:
@@ -210,10 +215,10 @@ class Fanout:
             self._presence.detached(stream.id)
         self._close_if_idle(follower)
 
-    def _lease(self, follower: Follower, stream: Stream) -> Lease:
+    def _lease(self, follower: Follower, stream: Stream, *, opened: bool = False) -> Lease:
         follower.add(stream)
         self._streams[stream.id.text] = (follower, stream)
-        return Lease(self, follower, stream)
+        return Lease(self, follower, stream, opened=opened)
 
     def _joined(self, response_id: ResponseId) -> Lease:
         if response_id.text in self._streams:

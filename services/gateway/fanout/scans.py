@@ -94,7 +94,8 @@ class Scans:
     async def replay(self, response_id: ResponseId) -> Replay:
         """The response's records so far; none if the log has nothing of it. The end is read after this call.
 
-        Raises ReplayGoneError when retention passed its beginning, LogError when the log does not answer.
+        Raises ReplayGoneError when retention passed its beginning, another LogError when the log does not answer,
+        AccessDeniedError.
         """
         age_ms = self._clock_ms() - response_id.created_ms
         if abs(age_ms) <= self._recent_ms:
@@ -137,13 +138,13 @@ class Scans:
         since_ms = min(response_id.created_ms for response_id in scan.waiting)
         try:
             found = await reader.read(EVENTS, scan.partition, keys, since_ms=since_ms)
-        except LogError as error:
-            for future in scan.waiting.values():
-                future.set_exception(error)
-        except BaseException:
+        except asyncio.CancelledError:
             for future in scan.waiting.values():
                 future.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 -- raised again by everybody who waits
+            for future in scan.waiting.values():
+                future.set_exception(error)
         else:
             scan.hand_out(found)
         finally:

@@ -156,7 +156,8 @@ class Cursor(Generic[E]):
         return self._clock() - max(self._moved_s, arrived_s or 0.0)
 
     async def batch(self) -> list[E]:
-        """The next events, at least one; none once the response ended. Raises StreamLostError, LogError."""
+        """The next events, at least one; none once the response ended. Raises StreamLostError, LogError,
+        AccessDeniedError."""
         while self._next >= self._view.end:
             if self.stream.ended:
                 return []

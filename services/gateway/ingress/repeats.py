@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from services.gateway.errors import ApiError, retry_after, unavailable
+from services.gateway.errors import UNREADABLE, ApiError, retry_after, unavailable
 from services.gateway.fanout import Fanout, Lease
 from services.gateway.ledger import Holder, Ledger
-from shared.errors import AppendError, LogError, ReplayGoneError
+from shared.errors import AppendError, ReplayGoneError
 from shared.heartbeats import Cluster
 from shared.ids import parse_response_id
 from shared.log import LogWriter
@@ -80,7 +80,7 @@ class Repeats:
             return await self.fanout.attach(parse_response_id(text))
         except ReplayGoneError as error:
             raise _gone(text) from error
-        except LogError as error:
+        except UNREADABLE as error:
             raise unavailable("The message log does not answer. Try again.") from error
 
     async def _cancel(self, responses: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ class FakeLog:
         self.records: dict[int, list[Envelope[Any]]] = {}
         self.tails: list[FakeTail] = []
         self.replays = 0
+        self.error: Exception | None = None
         self.replay_gate = asyncio.Event()
         self.replay_gate.set()
 
@@ -34,6 +35,8 @@ class FakeLog:
         found = Replay([e for e in log if e.record.response_id == response_id.text], len(log))
         self.replays += 1
         await self.replay_gate.wait()
+        if self.error is not None:
+            raise self.error
         return found
 
     def tail(self) -> "FakeTail":

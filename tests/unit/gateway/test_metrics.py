@@ -181,6 +181,20 @@ async def test_who_waits_for_a_whole_answer_or_comes_later_has_no_first_token() 
         assert shown(mesh).total(f"{FIRST_TOKEN}_count") == 0
 
 
+@pytest.mark.parametrize("path", ["responses", "chat/completions"])
+async def test_who_repeats_a_request_has_no_first_token(path: str) -> None:
+    """What it asked for was begun before it asked."""
+    body = {"model": MODEL, "stream": True}
+    body |= {"input": "Hi"} if path == "responses" else {"messages": [{"role": "user", "content": "Hi"}]}
+    async with gateway(Mesh(say("Hello", " world"))) as mesh, httpx.AsyncClient() as raw:
+        for _ in range(2):
+            told = await raw.post(f"{mesh.url}/{path}", json=body, headers={"Idempotency-Key": "k"})
+            assert "Hello" in told.text
+        assert len(mesh.requests) == 1
+        await until(mesh, DURATION, 2)
+        assert shown(mesh).total(f"{FIRST_TOKEN}_count") == 1
+
+
 async def test_an_answer_that_failed_before_its_first_word_has_no_times() -> None:
     async with gateway(Mesh(say(kind=Failed, code="server_error", message="no"))) as mesh, mesh.client() as client:
         async for _ in await client.responses.create(stream=True, **ASK):
@@ -221,6 +235,23 @@ async def test_a_resume_counts_where_it_is_followed(transport: str) -> None:
                 await read_to_end(ws)
         await first.close()
         assert shown(mesh).by("chatmesh_stream_resumes_total", "transport") == {(transport,): 1}
+
+
+async def test_a_resume_that_is_refused_leaves_nothing_and_is_none() -> None:
+    async with gateway(Mesh(only_accept), max_in_flight=1) as mesh, mesh.client() as client:
+        first = await client.responses.create(stream=True, **ASK)
+        response_id = mesh.requests[0].response_id
+        stream = mesh.fanout.find(parse_response_id(response_id))
+        for _ in range(3):
+            with pytest.raises(openai.RateLimitError):
+                await client.responses.retrieve(response_id, stream=True, starting_after=1)
+        async with websockets.connect(ws_url(mesh, f"?response_id={response_id}&starting_after=1")) as ws:
+            await read_to_end(ws)
+        await first.close()
+        await until(mesh, ACTIVE, 0)
+        assert (stream.readers, mesh.fanout.followed, mesh.admission.in_flight) == (0, 0, 0)
+        assert mesh.presence.seen[-1][0] == "detached"
+        assert shown(mesh).total("chatmesh_stream_resumes_total") == 0
 
 
 def flood(_: Mesh, request: Requested) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.gateway.fanout.scans import MAX_KEYS, MAX_SEARCHES, Scans
-from shared.errors import LogError, ReplayGoneError
+from shared.errors import AccessDeniedError, LogError, ReplayGoneError
 from shared.ids import ResponseId, new_response_id
 from shared.log import Replay
 from shared.records import Accepted, Screening
@@ -27,7 +27,7 @@ class FakeReader:
         self.searches: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.error: LogError | None = None
+        self.error: Exception | None = None
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -197,3 +197,26 @@ async def test_stop_lets_nobody_wait() -> None:
     with pytest.raises(asyncio.CancelledError):
         async with asyncio.timeout(5):
             await waiting
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError("may not read"), RuntimeError("a bug")])
+async def test_what_ends_a_scan_is_told_to_who_waits_and_the_next_scan_runs(error: Exception) -> None:
+    setup = Setup()
+    log = setup.response()
+    setup.readers[0].error = error
+    with pytest.raises(type(error), match=str(error)):
+        await setup.replay(log)
+    setup.readers[0].error = None
+    assert len((await setup.replay(log))[0].records) == 2
+
+
+async def test_who_waits_for_a_scan_that_is_given_up_is_cancelled() -> None:
+    setup = Setup()
+    setup.readers[0].gate.clear()
+    waiting = asyncio.ensure_future(setup.scans.replay(setup.response().id))
+    async with asyncio.timeout(5):
+        while not setup.reads:
+            await asyncio.sleep(0)
+    await setup.scans.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

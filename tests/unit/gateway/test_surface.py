@@ -11,7 +11,7 @@ import pytest
 import websockets
 
 from services.gateway.projections import ResponsesProjection
-from shared.errors import AppendError
+from shared.errors import AccessDeniedError, AppendError, LogError
 from shared.ids import new_response_id, parse_response_id
 from shared.records import Cancelled, ContextRequested, Deleted, Failed, Incomplete, Rejected, Requested, ResponseFound
 from tests.unit.gateway.harness import MODEL, Mesh, accept, gateway, log_of, only_accept, say
@@ -307,6 +307,22 @@ async def test_history_that_does_not_answer_is_a_503() -> None:
     async with gateway(Mesh(), query_timeout_s=0.05) as mesh, mesh.client() as client:
         with pytest.raises(openai.InternalServerError, match="history"):
             await client.responses.retrieve(new_response_id(1).text)
+
+
+@pytest.mark.parametrize("error", [LogError("away"), AccessDeniedError("may not read")])
+async def test_a_log_that_cannot_be_read_is_a_503(error: Exception) -> None:
+    async with gateway(Mesh()) as mesh, mesh.client() as client:
+        key: dict[str, Any] = {"extra_headers": {"Idempotency-Key": "k"}}
+        first = await client.responses.create(**ASK, **key)
+        mesh.log.error = error
+        for asking in (
+            client.responses.retrieve(first.id),
+            client.responses.retrieve(first.id, stream=True),
+            client.responses.create(**ASK, **key),
+        ):
+            with pytest.raises(openai.InternalServerError) as caught:
+                await asking
+            assert (caught.value.status_code, caught.value.response.headers["retry-after"]) == (503, "1")
 
 
 async def test_no_tenant_sees_anothers() -> None:
