@@ -34,6 +34,7 @@ FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 
 PROBE_TIMEOUT_S = 3.0
 """Who waits for a broker must not wait much longer for the reason."""
+_ASKED_AGAIN_AFTER_S = 0.5
 
 _TLS_ALERT = range(0x15030000, 0x15040000)
 """What the first four bytes of a TLS alert look like to who takes them for a length."""
@@ -59,56 +60,77 @@ def access_options(settings: KafkaSettings) -> dict[str, Any]:
 class RenewingContext(ssl.SSLContext):
     """A client's TLS context that reads its files again where they have changed, before each handshake.
 
-    So connections that are opened after a renewal show the new certificate; those that are open stay. Authorities are
-    only added: one that no longer stands in the file is trusted until the process ends.
+    Connections that are opened after a renewal show the new certificate and trust the authorities that are named now;
+    those that are open stay. What cannot be used yet, such as a new certificate beside the key of the old one, leaves
+    everything as it was. Handshakes are made by a context of their own that is never changed, only replaced: two
+    threads may connect at once.
     """
 
     _settings: KafkaSettings
-    _files: tuple[Path, ...]
     _read_at: tuple[int, ...]
+    _current: ssl.SSLContext
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> "RenewingContext":
-        """Raises SettingsError that names the variable whose file cannot be used."""
-        context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = settings.ssl_check_hostname
-        if settings.ssl_cafile is None:
-            context.load_default_certs()
-        context._settings = settings
-        files = (settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile)
-        context._files = tuple(path for path in files if path is not None)
-        context._read_at = context._changed_at()
-        context._read()
-        return context
+        """The process's one for these files: a client that is made while they are renewed must not fail for that.
+
+        Raises SettingsError, which names the variable, where they cannot be used and never could.
+        """
+        key = (*_files(settings), settings.ssl_key_password, settings.ssl_check_hostname)
+        if key not in _CONTEXTS:
+            context = cls(ssl.PROTOCOL_TLS_CLIENT)
+            context._settings = settings
+            context._read_at = _changed_at(settings)
+            context._current = _as_read(settings)
+            _CONTEXTS[key] = context
+        return _CONTEXTS[key]
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """What event loops call for each connection."""
         try:
-            if (changed_at := self._changed_at()) != self._read_at:
-                self._read()
+            if (changed_at := _changed_at(self._settings)) != self._read_at:
+                self._current = _as_read(self._settings)
                 self._read_at = changed_at
-                log.info("read anew, for they have changed: %s", ", ".join(map(str, self._files)))
+                log.info("read anew, for they have changed: %s", ", ".join(map(str, _paths(self._settings))))
         except SettingsError as error:  # perhaps half written: the next connection tries again
             log.warning("goes on with the certificates of before: %s", error)
-        return super().wrap_bio(*args, **options)
+        return self._current.wrap_bio(*args, **options)
 
-    def _changed_at(self) -> tuple[int, ...]:
-        try:
-            return tuple(path.stat().st_mtime_ns for path in self._files)
-        except OSError as error:
-            raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
 
-    def _read(self) -> None:
-        settings = self._settings
-        if settings.ssl_cafile is not None:
-            with _named("KAFKA_SSL_CAFILE", settings.ssl_cafile):
-                self.load_verify_locations(settings.ssl_cafile)
-        if settings.ssl_certfile is not None:
-            with _named("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_KEY_PASSWORD", settings.ssl_certfile):
-                # A password is always given: else OpenSSL would ask for one at the terminal.
-                password = settings.ssl_key_password.get_secret_value()
-                self.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
+_CONTEXTS: dict[tuple[object, ...], RenewingContext] = {}
+
+
+def _files(settings: KafkaSettings) -> tuple[Path | None, ...]:
+    return settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile
+
+
+def _paths(settings: KafkaSettings) -> list[Path]:
+    return [path for path in _files(settings) if path is not None]
+
+
+def _changed_at(settings: KafkaSettings) -> tuple[int, ...]:
+    try:
+        return tuple(path.stat().st_mtime_ns for path in _paths(settings))
+    except OSError as error:
+        raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _as_read(settings: KafkaSettings) -> ssl.SSLContext:
+    """A context of what the files hold now. Raises SettingsError that names the variable of one that is of no use."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_cafile is None:
+        context.load_default_certs()
+    else:
+        with _named("KAFKA_SSL_CAFILE", settings.ssl_cafile):
+            context.load_verify_locations(settings.ssl_cafile)
+    if settings.ssl_certfile is not None:
+        with _named("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_KEY_PASSWORD", settings.ssl_certfile):
+            # A password is always given: else OpenSSL would ask for one at the terminal.
+            password = settings.ssl_key_password.get_secret_value()
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=password)
+    return context
 
 
 @contextlib.contextmanager
@@ -154,18 +176,23 @@ async def raise_if_refused(settings: KafkaSettings) -> None:
 
     Returns where one does, where none answers, and after PROBE_TIMEOUT_S: all that may be otherwise at the next try.
     """
-    refusals: list[AccessDeniedError] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
-                try:
-                    await _enter(settings, host, port)
-                except AccessDeniedError as error:
-                    refusals.append(error)
-                except (KafkaError, OSError, EOFError):
-                    continue
-                else:
-                    return
+            await _enter_anywhere(settings)
+
+
+async def _enter_anywhere(settings: KafkaSettings) -> None:
+    """Returns once one lets us in. Raises the first AccessDeniedError if all that answer refuse us."""
+    refusals: list[AccessDeniedError] = []
+    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
+        try:
+            await _enter(settings, host, port)
+        except AccessDeniedError as error:
+            refusals.append(error)
+        except (KafkaError, OSError, EOFError):
+            continue
+        else:
+            return
     if refusals:
         raise refusals[0]
 
@@ -173,20 +200,37 @@ async def raise_if_refused(settings: KafkaSettings) -> None:
 async def _enter(settings: KafkaSettings, host: str, port: int) -> None:
     """Connect and ask for the brokers, then connect to those, as every client does. Raises AccessDeniedError, or what
     says nothing about access."""
+    for broker, its_port in await _brokers_or_refusal(settings, host, port):
+        if (broker, its_port) != (host, port):
+            (await _connected(settings, broker, its_port)).close()
+
+
+async def _brokers_or_refusal(settings: KafkaSettings, host: str, port: int) -> list[tuple[str, int]]:
+    """As `_brokers`. One that waits for a name hangs up at the question, again and again; one that shuts down does it
+    once and is gone."""
+    try:
+        return await _brokers(settings, host, port)
+    except KafkaError as error:
+        if settings.uses_sasl or not _hung_up(error):
+            raise
+    await asyncio.sleep(_ASKED_AGAIN_AFTER_S)
+    try:
+        return await _brokers(settings, host, port)
+    except KafkaError as error:
+        if not _hung_up(error):
+            raise
+        why = "wants a name and a password: set KAFKA_SECURITY_PROTOCOL to a SASL_ one"
+        raise _refused(settings, host, port, why) from error
+
+
+async def _brokers(settings: KafkaSettings, host: str, port: int) -> list[tuple[str, int]]:
+    """Where the brokers are, as this one gives it."""
     connection = await _connected(settings, host, port)
     try:
         metadata = await connection.send(MetadataRequest([]))
-    except KafkaError as error:
-        if not settings.uses_sasl and _hung_up(error):
-            raise _refused(
-                settings, host, port, "wants a name and a password: set KAFKA_SECURITY_PROTOCOL to a SASL_ one"
-            ) from error
-        raise
     finally:
         connection.close()
-    for _, broker, its_port, *_ in metadata.brokers:
-        if (broker, its_port) != (host, port):
-            (await _connected(settings, broker, its_port)).close()
+    return [(broker, its_port) for _, broker, its_port, *_ in metadata.brokers]
 
 
 async def _connected(settings: KafkaSettings, host: str, port: int) -> AIOKafkaConnection:

@@ -1,15 +1,18 @@
 """TLS contexts: whom they trust, what they show, and that a renewed certificate is shown without a restart."""
 
 import asyncio
+import math
 import os
 import ssl
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
-from shared.errors import SettingsError
-from shared.log.access import RenewingContext, access_options
+from shared.errors import AccessDeniedError, SettingsError
+from shared.log.access import RenewingContext, access_options, raise_if_refused
 from shared.settings import KafkaSettings
 
 
@@ -102,3 +105,95 @@ def test_a_key_with_a_password_needs_it_and_asks_nobody(authority: trustme.CA, t
     for wrong in ("", "else"):
         with pytest.raises(SettingsError, match="KAFKA_SSL_KEY_PASSWORD"):
             access_options(settings(**files, KAFKA_SSL_KEY_PASSWORD=wrong))
+
+
+async def test_a_certificate_whose_key_is_still_to_come_changes_nothing(
+    authority: trustme.CA, server: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """Neither for connections nor for clients that are made in that moment."""
+
+    def write(issued: trustme.LeafCert, at_ns: int) -> Callable[[], None]:
+        """The certificate now; the key when what this returns is called."""
+        certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+        def write_key() -> None:
+            key.write_bytes(issued.private_key_pem.bytes())
+            os.utime(key, ns=(at_ns, at_ns))
+
+        certificate.write_bytes(issued.cert_chain_pems[0].bytes())
+        os.utime(certificate, ns=(at_ns, at_ns))
+        return write_key
+
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    write(authority.issue_cert("one.example", common_name="first"), 1)()
+    given = settings(
+        KAFKA_SSL_CAFILE=tmp_path / "ca.pem",
+        KAFKA_SSL_CERTFILE=tmp_path / "cert.pem",
+        KAFKA_SSL_KEYFILE=tmp_path / "key.pem",
+    )
+    client = access_options(given)["ssl_context"]
+    assert await shown(server, client) == "first"
+    write_key = write(authority.issue_cert("one.example", common_name="second"), 2)
+    assert await shown(server, client) == "first"
+    assert await shown(server, access_options(given)["ssl_context"]) == "first"
+    write_key()
+    assert await shown(server, client) == "second"
+
+
+async def test_an_authority_that_is_taken_away_is_trusted_no_more(
+    authority: trustme.CA, server: ssl.SSLContext, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    issued = pem(tmp_path, authority.issue_cert("one.example", common_name="first"))
+    client = RenewingContext.of(settings(KAFKA_SSL_CAFILE=file, KAFKA_SSL_CERTFILE=issued))
+    assert await shown(server, client) == "first"
+    trustme.CA().cert_pem.write_to_path(str(file))
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await shown(server, client)
+
+
+class HangingUp:
+    """A broker that says which versions it speaks, and ends the connection at the next question; after `times` such
+    connections it is gone."""
+
+    def __init__(self, times: float) -> None:
+        self.left = times
+        self.server: asyncio.Server
+
+    async def serve(self) -> str:
+        self.server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await self._request(reader)
+        versions = struct.pack(">ihi", request, 0, 2) + struct.pack(">hhhhhh", 3, 0, 5, 18, 0, 2)
+        writer.write(struct.pack(">i", len(versions)) + versions)
+        await self._request(reader)
+        self.left -= 1
+        if not self.left:
+            self.server.close()
+        writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader) -> int:
+        """The correlation id of the next one."""
+        (length,) = struct.unpack(">i", await reader.readexactly(4))
+        correlation: int = struct.unpack_from(">i", await reader.readexactly(length), 4)[0]
+        return correlation
+
+
+async def test_a_broker_that_always_hangs_up_wants_a_name() -> None:
+    broker = HangingUp(math.inf)
+    async with asyncio.timeout(5):
+        address = await broker.serve()
+        with pytest.raises(AccessDeniedError, match="wants a name and a password"):
+            await raise_if_refused(KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=address))
+    broker.server.close()
+
+
+async def test_a_broker_that_hangs_up_once_and_is_gone_refuses_nobody() -> None:
+    broker = HangingUp(1)
+    async with asyncio.timeout(5):
+        await raise_if_refused(KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=await broker.serve()))
+    assert broker.left == 0
