@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError, RecordError
+from shared.errors import AppendError, BrokerUnavailableError, RecordError
 from shared.log.outage import Outage
 from shared.log.tail import Tail, decode
 from shared.log.writer import LogWriter
@@ -105,13 +105,14 @@ class Heart:
             return self._beat, waiting
 
     async def failed(self) -> None:
-        """Returns never; raises AccessDeniedError once the broker does not let this service beat."""
+        """Returns never; raises what ended the beating: AccessDeniedError once the broker does not let this service
+        beat, and whatever else nobody foresaw."""
         await asyncio.shield(asyncio.wrap_future(self._failure))
 
     def _run(self) -> None:
         try:
             asyncio.run(self._send())
-        except AccessDeniedError as error:
+        except Exception as error:  # noqa: BLE001 -- `failed` raises it again, where it ends the service
             self._failure.set_exception(error)
 
     async def _send(self) -> None:

@@ -19,12 +19,14 @@ TIMEOUT_S = 2.0
 
 
 class Topic:
-    """What all writers of a test write to; `away` fails every append, `refuse` ends whoever watches a writer."""
+    """What all writers of a test write to; `away` fails every append, `refuse` ends whoever watches a writer, `broken`
+    is a bug."""
 
     def __init__(self) -> None:
         self.beats: list[Heartbeat] = []
         self.away = False
         self.arrived = threading.Event()
+        self.broken = False
         self._refused = threading.Event()
 
     def writer(self, *_: Any, **__: Any) -> "Topic":
@@ -43,6 +45,8 @@ class Topic:
         self._refused.set()
 
     async def append(self, _: Any, beat: Heartbeat) -> None:
+        if self.broken:
+            raise RuntimeError("a bug")
         if self.away:
             raise AppendError("away")
         self.beats.append(beat)
@@ -128,3 +132,12 @@ async def test_who_may_not_beat_says_so_to_whoever_watches(topic: Topic, slow: H
     topic.refuse()
     with pytest.raises(AccessDeniedError, match=r"may not append to service\.heartbeats"):
         await asyncio.wait_for(slow.failed(), TIMEOUT_S)
+
+
+async def test_no_heart_stops_unnoticed_whatever_stopped_it(topic: Topic) -> None:
+    topic.broken = True
+    quick = heart(20)
+    quick.start()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(quick.failed(), TIMEOUT_S)
+    await asyncio.to_thread(quick.stop)
