@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# What operators run: topics, dead letters, the live view, a chat.
+# What operators run: topics, dead letters, the live view, a chat, what moderation did.
 #
 #   docker build -f deploy/images/tools.Dockerfile -t chatmesh-tools .        in the repository's root
 #
@@ -25,6 +25,9 @@ COPY deploy/brokers deploy/brokers
 COPY deploy/local deploy/local
 COPY deploy/terminal deploy/terminal
 COPY deploy/topics deploy/topics
+COPY services/__init__.py services/
+COPY services/moderation/__init__.py services/moderation/
+COPY services/moderation/report services/moderation/report
 # The files have the modes of the checkout, and a read-only root never gets what Python compiles at run time.
 RUN python -m compileall -q . \
     && chmod -R a+rX,go-w .

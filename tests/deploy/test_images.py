@@ -188,6 +188,7 @@ def test_moderation_has_what_every_kind_of_backend_needs(mesh: Rehearsal) -> Non
 def test_operators_tools_run_in_their_image(mesh: Rehearsal) -> None:
     assert "inference" in mesh.tool("deploy.terminal.top", "--once")
     assert "no dead letters" in mesh.tool("deploy.terminal.dlq", "list")
+    assert mesh.tool("services.moderation.report", "--since", "1h").strip()
     assert mesh.tool("deploy.terminal.chat", "--base-url", mesh.url, "--message", "Say hello.").strip()
     mesh.tool("deploy.topics", "check")
 
