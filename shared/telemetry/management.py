@@ -2,7 +2,7 @@
 
 It has a thread and an event loop of its own: a service whose loop is busy must still answer a probe. Whether the
 service's loop turns at all is what `/healthz` tells. Every request is bounded, in size, in time and in number, and each
-gets a connection of its own.
+gets a connection of its own. Whoever comes last is served: where there are too many, one that came before gives way.
 """
 
 import asyncio
@@ -168,7 +168,7 @@ class Management:
         self._host = host
         self._wanted_port = port
         self._pages = pages
-        self._open = 0
+        self._open: dict[asyncio.StreamWriter, bool] = {}  # in the order they came: whether we heard what they want
         self._bound: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event | None = None
@@ -211,24 +211,34 @@ class Management:
             server.close()  # and asyncio.run cancels the connections that are left
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._make_room()
+        self._open[writer] = False
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                writer.write(await self._answer(reader))
+                writer.write(await self._answer(reader, writer))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
         except (OSError, EOFError, TimeoutError) as error:
             log.debug("a request at the management endpoint broke off: %s %s", type(error).__name__, error)
+        except asyncio.CancelledError:
+            # Only the loop's end cancels this task, and asyncio's streams would log that as an error of ours.
+            log.debug("a request at the management endpoint was broken off by its end")
         finally:
-            self._open -= 1
+            self._open.pop(writer, None)
             writer.transport.abort()  # nothing where it is closed
 
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        if self._open > MAX_CONNECTIONS:
-            return _told(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CONNECTIONS} others are being answered").encode()
+    def _make_room(self) -> None:
+        """Drop the oldest that has not said what it wants, or else the oldest: a probe must always get its answer."""
+        oldest = min(self._open, key=self._open.__getitem__)
+        del self._open[oldest]
+        oldest.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         try:
             head = await reader.readuntil(_HEAD_END)
+            self._open[writer] = True
         except asyncio.LimitOverrunError:
             return _told(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {MAX_HEAD_BYTES:,} bytes").encode()
         try:

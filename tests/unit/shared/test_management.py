@@ -1,6 +1,7 @@
 """The management endpoint: what it answers, that nobody can occupy it, and that a busy event loop does not hold it."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -8,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
@@ -147,19 +148,63 @@ async def test_who_says_nothing_is_left_after_a_while(
     assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_more_connections_than_allowed_are_told_so(
+async def silent(endpoint: Management, count: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """So many connections that say nothing, in the order they came."""
+    connections = [await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(count)]
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(endpoint._open) < min(count, management.MAX_CONNECTIONS):
+            await asyncio.sleep(0.01)
+    return connections
+
+
+async def test_whoever_says_nothing_gives_way_to_a_probe(
     endpoint: Management, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(management, "MAX_CONNECTIONS", 2)
-    silent = [await asyncio.open_connection("127.0.0.1", endpoint.port) for _ in range(2)]
+    (oldest, first), (newer, second) = await silent(endpoint, 2)
     answer = await client.get("/healthz")
-    assert (answer.status_code, answer.text) == (503, "2 others are being answered\n")
-    for _, writer in silent:
-        writer.close()
-        await writer.wait_closed()
+    assert (answer.status_code, answer.text) == (200, "ok\n")
     async with asyncio.timeout(TIMEOUT_S):
-        while (await client.get("/healthz")).status_code != 200:
+        with contextlib.suppress(ConnectionResetError):
+            assert await oldest.read() == b"", "the oldest is dropped"
+    second.write(b"GET /healthz HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(TIMEOUT_S):
+        assert (await newer.read()).startswith(b"HTTP/1.1 200 "), "and no other"
+    first.close()
+    second.close()
+
+
+async def test_who_takes_no_answer_gives_way_too(
+    endpoint: Management, client: httpx.AsyncClient, standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(management, "MAX_CONNECTIONS", 2)
+    wide = Gauge("wide", "Too much for a socket's buffers", ["name"], registry=standing.registry)
+    for number in range(100):
+        wide.labels(str(number) + "x" * 200_000)
+    connections = await silent(endpoint, 2)
+    for _, writer in connections:
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(TIMEOUT_S):
+        while list(endpoint._open.values()) != [True, True]:
             await asyncio.sleep(0.01)
+    assert (await client.get("/healthz")).status_code == 200
+    for _, writer in connections:
+        writer.transport.abort()
+
+
+async def test_connections_that_are_open_at_the_end_are_no_errors(
+    standing: Standing, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Management("127.0.0.1", 0, standing.pages())
+    await served.start()
+    connections = await silent(served, 2)
+    await served.stop()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    for reader, writer in connections:
+        async with asyncio.timeout(TIMEOUT_S):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_busy_event_loop_does_not_hold_a_probe(endpoint: Management) -> None:
