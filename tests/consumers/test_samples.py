@@ -1,22 +1,32 @@
 """The programs in examples/consumers, as a reader of docs/events.md starts them: they print what clients were told."""
 
 import asyncio
+import importlib
 import json
 import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from signal import SIGINT
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from deploy import npm
 from deploy.events.consumers import declared
+from deploy.events.release import ROOT
+from deploy.events.schemas import type_names
+from shared.topics import EVENTS
 from tests.consumers.conftest import Told
 from tests.support.mesh import Mesh
 
-SAMPLES = Path(__file__).resolve().parents[2] / "examples" / "consumers"
+SAMPLES = ROOT / "examples" / "consumers"
+EXAMPLES = ROOT / "shared" / "records" / "examples" / EVENTS.name
 _JOIN_S = 60.0
 _END_S = 15.0
 
@@ -84,11 +94,108 @@ async def test_without_a_broker_it_says_so(python: list[str]) -> None:
     assert "Traceback" not in errors.decode()
 
 
-@pytest.mark.parametrize("language", ["python", "node"])
-def test_it_looks_at_no_other_fields_than_it_declares(language: str) -> None:
-    (consumer,) = (each for each in declared() if each.name == f"examples/consumers/{language}")
-    program = next((SAMPLES / language).glob("consumer.*")).read_text()
-    fields = {
-        part for tags in consumer.reads.values() for read in tags.values() for path in read for part in path.split(".")
+@pytest.mark.parametrize("language", ["python", "javascript"])
+async def test_a_file_that_is_not_there_is_one_line(
+    language: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    missing = str(tmp_path / "ca.pem")
+    async with started(
+        request.getfixturevalue(language), KAFKA_SECURITY_PROTOCOL="SSL", KAFKA_SSL_CAFILE=missing
+    ) as process:
+        async with asyncio.timeout(_JOIN_S):
+            printed, errors = await process.communicate()
+    assert (process.returncode, printed) == (1, b"")
+    (said,) = errors.decode().splitlines()
+    assert said.startswith("error: KAFKA_SSL_CAFILE: ") and missing in said
+
+
+async def test_a_file_that_is_no_certificate_is_one_line(python: list[str], tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing of the kind")
+    async with started(python, KAFKA_SECURITY_PROTOCOL="SSL", KAFKA_SSL_CAFILE=str(tmp_path / "ca.pem")) as process:
+        async with asyncio.timeout(_JOIN_S):
+            printed, errors = await process.communicate()
+    assert (process.returncode, printed) == (1, b"")
+    (said,) = errors.decode().splitlines()
+    assert said.startswith("error: the files of KAFKA_SSL_* cannot be used: ")
+
+
+# -- what they look at -------------------------------------------------------------------------------------------------
+
+
+class Watched(Mapping[str, Any]):
+    """A record that notes in `seen` which of its fields somebody reads, with dots."""
+
+    def __init__(self, fields: dict[str, Any], seen: set[str], path: str = "") -> None:
+        self._fields = fields
+        self._seen = seen
+        self._path = path
+
+    def __getitem__(self, name: str) -> Any:
+        where = f"{self._path}{name}"
+        self._seen.add(where)
+        value = self._fields[name]
+        return Watched(value, self._seen, f"{where}.") if isinstance(value, dict) else value
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("it looks at every field")
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+
+def read_by_python(records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    monkeypatch.syspath_prepend(str(SAMPLES / "python"))
+    sample = importlib.import_module("consumer")
+    found: list[set[str]] = []
+    for record in records:
+        seen: set[str] = set()
+        loads = partial(_loads_watched, seen)
+        monkeypatch.setattr(sample, "json", SimpleNamespace(loads=loads, dumps=json.dumps))
+        headers = [("ce_type", f"chatmesh.{record['type']}".encode())]
+        event = sample.finished(SimpleNamespace(headers=headers, value=json.dumps(record)), OrderedDict())
+        if event is not None:
+            sample.shown(event)
+        found.append(seen)
+    return found
+
+
+def _loads_watched(seen: set[str], text: str) -> Watched:
+    return Watched(json.loads(text), seen)
+
+
+def read_by_node(records: list[dict[str, Any]], node: Path) -> list[set[str]]:
+    command = [str(node), str(Path(__file__).with_name("reads.mjs")), str(SAMPLES / "node" / "responses.mjs")]
+    done = subprocess.run(
+        command, input=json.dumps(records), capture_output=True, text=True, timeout=_END_S, check=True
+    )
+    return [set(fields) for fields in json.loads(done.stdout)]
+
+
+def leaves(fields: set[str]) -> set[str]:
+    """Without those that were only the way to what lies in them."""
+    return {field for field in fields if not any(other.startswith(f"{field}.") for other in fields)}
+
+
+@pytest.fixture(params=["python", "node"])
+def sample_and_reads(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, dict[str, set[str]]]:
+    """The name of a sample, and which fields it reads of each type of record: of the examples of our own records."""
+    records = [json.loads(path.read_bytes()) for path in sorted(EXAMPLES.glob("*.json"))]
+    assert {record["type"] for record in records} == set(type_names(EVENTS))
+    if request.param == "python":
+        found = read_by_python(records, monkeypatch)
+    else:
+        found = read_by_node(records, request.getfixturevalue("node"))
+    read = {record["type"]: leaves(seen) for record, seen in zip(records, found, strict=True) if seen}
+    return f"examples/consumers/{request.param}", read
+
+
+def test_it_looks_at_the_fields_that_it_declares_and_at_no_others(
+    sample_and_reads: tuple[str, dict[str, set[str]]],
+) -> None:
+    name, reads = sample_and_reads
+    (consumer,) = (each for each in declared() if each.name == name)
+    assert {EVENTS.name: reads} == {
+        topic: {tag: set(fields) for tag, fields in records.items()} for topic, records in consumer.reads.items()
     }
-    assert {field for field in fields if field not in program} == set()

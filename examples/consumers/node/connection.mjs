@@ -7,7 +7,16 @@ const namespace = env.CHATMESH_NAMESPACE ?? ''
 export const topic = `${namespace}responses.events`
 export const group = namespace + (env.GROUP || 'consumers.finished-responses')
 
-const file = (name) => (env[name] ? readFileSync(env[name], 'utf8') : undefined)
+/** What stands in the file that a variable names; ends the program where nobody can read it. */
+function file(name) {
+  if (!env[name]) return undefined
+  try {
+    return readFileSync(env[name], 'utf8')
+  } catch (error) {
+    console.error(`error: ${name}: ${error.message}`)
+    process.exit(1)
+  }
+}
 
 /** The client's options for TLS and SASL. */
 export function security() {
