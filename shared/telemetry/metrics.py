@@ -273,14 +273,14 @@ USAGE_TOKENS: Final = Declared(
     "chatmesh_usage_tokens_total",
     Kind.COUNTER,
     _HISTORY,
-    "Tokens in the usage of terminal events, exact since the mesh began: take the max over instances, then the sum",
+    "Tokens in the usage of terminal events since the group's commits began: take the max over instances, then the sum",
     (TOKEN_TYPE, PARTITION),
 )
 USAGE_RESPONSES: Final = Declared(
     "chatmesh_usage_responses_total",
     Kind.COUNTER,
     _HISTORY,
-    "Terminal events, exact since the mesh began: take the max over instances, then the sum",
+    "Terminal events since the group's commits began: take the max over instances, then the sum",
     ("outcome", PARTITION),
 )
 

@@ -41,8 +41,9 @@ class Offsets(Protocol):
 class _Partition:
     """One partition that is ours: its state, how far it was read, and what of it the log knows."""
 
-    def __init__(self, usage: PartitionUsage, committed: int, known: Totals | None) -> None:
+    def __init__(self, usage: PartitionUsage, committed: int, known: Totals | None, *, is_new: bool = False) -> None:
         self.usage = usage
+        self.is_new = is_new  # nobody committed anything, and nothing was read yet
         self.next_offset = 0
         self.committed = committed
         self.known = known
@@ -75,14 +76,16 @@ class UsageMeter:
         log's beginning, and told of once it has come to that offset.
         """
         for number in numbers:
-            offset, note = await offsets.committed(number) or (0, "")
+            found_commit = await offsets.committed(number)
+            offset, note = found_commit or (0, "")
             if note:
                 found = msgspec.json.decode(note, type=Note)
                 self._partitions[number] = _Partition(PartitionUsage(found.totals, offset), offset, found.totals)
                 offsets.seek(number, found.replay_from)
             else:
                 known = Totals() if offset == 0 else None
-                self._partitions[number] = _Partition(PartitionUsage(Totals(), 0), offset, known)
+                is_new = found_commit is None
+                self._partitions[number] = _Partition(PartitionUsage(Totals(), 0), offset, known, is_new=is_new)
                 offsets.seek(number, 0)
 
     async def give_up(self, numbers: Sequence[int], offsets: Offsets) -> None:
@@ -95,6 +98,9 @@ class UsageMeter:
         """Count a polled batch."""
         for raw in batch:
             if (held := self._partitions.get(raw.partition)) is not None:
+                if held.is_new:
+                    _tell_of_begin(raw)
+                    held.is_new = False
                 if (record := _decoded(raw)) is not None:
                     held.usage.apply(record, raw.offset, raw.timestamp_ms)
                 held.next_offset = raw.offset + 1
@@ -115,6 +121,18 @@ class UsageMeter:
             except LogError as error:
                 log.warning("what responses used is told later: %s", error)  # the next commit covers it
                 return
+
+
+def _tell_of_begin(first: RawRecord) -> None:
+    if first.offset > 0:
+        log.info(
+            "what responses used in partition %d is counted from offset %d on: "
+            "the group %s has no commits there (Kafka drops those of a group that was away for long), "
+            "and the log has dropped what came before",
+            first.partition,
+            first.offset,
+            USAGE_GROUP,
+        )
 
 
 def _text(note: Note) -> str:

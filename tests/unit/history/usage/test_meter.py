@@ -1,5 +1,6 @@
 """What responses used is counted once each, whatever the log repeats and however often the meter dies."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -142,6 +143,19 @@ async def test_what_is_told_never_goes_back(records: list[Record], lives: list[t
             assert now.output_tokens >= told.output_tokens
             assert sum(now.responses.values()) >= sum(told.responses.values())
             told = now
+
+
+async def test_says_where_it_begins_if_that_is_not_where_the_log_began(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log, group = in_log([delta(IDS[0]), accepted(IDS[0]), completed(IDS[0])]), Group()
+    kept = log[1:]  # retention dropped the first, and the commits
+    await life(kept, group, 2, dies=False)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"in partition {PARTITION} is counted from offset 1 on" in said
+    caplog.clear()
+    await life(kept, group, 2, dies=False)  # goes on behind a commit
+    await life(log, Group(), 3, dies=False)  # begins where the log began
+    assert caplog.records == []
 
 
 async def test_tells_only_what_is_committed() -> None:
