@@ -21,6 +21,7 @@ from pymongo.uri_parser import parse_uri
 
 from deploy.brokers.kafka_settings import KAFKA_VERSION, as_container_environment, single_node
 from deploy.compose.__main__ import write_certificates, write_missing
+from deploy.images.recipe import Copy
 from deploy.images.rehearsal import REPOSITORY, SERVICES, TOOLS, VOLUMES, recipe_of
 from deploy.topics.acls import OPERATORS
 from services.gateway.auth import load_authenticator
@@ -204,6 +205,24 @@ def test_an_image_is_built_once_from_its_dockerfile_with_arguments_that_it_takes
         line.split()[1].partition("=")[0] for line in dockerfile.read_text().splitlines() if line.startswith("ARG")
     }
     assert set(service["build"]["args"]) <= declared
+
+
+def test_compose_up_writes_the_secrets_and_builds_before_it_starts() -> None:
+    done = subprocess.run(["make", "-n", "compose-up"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.endswith("-m deploy.compose")
+    assert second.endswith(" up --build")
+
+
+def test_what_documents_run_in_the_tools_image_is_in_it() -> None:
+    """In Compose as in Kubernetes."""
+    pages = "".join((REPOSITORY / "docs" / name).read_text() for name in ("runbook.md", "deployment.md"))
+    inside = r"(?:run --rm tools|deployment/chatmesh-tools -- (?:env \S+ )?python -m) ([\w.]+)"
+    named = set(re.findall(inside, pages))
+    assert {"deploy.terminal.top", "services.moderation.report"} <= named
+    steps = [step for stage in recipe_of(TOOLS).stages for step in stage.steps if isinstance(step, Copy)]
+    held = {source.replace("/", ".") for step in steps for source in step.sources}
+    assert [name for name in named if name not in held and name.rpartition(".")[0] not in held] == []
 
 
 # -- what a container may ----------------------------------------------------------------------------------------
