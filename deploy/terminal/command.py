@@ -3,9 +3,11 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from deploy.local.announced import running_environment
 from deploy.local.running import command_environment
@@ -13,6 +15,8 @@ from deploy.local.settings import LocalSettings
 from shared.errors import ChatmeshError
 from shared.settings import MeshSettings, describe_settings, load_settings
 from shared.telemetry import setup_logging
+
+T = TypeVar("T")
 
 BROKEN_PIPE_STATUS = 141
 """As a shell reports a process that SIGPIPE ended."""
@@ -50,6 +54,17 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
     except ChatmeshError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+async def blocking(work: Callable[[], T]) -> T:
+    """What `work` comes to, which blocks the loop until then, as a question does. Ctrl-C ends it: under asyncio's own
+    handler, which only cancels the task, it would go on until it is done."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        await asyncio.sleep(0)  # where Ctrl-C came before, this ends the task
+        return work()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _as_coroutine(main: Callable[[], Awaitable[int]]) -> int:

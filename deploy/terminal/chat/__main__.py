@@ -13,7 +13,7 @@ from deploy.terminal.chat.gateways import ChatError, Gateways, base_urls
 from deploy.terminal.chat.line import Line
 from deploy.terminal.chat.options import Options, parse
 from deploy.terminal.chat.screen import Screen
-from deploy.terminal.command import run
+from deploy.terminal.command import blocking, run
 from shared.settings import load_settings
 
 _CANCELLED_STATUS = 130
@@ -33,7 +33,7 @@ async def _main(options: Options) -> int:
     try:
         model = options.model or await _first_model(gateways)
         conversation = Conversation(line, screen, model, options.previous_response_id, options.fields)
-        message = _message(options)
+        message = await _message(options)
         if message is not None:
             return await _one_shot(conversation, message)
         screen.note(f"{model} at {gateways.url}; /help says what else there is")
@@ -53,11 +53,11 @@ async def _first_model(gateways: Gateways) -> str:
     return models[0]
 
 
-def _message(options: Options) -> str | None:
+async def _message(options: Options) -> str | None:
     """The one thing to ask, None if the person is to be asked for it. Raises ChatError where it is empty."""
     if options.message is None and sys.stdin.isatty():
         return None
-    message = _read_all() if options.message is None else options.message
+    message = await blocking(_read_all) if options.message is None else options.message
     if not message.strip():
         raise ChatError("there is nothing to ask: the message is empty")
     return message.strip()

@@ -52,7 +52,7 @@ async def _redrive(settings: MeshSettings, options: Options, letters: list[Lette
     status = 1 if named else 0
     if not found.records or options.dry_run:
         return status
-    if not options.yes and not agreed(len(found.records)):
+    if not options.yes and not await agreed(len(found.records)):
         return _NOT_AGREED_STATUS
     await send_back(settings, found, print)
     return status

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from deploy.terminal.command import blocking
 from deploy.terminal.dlq.letters import Letter
 from deploy.terminal.dlq.rules import note, why_not
 from shared.log.redrive import Redriver
@@ -51,15 +52,17 @@ def describe(found: Plan) -> list[str]:
     return lines + [f"{letter.name}: stays, {reason}" for letter, reason in found.refused]
 
 
-def agreed(count: int) -> bool:
+async def agreed(count: int) -> bool:
     """Ask the person at the terminal. False also where nobody is there to answer."""
     if not sys.stdin.isatty():
         print("error: nobody can be asked here: say --yes, or --dry-run", file=sys.stderr)
         return False
+    question = f"send {count} record{'s' if count > 1 else ''} back? [y/N] "
     try:
-        return input(f"send {count} record{'s' if count > 1 else ''} back? [y/N] ").strip().lower() in ("y", "yes")
+        answer = await blocking(lambda: input(question))
     except EOFError:
         return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 async def send_back(settings: MeshSettings, found: Plan, say: Say) -> None:
