@@ -1,13 +1,14 @@
 """Wiring of the inference service, and its life from start to drain."""
 
+import asyncio
 import logging
 
-from services.inference.engines import build_engine
+from services.inference.engines import Engine, build_engine
 from services.inference.mailbox import Mailbox
 from services.inference.meter import InferenceMeter
 from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
-from shared.chat import load_chat_tokenizer
+from shared.chat import ChatTokenizer, load_chat_tokenizer
 from shared.heartbeats import Heart
 from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
@@ -23,15 +24,15 @@ ANNOUNCE_S = 1.0
 
 
 async def serve(settings: InferenceSettings, stop: Stop) -> None:
-    """Load the model, take mail until `stop`, then release what is held and leave the group."""
+    """Load the model, take mail until `stop`, then release what is held and leave the group. Raises ChatmeshError."""
     service_id = settings.service_id or new_id("inference")
-    tokenizer = load_chat_tokenizer(settings.model)
-    engine = build_engine(settings.engine_settings(), tokenizer)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.INFERENCE, service_id))
         metrics = Metrics(Service.INFERENCE, service_id)
         heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps, metrics=metrics)
         await serve_management(life, settings, metrics, lambda: heart.beat)
+        tokenizer, engine = await _built(settings, heart)
+        heart.update(detail="connecting to the log")
         await prepare_log(settings, Service.INFERENCE)
         writer = LogWriter(settings, Service.INFERENCE, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.INFERENCE, metrics=metrics)
@@ -64,6 +65,14 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         heart.update(state="ready", detail="", slots_free=info.slots)
         log.info("serves %s (window %d tokens, %d slots)", info.id, info.context_window, info.slots)
         await life.until_end()
+
+
+async def _built(settings: InferenceSettings, heart: Heart) -> tuple[ChatTokenizer, Engine]:
+    """In a thread: the event loop answers meanwhile. What cannot be loaded is told before the log is asked for."""
+    heart.update(detail="loading the tokenizer")
+    tokenizer = await asyncio.to_thread(load_chat_tokenizer, settings.model)
+    heart.update(detail="building the engine")
+    return tokenizer, await asyncio.to_thread(build_engine, settings.engine_settings(), tokenizer)
 
 
 def _progress(heart: Heart, line: str) -> None:
