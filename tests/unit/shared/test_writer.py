@@ -170,6 +170,7 @@ async def test_a_batch_that_expired_is_a_failed_append_and_no_reason_for_a_new_p
     world.producers[0].late = None
     await log_writer.append(HEARTBEATS, beat(2), partition=0)
     assert log_writer.heals == 0
+    await log_writer.stop()
 
 
 async def test_a_producer_whose_sender_died_is_replaced(world: World) -> None:
@@ -182,6 +183,7 @@ async def test_a_producer_whose_sender_died_is_replaced(world: World) -> None:
             await asyncio.sleep(0)
     await log_writer.append(HEARTBEATS, beat(2), partition=0)
     assert (log_writer.heals, world.producers[0].closed) == (1, True)
+    await log_writer.stop()
 
 
 async def test_a_producer_that_answers_no_more_is_replaced_and_every_append_is_settled(world: World) -> None:
@@ -196,6 +198,7 @@ async def test_a_producer_that_answers_no_more_is_replaced_and_every_append_is_s
             await asyncio.sleep(0)
     await log_writer.append(HEARTBEATS, beat(9), partition=0)
     assert log_writer.heals == 1
+    await log_writer.stop()
 
 
 async def test_while_the_broker_is_away_the_replacement_waits_and_appends_fail_at_once(world: World) -> None:
@@ -214,6 +217,7 @@ async def test_while_the_broker_is_away_the_replacement_waits_and_appends_fail_a
         while not world.log:
             await asyncio.gather(log_writer.enqueue(HEARTBEATS, beat(3), partition=0), return_exceptions=True)
     assert log_writer.heals == 1
+    await log_writer.stop()
 
 
 async def test_a_slow_producer_is_not_a_dead_one(world: World) -> None:
@@ -228,6 +232,7 @@ async def test_a_slow_producer_is_not_a_dead_one(world: World) -> None:
         await log_writer.append(HEARTBEATS, beat(1), partition=0)
         await asyncio.sleep(0)
     assert not slow.done() and log_writer.heals == 0
+    await log_writer.stop()
 
 
 async def test_a_broker_that_never_answered_is_said_at_the_start(world: World) -> None:
