@@ -193,10 +193,11 @@ def everything() -> Iterator[str]:
     ],
 )
 def test_no_text_takes_more_than_its_length(hostile: str) -> None:
-    """Sixteen thousand code points take some 30 ms at most; work that grows with the square would take minutes."""
+    """Sixteen thousand code points take some 30 ms at most, work that grows with the square would take minutes; between
+    them lies what the collector takes of it, over all that the tests before have left."""
     started_s = time.thread_time()
     assert len(normalise(hostile).starts) == len(normalise(hostile).text)
-    assert time.thread_time() - started_s < 1
+    assert time.thread_time() - started_s < 10
 
 
 class TestEdits:
