@@ -19,7 +19,7 @@ _PROMPT = "$ "
 _DEADLINE_S = 60.0
 
 MAY_FIND_NOTHING = re.compile(r"^grep|ALERTS|error_type!=\"\"|5m < |5\.\.")
-"""What looks for trouble that this mesh does not have."""
+"""What looks for trouble that this mesh does not have. That a `grep` could find it, tests/unit shows."""
 
 
 @dataclass(frozen=True)
