@@ -112,7 +112,9 @@ def _get(url: str, query: dict[str, Any], *, unknown: dict[str, Any]) -> dict[st
         if answer.status_code == httpx.codes.NOT_FOUND:
             return unknown
         answer.raise_for_status()
-        content: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        content = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise RunError(f"the trace UI at {url} does not answer as expected: {error}") from error
+    if not isinstance(content, dict) or "data" not in content:
+        raise RunError(f"the trace UI at {url} does not answer as expected: there is no `data`; is it that of --ui?")
     return content

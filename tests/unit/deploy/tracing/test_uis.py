@@ -85,3 +85,19 @@ def test_a_ui_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, ui: type[Phoe
     answering(monkeypatch, 500, {})
     with pytest.raises(RunError, match=r"the trace UI at http://ui/.* does not answer as expected"):
         ui("http://ui").spans_of("resp_1")
+
+
+@pytest.mark.parametrize("content", [{}, [], "hello"])
+@pytest.mark.parametrize("ui", [PhoenixUi, JaegerUi])
+def test_what_is_no_trace_ui_is_named(
+    monkeypatch: pytest.MonkeyPatch, ui: type[PhoenixUi | JaegerUi], content: object
+) -> None:
+    answering(monkeypatch, 200, content)
+    with pytest.raises(RunError, match=r"the trace UI at http://ui/.* does not answer as expected: there is no `data`"):
+        ui("http://ui").spans_of("resp_1")
+
+
+@pytest.mark.parametrize("ui", [PhoenixUi, JaegerUi])
+def test_what_no_client_can_ask_is_named(ui: type[PhoenixUi | JaegerUi]) -> None:
+    with pytest.raises(RunError, match="does not answer as expected: Invalid port: 'abc'"):
+        ui("http://127.0.0.1:abc").spans_of("resp_1")
