@@ -545,9 +545,9 @@ def _own(talk: Talk | None, tenant: str | None) -> Talk | None:
 
 
 def _translate(name: str, error: Exception) -> StoreError:
-    """The three ways on which the service acts; the driver's own words are kept."""
-    said = f"{name}: {type(error).__name__} {error}"
+    """The three ways on which the service acts; the driver's own words are kept where they can quote no document."""
     codes = _codes(error)
+    said = f"{name}: {type(error).__name__} {_words(error, codes)}"
     if isinstance(error, ConfigurationError):  # InvalidURI is one
         return StoreError(f"{name}: MONGODB_URL is no address that the driver can use: {type(error).__name__}")
     if codes & _BAD_CONFIGURATION.keys():
@@ -560,6 +560,15 @@ def _translate(name: str, error: Exception) -> StoreError:
         return StoreRefusedError(said)
     # Not reachable, no majority in time, not primary, a race that the driver lost (DuplicateKeyError), a full disk.
     return StoreUnavailableError(said)
+
+
+def _words(error: Exception, codes: set[int]) -> str:
+    """What the server refused it repeats, document and command included: of that the error's number and name."""
+    if not isinstance(error, OperationFailure):
+        return str(error)
+    numbers = ", ".join(f"code {code}" for code in sorted(codes)) or "without a code"
+    name = (error.details or {}).get("codeName")
+    return f"{numbers} ({name})" if name else numbers
 
 
 def _codes(error: Exception) -> set[int]:
