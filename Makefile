@@ -42,7 +42,8 @@ unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about three minute
 integration: $(ENVIRONMENT) ## the tests with a broker: make integration ARGS="--broker=kafka"
 	@$(PYTEST) tests --ignore=tests/unit $(ARGS)
 
-check: $(ENVIRONMENT) ## lint (ruff), format, strict types (mypy), known weaknesses in what the locks pin
+check: $(ENVIRONMENT) ## whom records break, lint (ruff), format, strict types (mypy), known weaknesses in what the locks pin
+	$(BIN)/python -m deploy.events diff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
