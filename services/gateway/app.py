@@ -40,7 +40,6 @@ from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
-from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import (
     Appended,
@@ -70,7 +69,7 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
     authenticator = load_authenticator(settings.api_keys, settings.host)
     limits = load_rate_limits(settings.rate_limits)
     allow_streams(settings.max_in_flight)
-    gateway_id = settings.service_id or new_id("gateway")
+    gateway_id = settings.service_id
     with bind(settings) as bound:
         async with Lifetime(stop, settings.shutdown_s) as life:
             life.at_end_blocking("traces", start_telemetry(settings, Service.GATEWAY, gateway_id))

@@ -14,18 +14,18 @@ from services.history.settings import HistorySettings
 from services.history.stores.measured import measured
 from services.history.stores.port import Store
 from services.history.stores.sqlite import SqliteStore
-from services.history.usage import USAGE_GROUP, UsageMeter
+from services.history.usage import UsageMeter
 from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.control import ControlPlane
 from shared.heartbeats import Heart
-from shared.ids import new_id, now_ms
+from shared.ids import now_ms
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.telemetry import start_telemetry
 from shared.telemetry.management import serve_management
 from shared.telemetry.metrics import Metrics
-from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, RECORDERS, Service
+from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, METERS, RECORDERS, Service
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 async def serve(settings: HistorySettings, stop: Stop, store: Store | None = None) -> None:
     """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
     share_arenas()
-    service_id = settings.service_id or new_id("history")
+    service_id = settings.service_id
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.HISTORY, service_id))
         metrics = Metrics(Service.HISTORY, service_id)
@@ -49,7 +49,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
             settings,
             Service.HISTORY,
             EVENTS,
-            USAGE_GROUP,
+            METERS.name,
             on_assigned=lambda numbers: meter.take_over(numbers, usage),
             on_revoked=lambda numbers: meter.give_up(numbers, usage),
             metrics=metrics,

@@ -10,7 +10,6 @@ from services.inference.settings import InferenceSettings
 from services.inference.worker import Worker
 from shared.chat import ChatTokenizer, load_chat_tokenizer
 from shared.heartbeats import Heart
-from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.telemetry import start_telemetry
@@ -25,7 +24,7 @@ ANNOUNCE_S = 1.0
 
 async def serve(settings: InferenceSettings, stop: Stop) -> None:
     """Load the model, take mail until `stop`, then release what is held and leave the group. Raises ChatmeshError."""
-    service_id = settings.service_id or new_id("inference")
+    service_id = settings.service_id
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.INFERENCE, service_id))
         metrics = Metrics(Service.INFERENCE, service_id)

@@ -19,7 +19,6 @@ from services.moderation.queries import ModerationQueries
 from services.moderation.settings import ModerationSettings
 from shared.errors import LogError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
-from shared.ids import new_id
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.telemetry import start_telemetry
@@ -33,7 +32,7 @@ _RETIRE_EVERY_S = 5.0
 
 async def serve(settings: ModerationSettings, stop: Stop) -> None:
     """Own the assigned partitions until `stop`, then commit and leave the group."""
-    service_id = settings.service_id or new_id("moderation")
+    service_id = settings.service_id
     policy = load_policy(settings.policy)
     async with Lifetime(stop, settings.shutdown_s) as life:
         life.at_end_blocking("traces", start_telemetry(settings, Service.MODERATION, service_id))

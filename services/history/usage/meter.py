@@ -19,7 +19,6 @@ from shared.topics import EVENTS, METERS
 
 log = logging.getLogger(__name__)
 
-USAGE_GROUP = METERS.name
 COMMIT_EVERY_S = 1.0
 _SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
 _COUNTED = (Accepted, Screening, Deleted, *TERMINALS)
@@ -52,6 +51,8 @@ class _Partition:
         """Commit what was read beyond the committed offset. Raises LogError."""
         if self.next_offset < self.committed:
             return  # what was committed is still being read again
+        if self.next_offset == self.committed and self.known is not None:
+            return  # nothing came since
         next_offset, note = self.next_offset, self.usage.note(self.next_offset)
         if next_offset == self.committed or await offsets.commit(number, next_offset, _text(note)):
             self.committed, self.known = next_offset, note.totals
@@ -131,7 +132,7 @@ def _tell_of_begin(first: RawRecord) -> None:
             "and the log has dropped what came before",
             first.partition,
             first.offset,
-            USAGE_GROUP,
+            METERS.name,
         )
 
 
