@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
@@ -25,6 +25,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, SettingsError
+from shared.log.connections import Connection
 from shared.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -233,13 +234,16 @@ async def _brokers(settings: KafkaSettings, host: str, port: int) -> list[tuple[
     return [(broker, its_port) for _, broker, its_port, *_ in metadata.brokers]
 
 
-async def _connected(settings: KafkaSettings, host: str, port: int) -> AIOKafkaConnection:
+async def _connected(settings: KafkaSettings, host: str, port: int) -> Connection:
     try:
-        return await create_conn(host, port, request_timeout_ms=settings.request_timeout_ms, **access_options(settings))
+        connection: Connection = await create_conn(
+            host, port, request_timeout_ms=settings.request_timeout_ms, **access_options(settings)
+        )
     except (KafkaError, *_HANDSHAKE_ERRORS) as error:
         if why := _why_refused(settings, error):
             raise _refused(settings, host, port, why) from error
         raise
+    return connection
 
 
 def _refused(settings: KafkaSettings, host: str, port: int, why: str) -> AccessDeniedError:
