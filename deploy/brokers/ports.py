@@ -2,7 +2,9 @@
 
 import random
 import socket
+from collections import deque
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -15,12 +17,13 @@ def free_port() -> int:
     """A port that nobody uses now, below those that the kernel gives to outgoing connections.
 
     A port from that range would be wrong for a server that restarts: a client that keeps reconnecting to the
-    stopped server can be given the very same port, connect to itself (TCP simultaneous open), and hold it.
+    stopped server can be given the very same port, connect to itself (TCP simultaneous open), and hold it. No port
+    comes again before all others did: whoever was given it may not listen on it yet.
     """
-    candidates = list(range(_LOWEST, max(_LOWEST, _first_ephemeral())))
-    random.shuffle(candidates)
-    for port in candidates:
-        if can_bind(port):
+    candidates = _candidates()
+    for _ in range(len(candidates)):
+        candidates.rotate()
+        if can_bind(port := candidates[0]):
             return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -54,6 +57,14 @@ def accepts(host: str, port: int, timeout_s: float) -> bool:
     except OSError:
         return False
     return True
+
+
+@cache
+def _candidates() -> deque[int]:
+    """In an order that no other process has; the first is the one that was looked at last."""
+    ports = list(range(_LOWEST, max(_LOWEST, _first_ephemeral())))
+    random.Random().shuffle(ports)
+    return deque(ports)
 
 
 def _first_ephemeral() -> int:

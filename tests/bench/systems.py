@@ -16,6 +16,7 @@ import httpx
 
 from deploy.brokers import Broker
 from deploy.brokers.local_process import LocalProcessBroker
+from deploy.brokers.ports import free_port
 from deploy.process import ChildProcess
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, JOURNAL
@@ -23,7 +24,7 @@ from tests.bench.load import BenchError, HttpLoad, chat_completions_api, respons
 from tests.bench.stages import median_stages, stages_ms
 from tests.bench.workload import Sample
 from tests.support.logs import sub_log
-from tests.support.mesh import Mesh, free_port
+from tests.support.mesh import Mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE_START_S = 120.0

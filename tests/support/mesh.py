@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 import uuid
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import httpx
 
 from deploy.brokers import Broker
 from deploy.brokers.port import SUPER_USER
+from deploy.brokers.ports import free_port
 from deploy.process import ChildProcess, Deadline
 from shared.errors import BrokerUnavailableError
 from shared.heartbeats import ClusterWatcher
@@ -27,13 +27,6 @@ STOP_S = 20.0
 POLICY = ROOT / "services" / "moderation" / "policies" / "patterns.yaml"
 """Without a model: what is not about models starts in a second instead of five, and needs no torch in moderation."""
 _OURS = ("CHATMESH_", "KAFKA_", "MONGODB_")
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

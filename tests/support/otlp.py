@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from deploy.brokers.ports import free_port
 from deploy.tracing.graph import SpanEvent, SpanSeen
-from tests.support.mesh import free_port
 
 
 @dataclass

@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 
 from deploy.brokers import Broker
+from deploy.brokers.ports import free_port
 from deploy.process import ChildProcess
 from tests.support.chart import SCENARIOS, SERVICES, Object, Rendered, container, environment_below, helm_template
-from tests.support.mesh import POLICY, READY_S, ROOT, free_port
+from tests.support.mesh import POLICY, READY_S, ROOT
 from tests.support.tools import required_tool
 
 Secrets = Callable[[str], Mapping[str, str]]

@@ -11,10 +11,11 @@ from typing import Any, Self
 import httpx
 import yaml
 
+from deploy.brokers.ports import free_port
 from deploy.local.targets import targets
 from deploy.process import ChildProcess
 from shared.topics import Service
-from tests.support.mesh import ROOT, Mesh, Replica, free_port
+from tests.support.mesh import ROOT, Mesh, Replica
 
 _PROMETHEUS = ROOT / "deploy" / "monitoring" / "prometheus"
 _TURN_S = 1

@@ -13,8 +13,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from deploy.brokers import Broker
+from deploy.brokers.ports import free_port
 from shared.topics import GROUPS, Service
-from tests.support.mesh import ROOT, Mesh, Replica, free_port
+from tests.support.mesh import ROOT, Mesh, Replica
 
 pytestmark = pytest.mark.any_broker
 

@@ -20,6 +20,11 @@ def test_every_service_gets_a_free_port_of_its_own(first: int | None) -> None:
     assert all(can_bind(port) for port in ports.values())
 
 
+def test_no_port_is_given_twice() -> None:
+    """Nobody listens on the ones before."""
+    assert len({free_port() for _ in range(500)}) == 500
+
+
 def test_a_port_that_was_named_is_the_first_of_four() -> None:
     wanted = _free_run_of_ports()
     assert list(management_ports(wanted[0]).values()) == wanted
