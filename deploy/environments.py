@@ -3,11 +3,11 @@
 import fcntl
 import hashlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.programs import ProgramError, succeed
 from shared.errors import ChatmeshError
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -43,10 +43,6 @@ def _uv(*arguments: str) -> None:
     if uv is None:
         raise InstallError("uv is neither in this environment nor on PATH: run `make clean`, then the command again")
     try:
-        done = subprocess.run(
-            [uv, *arguments, "--quiet"], capture_output=True, text=True, timeout=_INSTALL_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InstallError(f"uv {arguments[0]} did not end within {_INSTALL_S} s") from error
-    if done.returncode != 0:
-        raise InstallError(f"uv {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()}")
+        succeed([uv, *arguments, "--quiet"], timeout_s=_INSTALL_S)
+    except ProgramError as error:
+        raise InstallError(str(error)) from error

@@ -3,10 +3,10 @@
 import fcntl
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.programs import ProgramError, succeed
 from shared.errors import ChatmeshError
 
 _STAMP = ".installed-for"
@@ -43,15 +43,6 @@ def _install(folder: Path) -> None:
     if (missing := trouble()) is not None:
         raise NpmError(f"the packages of {folder.name} cannot be installed: {missing}")
     try:
-        done = subprocess.run(
-            ["npm", "ci", "--no-progress", "--loglevel=error"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NpmError(f"npm ci did not end within {_INSTALL_S} s") from error
-    if done.returncode != 0:
-        raise NpmError(f"npm ci ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        succeed(["npm", "ci", "--no-progress", "--loglevel=error"], timeout_s=_INSTALL_S, cwd=folder)
+    except ProgramError as error:
+        raise NpmError(str(error)) from error

@@ -2,7 +2,6 @@
 
 import fcntl
 import shutil
-import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from deploy.brokers.kafka_settings import APACHE_KAFKA, as_properties, single_no
 from deploy.brokers.local_process import LocalProcessBroker
 from deploy.brokers.port import BrokerError
 from deploy.brokers.ports import free_ports
+from deploy.programs import ProgramError, succeed
 
 KAFKA_FOLDER = Path(__file__).resolve().parent.parent / "kafka"
 _LIB = KAFKA_FOLDER / "target" / "lib"
@@ -28,20 +28,22 @@ class JvmBroker(LocalProcessBroker):
     name = "kafka"
     capabilities = APACHE_KAFKA
     start_timeout_s = 60.0
+    cluster_id: str | None = None
+    """Which cluster it is a node of; None: of one of its own."""
 
     def _prepare(self, folder: Path) -> list[str]:
         java = require_java()
         ensure_class_path()
-        settings = single_node(
-            client_listener=self.listener,
-            advertised=self.bootstrap,
-            controller_port=free_ports(1, but=(self.port,))[0],
-        )
         properties = folder / "server.properties"
-        properties.write_text(as_properties(settings | {"log.dirs": str(folder / "data")}))
+        properties.write_text(as_properties(self._settings() | {"log.dirs": str(folder / "data")}))
         command = java_command(java)
-        format_storage(command, properties)
+        format_storage(command, properties, cluster_id=self.cluster_id)
         return [*command, "kafka.Kafka", str(properties)]
+
+    def _settings(self) -> dict[str, str]:
+        """Its server.properties, but for the folder of its data."""
+        controller_port = free_ports(1, but=(self.port,))[0]
+        return single_node(client_listener=self.listener, advertised=self.bootstrap, controller_port=controller_port)
 
     def _answers(self, log: str) -> bool:
         # Logged once the broker is unfenced; its port opens about a second earlier.
@@ -98,26 +100,24 @@ def java_command(java: str, *options: str, logging: Path = KAFKA_FOLDER / "log4j
     return [java, *_HEAP, *options, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{_LIB}/*"]
 
 
-def format_storage(command: Sequence[str], properties: Path, options: Sequence[str] = ()) -> None:
-    """Lay out the data folder that `properties` names. Raises BrokerError."""
-    argv = [*command, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties), *options]
+def format_storage(
+    command: Sequence[str], properties: Path, options: Sequence[str] = (), *, cluster_id: str | None = None
+) -> None:
+    """Lay out the data folder that `properties` names, for a cluster of its own unless one is named. Raises
+    BrokerError."""
+    cluster = cluster_id or new_cluster_id()
+    argv = [*command, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *options]
     _run(argv, _FORMAT_TIMEOUT_S, "Apache Kafka's storage could not be formatted")
 
 
 def _run(argv: Sequence[str], timeout_s: float, trouble: str) -> str:
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        return succeed(argv, timeout_s=timeout_s)
+    except ProgramError as error:
         raise BrokerError(f"{trouble}: {error}") from error
-    output = done.stdout + done.stderr
-    if done.returncode != 0:
-        raise BrokerError(f"{trouble} (exit code {done.returncode}):\n{output[-4000:]}")
-    return output
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
     """16 random bytes in URL-safe base64 without padding, as `kafka-storage random-uuid` makes them.
 
     Like those it never begins with a dash: the command line would take it for an option.

@@ -16,6 +16,7 @@ from deploy.dependencies import advisories, sbom
 from deploy.dependencies.advisories import Answer
 from deploy.dependencies.locks import ROOT, all_pins
 from deploy.dependencies.verdict import AuditError, judge, load_accepted
+from deploy.programs import ProgramError
 
 _NPM_LOCKS = ("deploy/*/js", "examples/*/*", "tests/clients/js")
 
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("command", choices=commands)
     try:
         return commands[parser.parse_args().command]()
-    except (AuditError, sbom.SbomError) as error:
+    except (AuditError, ProgramError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from deploy.dependencies.locks import ROOT, Pin
 from deploy.dependencies.verdict import Finding
+from deploy.programs import ProgramError, ended
 
 KNOWN_UNSAFE = Pin("jinja2", "2.4.1", "jinja2==2.4.1")
 """Has had advisories for years: who does not name one has no data."""
@@ -52,7 +53,8 @@ def _pip_audit(pins: Iterable[Pin]) -> Answer:
         listed.write("".join(f"{pin.name}=={pin.version}\n" for pin in pins))
         listed.flush()
         options = ["--requirement", listed.name, "--no-deps", "--disable-pip", "--format", "json"]
-        done = _run([sys.executable, "-m", "pip_audit", *options, "--progress-spinner", "off", "--timeout", "15"])
+        pip_audit = str(Path(sys.executable).with_name("pip-audit"))
+        done = _run([pip_audit, *options, "--progress-spinner", "off", "--timeout", "15"])
     try:
         listed_by_name = json.loads(done.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
@@ -113,11 +115,9 @@ def _advisory(via: dict[str, Any]) -> str:
 
 def _run(command: Sequence[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer within {_TIMEOUT_S:g} s")
+        return ended(command, timeout_s=_TIMEOUT_S, cwd=cwd)
+    except ProgramError as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 def _last_line(text: str) -> str:

@@ -4,14 +4,13 @@
 among them: a scanner of images lists those.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.dependencies.locks import LOCKS, ROOT, read_lock
+from deploy.programs import succeed
 
 OUT = ROOT / "build" / "sbom"
 IMAGES: Mapping[str, Sequence[str]] = {
@@ -34,12 +33,8 @@ IN_IMAGES = {
 _TIMEOUT_S = 120.0
 
 
-class SbomError(Exception):
-    """A bill could not be made; the message is the tool's."""
-
-
 def write(image: str, folder: Path = OUT) -> Path:
-    """Write and validate the bill of one image. Raises SbomError."""
+    """Write and validate the bill of one image. Raises ProgramError."""
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"chatmesh-{image}.cdx.json"
     pins = [pin for lock in IMAGES[image] for pin in read_lock(LOCKS / f"{lock}.lock") if pin.wanted_on(IN_IMAGES)]
@@ -51,15 +46,13 @@ def write(image: str, folder: Path = OUT) -> Path:
 
 
 def _run(arguments: Sequence[str], out: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "cyclonedx_py", *arguments]
-    done = subprocess.run(
-        [*command, "--spec-version", "1.6", "--output-format", "JSON", "--validate", "--output-file", str(out)],
+    succeed(
+        [
+            str(Path(sys.executable).with_name("cyclonedx-py")),
+            *arguments,
+            *("--spec-version", "1.6", "--output-format", "JSON", "--validate", "--output-file", str(out)),
+        ],
+        timeout_s=_TIMEOUT_S,
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0"},  # it writes sets, in their order
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
+        env={"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"},  # it writes sets, in their order
     )
-    if done.returncode != 0:
-        raise SbomError(f"cyclonedx-py failed: {done.stderr.strip()}")

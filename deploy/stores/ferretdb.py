@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from deploy.brokers.ports import LOOPBACK, free_port
-from deploy.golang import GoBuildError, go_build, go_trouble
+from deploy.golang import go_build, go_trouble
 from deploy.process import ChildProcess
+from deploy.programs import ProgramError
 from deploy.stores.port import StoreServer, StoreServerError
 
 _SOURCES = Path(__file__).resolve().parent / "ferretdb"
@@ -122,5 +123,5 @@ def _binary() -> Path:
 def _build(binary: Path) -> None:
     try:
         go_build(".", _SOURCES, binary, _WITHOUT_POSTGRESQL)
-    except GoBuildError as error:
-        raise StoreServerError(f"FerretDB could not be built:\n{error}") from error
+    except ProgramError as error:
+        raise StoreServerError(f"FerretDB could not be built: {error}") from error

