@@ -11,4 +11,4 @@ def test_a_cluster_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPat
     """One start in 64 failed: `kafka-storage format -t -…`."""
     drawn = iter([UUID(bytes=b"\xf8" + bytes(15)), UUID(bytes=b"\xf9" + bytes(15)), UUID(bytes=b"\x04" + bytes(15))])
     monkeypatch.setattr(jvm.uuid, "uuid4", lambda: next(drawn))
-    assert jvm._cluster_id() == "BAAAAAAAAAAAAAAAAAAAAA"
+    assert jvm.new_cluster_id() == "BAAAAAAAAAAAAAAAAAAAAA"
