@@ -49,7 +49,6 @@ class Screened(NamedTuple):
 
     outcome: Outcome
     done: bool
-    text: str
     position: int
 
 
@@ -243,7 +242,7 @@ class Folding:
         windows = [window for piece in new for window in screen.feed(piece)]
         windows += screen.feed("", final=True) if final else []
         outcome = screen.resolve(windows, [self._find(window) for window in windows])
-        return Screened(outcome, screen.done, screen.text_released, screen.position)
+        return Screened(outcome, screen.done, screen.position)
 
     def _find(self, window: Window) -> list[Finding]:
         """What the shipped pattern classifier does, without its event loop: the model has one pattern."""

@@ -382,7 +382,8 @@ class Mesh:
         violated = screened.outcome.cut is not None
         if violated and fold.decision is None:
             sends.append(self._to_journal(self._folding.cut()))
-        sends.append(self._to_events(self._folding.terminal(fold, owner.epoch, screened.text, violated=violated)))
+        text = fold.text[: owner.public]
+        sends.append(self._to_events(self._folding.terminal(fold, owner.epoch, text, violated=violated)))
         return owner._replace(ended=True)
 
     def _dispatch(self, world: World, owner: Owner, fold: JournalFold, sends: Iterable[Send]) -> list[Act]:

@@ -75,8 +75,7 @@ class Output:
         return Step(window, found, self._hear(owned, window) if window.checkpoint else None)
 
     def _hear(self, owned: Owned, window: Window) -> "asyncio.Task[Heard]":
-        public_to, _ = owned.public_before
-        urgency = Urgency.AGAIN if window.end <= public_to else Urgency.STREAM
+        urgency = Urgency.AGAIN if window.end <= owned.resumed_at else Urgency.STREAM
         hearing = asyncio.create_task(owned.judge.hear(window, owned.context, urgency))
         hearing.add_done_callback(partial(self._ready.add, owned))
         return hearing
@@ -132,6 +131,7 @@ class Output:
                 logprobs=logprobs,
             )
             published = owned.gate.pass_through(delta, release.end)
+            owned.public_texts.append(release.text)
             if self._measures and (came_ms := owned.arrivals.of(release.start)) is not None:
                 self._measures = False
                 span = owned.span.get_span_context() if owned.span is not None else None

@@ -45,8 +45,8 @@ class Owned:
 
     `judged_by` is fixed with the first look: a response keeps its policy; `context` are the turns before the answer.
     `entering`: its input is being judged. `line` has the windows that wait for their judgement, `events` what waits for
-    its verdict to become public, `tally` the scores. `public_before`: what others made public: how far in the raw text,
-    and as what. `stopped`: its worker was told.
+    its verdict to become public, `tally` the scores. `resumed_at`: how far in the raw text others had made it public;
+    `public_texts`: as what, and what we released behind it. `stopped`: its worker was told.
 
     `arrivals` knows when the text came that is not public yet. `closing` are the appends that end the response here:
     its terminal event, or what tells others that nothing became of it; once all are acknowledged, the owner may forget
@@ -70,7 +70,8 @@ class Owned:
     events: Gate | None = None
     line: Line = field(default_factory=Line)
     tally: Tally = field(default_factory=Tally)
-    public_before: tuple[int, str] = (0, "")
+    resumed_at: int = 0
+    public_texts: list[str] = field(default_factory=list)
     stopped: bool = False
     fed: int = 0
     shown: int = 0
@@ -131,8 +132,7 @@ class Owned:
         """How far in the raw text it is public, and as what. Whoever took over judges from the beginning: what the last
         owner published stands, whatever a backend says now, and what we released behind it follows."""
         assert self.screen is not None, "an accepted response has a screen"
-        position, text = self.public_before
-        return max(position, self.screen.position), text + self.screen.text_added
+        return max(self.resumed_at, self.screen.position), "".join(self.public_texts)
 
     def unseen_pieces(self) -> list[str]:
         """Pieces of raw text that the screen has not been fed yet; marks them as fed."""

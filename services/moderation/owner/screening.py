@@ -62,7 +62,8 @@ class Screener:
         owned.accepted = True
         owned.screen = TextScreen(owned.judge.policy, resume_at=events.position)
         owned.events = self._outbox.gate(owned, judged_to=events.position)
-        owned.public_before = events.position, events.text
+        owned.resumed_at = events.position
+        owned.public_texts = [events.text]
         owned.logprobs = events.logprobs
         open_span(owned)
         note_owner_takeover(owned)

@@ -36,11 +36,10 @@ def open_span(owned: Owned) -> None:
 def note_owner_takeover(owned: Owned) -> None:
     """Another owner accepted it: where this one goes on."""
     if owned.span is not None:
-        public_to, _ = owned.public_before
         lead_to(owned.accepted_trace, owned.span)
         owned.span.add_event(
             names.TAKEOVER,
-            {names.EPOCH: owned.epoch, names.POSITION: owned.fold.position, names.PUBLIC_POSITION: public_to},
+            {names.EPOCH: owned.epoch, names.POSITION: owned.fold.position, names.PUBLIC_POSITION: owned.resumed_at},
         )
 
 

@@ -84,8 +84,6 @@ class TextScreen:
         # How much is told of as judged, and the strongest thing that was done since.
         self._told = 0
         self._done_since: StretchAction = "pass"
-        self._texts: list[str] = []
-        self._texts_added: list[str] = []
         self._done = False
 
     @property
@@ -107,16 +105,6 @@ class TextScreen:
     def fed(self) -> int:
         """How much raw text there is so far."""
         return self._base + len(self._tail)
-
-    @property
-    def text_released(self) -> str:
-        """The whole public text so far, masks in place, that below `resume_at` included."""
-        return "".join(self._texts)
-
-    @property
-    def text_added(self) -> str:
-        """The public text from `resume_at` on, masks in place."""
-        return "".join(self._texts_added)
 
     def feed(self, text: str, *, final: bool = False) -> list[Window]:
         """Take the next piece of raw text (any length, "" too); `final` says that it was the last.
@@ -261,7 +249,6 @@ class TextScreen:
 
     def _append(self, release: Release, releases: list[Release]) -> None:
         releases.append(release)
-        self._texts.append(release.text)
         self._emitted = release.end
 
     def _forget(self) -> None:
@@ -279,7 +266,6 @@ class TextScreen:
         beginning = self._resume_at
         if releases and releases[0].start < beginning:
             releases = [_from_position(release, beginning) for release in releases if release.end > beginning]
-        self._texts_added += [release.text for release in releases]
         return releases
 
 

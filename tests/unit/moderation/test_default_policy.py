@@ -132,14 +132,15 @@ async def public_text(policy: Policy, text: str) -> tuple[str, str | None]:
     """What of `text`, written three code points at a time, is public, and the category that cut it."""
     screen, classifier = TextScreen(policy), PatternClassifier(policy)
     pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
-    cut = None
+    public, cut = "", None
     for number, piece in enumerate(pieces, start=1):
         windows = screen.feed(piece, final=number == len(pieces))
         outcome = screen.resolve(windows, await classifier.classify(windows))
+        public += "".join(release.text for release in outcome.releases)
         if outcome.cut is not None:
             cut = outcome.cut.category
             break
-    return screen.text_released, cut
+    return public, cut
 
 
 def test_holds_back_every_match_whole(policy: Policy) -> None:

@@ -65,6 +65,10 @@ class Public:
         return joined
 
     @property
+    def text(self) -> str:
+        return "".join(release.text for release in self.releases)
+
+    @property
     def cut_at(self) -> int | None:
         return self.decisions[-1].cut_at if self.decisions else None
 
@@ -166,7 +170,7 @@ async def test_pieces_and_batches_change_nothing(policy: Policy, text: str, at: 
     assert split_up.decisions == letters.decisions
     masks = [(r.start, r.end, r.text) for r in letters.releases if r.masked]
     assert [(r.start, r.end, r.text) for r in split_up.releases if r.masked] == masks
-    assert screen.text_released == one_by_one.text_released == "".join(r.text for r in letters.releases)
+    assert split_up.text == letters.text
     assert screen.done and one_by_one.done
 
 
@@ -226,22 +230,19 @@ async def test_the_letter_before_a_window_is_seen() -> None:
 async def test_resuming_at_any_release_continues_exactly(
     policy: Policy, text: str, at: list[int], data: st.DataObject
 ) -> None:
-    whole, first = await run(policy, split(text, at))
+    whole, _ = await run(policy, split(text, at))
     boundary = data.draw(st.sampled_from([0, *(release.end for release in whole.releases)]))
-    again, second = await run(policy, split(text, data.draw(splits)), resume_at=boundary)
+    again, _ = await run(policy, split(text, data.draw(splits)), resume_at=boundary)
     before = [release for release in whole.releases if release.end <= boundary]
     assert Public(before + again.releases).pieces == whole.pieces
     assert again.decisions == whole.decisions
-    assert second.text_released == first.text_released
-    assert second.text_added == "".join(release.text for release in again.releases)
     assert all(release.start >= boundary for release in again.releases)
 
 
 async def test_resuming_inside_a_mask_masks_what_is_left() -> None:
     """Whoever published the beginning had no answer from a backend that has one now."""
-    public, screen = await run(policy_of(4, 8, 2, ("mask", "abc")), ["xabcx"], resume_at=2)
+    public, _ = await run(policy_of(4, 8, 2, ("mask", "abc")), ["xabcx"], resume_at=2)
     assert [(r.start, r.end, r.text, r.masked) for r in public.releases] == [(2, 4, "<0>", True), (4, 5, "x", False)]
-    assert screen.text_added == "<0>x"
 
 
 @settings(max_examples=200)
@@ -263,26 +264,25 @@ async def test_held_back_matches_are_never_public(stride: int, pattern: str, tex
     """With hold_back as long as the longest match, not even its first letter is public, whatever edge it lies on."""
     policy = policy_of(stride, stride + 4, 4, ("cut", pattern))
     assert not policy.warnings
-    public, screen = await run(policy, split(text, at))
+    public, _ = await run(policy, split(text, at))
     regex = policy.categories["c0"].patterns[0].regex
     first = regex.search(text)
     if first is None:
-        assert screen.text_released == text
+        assert public.text == text
     else:
         assert public.cut_at is not None and public.cut_at <= first.start()
         assert regex.search(text, 0, public.cut_at) is None or pattern == r"\bab\b"
-        assert screen.text_released == text[: public.cut_at]
+        assert public.text == text[: public.cut_at]
 
 
 @settings(max_examples=200)
 @given(st.integers(1, 7), st.sampled_from(["ab", "cab", r"\bab\b", "a.b"]), texts, splits)
 async def test_masks_replace_all_that_matches(stride: int, pattern: str, text: str, at: list[int]) -> None:
     policy = policy_of(stride, stride + 3, 3, ("mask", pattern))
-    _, screen = await run(policy, split(text, at))
-    public = screen.text_released
+    public, _ = await run(policy, split(text, at))
     regex = policy.categories["c0"].patterns[0].regex
-    assert (regex.search(text) is None) == ("<0>" not in public)
-    for stretch in public.split("<0>"):
+    assert (regex.search(text) is None) == ("<0>" not in public.text)
+    for stretch in public.text.split("<0>"):
         assert pattern == r"\bab\b" or regex.search(stretch) is None
 
 
@@ -290,8 +290,8 @@ async def test_masks_replace_all_that_matches(stride: int, pattern: str, text: s
 @pytest.mark.parametrize("stride", [1, 3, 4])
 async def test_a_violation_on_any_edge_is_cut_whole(offset: int, stride: int) -> None:
     policy = policy_of(stride, stride + 6, 6, ("cut", "danger"))
-    public, screen = await run(policy, list("x" * offset + "danger and more"))
-    assert (screen.text_released, public.cut_at) == ("x" * offset, offset)
+    public, _ = await run(policy, list("x" * offset + "danger and more"))
+    assert (public.text, public.cut_at) == ("x" * offset, offset)
 
 
 async def test_without_hold_back_each_letter_is_public_at_once_and_only_the_tail_is_lost() -> None:
@@ -305,29 +305,25 @@ async def test_without_hold_back_each_letter_is_public_at_once_and_only_the_tail
 async def test_a_match_that_never_ends_is_judged_while_its_start_is_in_sight() -> None:
     policy = policy_of(4, 16, 4, ("cut", "a+"))
     screen, classifier = TextScreen(policy), PatternClassifier(policy)
-    released, cut = "", None
+    public = Public()
     for _ in range(40):
-        windows = screen.feed("a")
-        outcome = screen.resolve(windows, await classifier.classify(windows))
-        released += "".join(release.text for release in outcome.releases)
-        cut = cut or outcome.cut
-    assert released == "" and cut is not None and cut.cut_at == 0 and cut.end <= 16
+        await _resolve(screen, classifier, screen.feed("a"), public)
+    assert public.text == "" and public.cut_at == 0 and public.decisions[-1].end <= 16
 
 
 async def test_memory_stays_bounded_under_an_endless_mask() -> None:
     policy = policy_of(4, 32, 8, ("mask", r"\S{3,}"))
-    screen, classifier = TextScreen(policy), PatternClassifier(policy)
+    screen, classifier, public = TextScreen(policy), PatternClassifier(policy), Public()
     for _ in range(400):
-        windows = screen.feed("abcdefgh")
-        screen.resolve(windows, await classifier.classify(windows))
+        await _resolve(screen, classifier, screen.feed("abcdefgh"), public)
         assert screen.fed - screen.position <= 2 * 32 + 8 + 4
-    assert set(screen.text_released.split("<0>")) == {""}
+    assert set(public.text.split("<0>")) == {""}
 
 
 async def test_a_word_that_grows_harmless_is_released() -> None:
     policy = policy_of(2, 20, 8, ("cut", r"\bass\b"))
-    public, screen = await run(policy, list("the assembly passed"))
-    assert screen.text_released == "the assembly passed" and public.cut_at is None
+    public, _ = await run(policy, list("the assembly passed"))
+    assert public.text == "the assembly passed" and public.cut_at is None
 
 
 async def test_the_same_finding_in_many_windows_is_one_decision() -> None:
@@ -341,8 +337,8 @@ async def test_the_same_finding_in_many_windows_is_one_decision() -> None:
 
 async def test_a_mask_that_a_cut_would_split_is_not_published_in_part() -> None:
     policy = policy_of(8, 32, 8, ("mask", "abcd"), ("cut", "cdef"))
-    public, screen = await run(policy, ["xx abcdef yy zz tail"])
-    assert screen.text_released == "xx " and public.cut_at == 3
+    public, _ = await run(policy, ["xx abcdef yy zz tail"])
+    assert public.text == "xx " and public.cut_at == 3
 
 
 def test_a_finding_in_public_text_is_a_flag_and_a_late_cut_ends_at_the_public_end() -> None:

@@ -57,16 +57,16 @@ class Stream:
     def __init__(self, policy: Policy, pool: JudgePool) -> None:
         self._judge = pool.judge(policy)
         self.screen = TextScreen(policy)
-        self.public: list[str] = []
+        self.public = [""]
 
     async def say(self, pieces: Sequence[str]) -> str:
         """What is public in the end."""
         for number, piece in enumerate(pieces, 1):
             windows = self.screen.feed(piece, final=number == len(pieces))
             found = [await self._findings(window) for window in windows]
-            self.screen.resolve(windows, found)
-            self.public.append(self.screen.text_released)
-        return self.screen.text_released
+            released = self.screen.resolve(windows, found).releases
+            self.public.append(self.public[-1] + "".join(release.text for release in released))
+        return self.public[-1]
 
     async def _findings(self, window: Window) -> Sequence[Finding]:
         if not window.checkpoint:
