@@ -26,7 +26,7 @@ class ModerationSettings(MeshSettings):
         4, ge=1, le=1000, description="requests of /v1/moderations judged at once here; more wait in the log"
     )
     classifier_threads: int = Field(
-        1, ge=1, description="cores for the built-in classifier; engines on the same machine need the others"
+        1, ge=1, description="cores for classifiers, built-in or not; engines on the same machine need the others"
     )
     tick_ms: int = Field(50, ge=5, le=1000, description="how often the watch looks")
     commit_every_s: float = Field(1.0, gt=0, description="how often the low watermark is committed")

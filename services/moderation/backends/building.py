@@ -14,7 +14,7 @@ from services.moderation.policy import (
 
 def build_backend(name: str, spec: BackendSpec, *, threads: int = 1) -> Backend:
     """The backend that the policy calls `name`, not started. What cannot work is told by its `start`. `threads`: cores
-    that the built-in classifier may take."""
+    that a classifier may take."""
     match spec:
         case EncoderSpec():
             from services.moderation.backends.encoder import EncoderBackend
@@ -23,7 +23,7 @@ def build_backend(name: str, spec: BackendSpec, *, threads: int = 1) -> Backend:
         case TextClassificationSpec():
             from services.moderation.backends.hugging_face import HuggingFaceBackend
 
-            return HuggingFaceBackend(name, spec)
+            return HuggingFaceBackend(name, spec, threads=threads)
         case GuardSpec():
             from services.moderation.backends.guard import GuardBackend
 

@@ -46,8 +46,6 @@ class Classification:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         disable_default_handler()  # what it warns of is a line of our log, in its format
         enable_propagation()
-        # Others on the machine have work to do; and a sum by two threads rounds otherwise than one by four.
-        torch.set_num_threads(1)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 spec.model, revision=spec.revision or "main", trust_remote_code=False

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from services.moderation.backends.port import BackendError, Excerpt, Judgement
-from services.moderation.backends.threads import OneThread
+from services.moderation.backends.threads import OneThread, use_cores
 from services.moderation.policy import TextClassificationSpec
 from shared.errors import SettingsError
 from shared.telemetry.logs import cause_of
@@ -22,15 +22,16 @@ if TYPE_CHECKING:  # torch takes seconds to import: `start` does it in its threa
 
 
 class HuggingFaceBackend:
-    """Implements `Backend`."""
+    """Implements `Backend`. On a CPU its model computes on `threads` cores."""
 
-    def __init__(self, name: str, spec: TextClassificationSpec) -> None:
+    def __init__(self, name: str, spec: TextClassificationSpec, *, threads: int = 1) -> None:
         """Nothing is imported or loaded before `start`."""
         self.name = name
         self.revision = spec.revision or ""
         self.categories = frozenset(spec.labels.values())
         self.batch = 1
         self._spec = spec
+        self._threads = threads
         self._model: Classification | None = None
         self._thread = OneThread(name)
 
@@ -64,6 +65,7 @@ class HuggingFaceBackend:
 
     def _load(self) -> "Classification":
         try:
+            use_cores(self._threads)
             from services.moderation.backends.classification import Classification
         except ImportError as error:
             raise SettingsError(

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from services.moderation.backends.encoder.memory import Memory, Scores
 from services.moderation.backends.port import BackendError, Excerpt, Judgement
-from services.moderation.backends.threads import OneThread
+from services.moderation.backends.threads import OneThread, use_cores
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -65,18 +64,14 @@ class EncoderBackend:
         self._classifier = classifier
 
     def _load(self) -> "WindowClassifier":
-        # The head's products are numpy's, whose library reads this as it is loaded: else it would take all cores.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(self._threads))
         try:
-            import torch
-
+            use_cores(self._threads)
             from services.moderation.backends.encoder.classifier import WindowClassifier
         except ModuleNotFoundError as error:
             raise SettingsError(
                 f"the policy's backend {self.name} needs {error.name}: install chatmesh[moderation], or set "
                 "CHATMESH_POLICY to a policy without it"
             ) from error
-        torch.set_num_threads(self._threads)
         classifier = WindowClassifier.load()
         if dropped := classifier.settle():
             log.warning("encoder: passes of %s windows round differently here than smaller ones: unused", dropped)

@@ -214,3 +214,12 @@ async def test_a_tokenizer_that_knows_no_limit_is_held_to_the_positions(many_lab
 async def test_nothing_is_judged_before_start(many_labels: Path) -> None:
     with pytest.raises(BackendError, match="was not started"):
         await build_backend("toxicity", spec(many_labels)).judge([excerpt("the fox")])
+
+
+async def test_it_computes_on_as_many_cores_as_it_may_take(one_label: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    backend = build_backend("toxicity", spec(one_label), threads=3)
+    await backend.start()
+    await backend.stop()
+    assert asked == [3]

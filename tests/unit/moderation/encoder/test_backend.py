@@ -151,6 +151,16 @@ async def test_without_torch_it_says_what_to_install(head: CountingHead, monkeyp
     head_revision.cache_clear()
 
 
+async def test_it_computes_on_as_many_cores_as_it_may_take(head: CountingHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    encoder = EncoderBackend("plain", threads=3)
+    await encoder.start()
+    await encoder.stop()
+    head_revision.cache_clear()
+    assert asked == [3]
+
+
 def test_naming_it_loads_nothing_heavy() -> None:
     code = (
         "import sys; import services.moderation.backends.encoder; "
