@@ -147,6 +147,16 @@ class KafkaSettings(BaseSettings):
             raise ValueError("; ".join(faults))
         return self
 
+    @model_validator(mode="after")
+    def _copies_suffice(self) -> Self:
+        """Else no append would ever count, and only appends would tell."""
+        if self.min_insync_replicas > self.replication_factor:
+            raise ValueError(
+                f"CHATMESH_MIN_INSYNC_REPLICAS is {self.min_insync_replicas}, more copies than "
+                f"CHATMESH_REPLICATION_FACTOR={self.replication_factor} makes"
+            )
+        return self
+
 
 def _sasl_faults(settings: KafkaSettings) -> list[str]:
     variables = {"KAFKA_SASL_USERNAME": settings.sasl_username, "KAFKA_SASL_PASSWORD": settings.kafka_password}

@@ -33,6 +33,15 @@ def test_a_wrong_setting_names_its_variable_and_value(
     assert repr(value) in str(caught.value)
 
 
+def test_no_more_copies_are_asked_for_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATMESH_REPLICATION_FACTOR", "3")
+    monkeypatch.setenv("CHATMESH_MIN_INSYNC_REPLICAS", "3")
+    assert load_settings(MeshSettings).min_insync_replicas == 3
+    monkeypatch.delenv("CHATMESH_REPLICATION_FACTOR")
+    with pytest.raises(SettingsError, match="MIN_INSYNC_REPLICAS is 3, more copies than CHATMESH_REPLICATION_FACTOR=1"):
+        load_settings(MeshSettings)
+
+
 def test_the_broker_keeps_its_usual_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092")
     assert load_settings(MeshSettings).bootstrap_servers == "kafka-1:9092"
