@@ -51,8 +51,7 @@ from shared.log import (
     prepare_log,
 )
 from shared.log.outage import Outage
-from shared.telemetry import start_telemetry
-from shared.telemetry.management import serve_management
+from shared.service import appear, beat
 from shared.telemetry.metrics import FOLLOWED_RESPONSES, Metrics
 from shared.topics import EVENTS, LEDGER, Service
 
@@ -72,14 +71,9 @@ async def serve(settings: GatewaySettings, stop: Stop) -> None:
     gateway_id = settings.service_id
     with bind(settings) as bound:
         async with Lifetime(stop, settings.shutdown_s) as life:
-            life.at_end_blocking("traces", start_telemetry(settings, Service.GATEWAY, gateway_id))
-            metrics = Metrics(Service.GATEWAY, gateway_id)
-            heart = Heart(settings, Service.GATEWAY, gateway_id, metrics=metrics)
-            await serve_management(life, settings, metrics, lambda: heart.beat)
+            heart, metrics = await appear(life, settings, Service.GATEWAY)
             await prepare_log(settings, Service.GATEWAY)
-            heart.start()
-            life.at_end_blocking("heartbeats", heart.stop)
-            life.spawn("signs of life", heart.failed())
+            beat(life, heart)
             parts = await _connected(settings, gateway_id, authenticator, limits, life, heart, metrics)
             server = Server(make_app(parts), settings, bound)
             http = life.spawn("http", server.run_until_exit())

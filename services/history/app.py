@@ -18,13 +18,10 @@ from services.history.usage import UsageMeter
 from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.control import ControlPlane
-from shared.heartbeats import Heart
 from shared.ids import now_ms
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
-from shared.telemetry import start_telemetry
-from shared.telemetry.management import serve_management
-from shared.telemetry.metrics import Metrics
+from shared.service import appear, beat
 from shared.topics import CONTEXT, EVENTS, HISTORY_QUERIES, METERS, RECORDERS, Service
 
 log = logging.getLogger(__name__)
@@ -33,15 +30,11 @@ log = logging.getLogger(__name__)
 async def serve(settings: HistorySettings, stop: Stop, store: Store | None = None) -> None:
     """Run until `stop`, or until a part fails for good. Raises ChatmeshError."""
     share_arenas()
-    service_id = settings.service_id
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", start_telemetry(settings, Service.HISTORY, service_id))
-        metrics = Metrics(Service.HISTORY, service_id)
-        heart = Heart(settings, Service.HISTORY, service_id, metrics=metrics)
-        await serve_management(life, settings, metrics, lambda: heart.beat)
+        heart, metrics = await appear(life, settings, Service.HISTORY)
         store = measured(store or store_of(settings), metrics)
         await prepare_log(settings, Service.HISTORY)
-        writer = LogWriter(settings, Service.HISTORY, service_id, metrics=metrics)
+        writer = LogWriter(settings, Service.HISTORY, settings.service_id, metrics=metrics)
         replayer = Replayer(settings, Service.HISTORY, metrics=metrics)
         events = GroupConsumer(settings, Service.HISTORY, EVENTS, RECORDERS.name, metrics=metrics)
         meter = UsageMeter()
@@ -56,9 +49,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         )
         expose_usage(metrics, meter)
         outbox = LogOutbox(writer)
-        heart.start()
-        life.at_end_blocking("heartbeats", heart.stop)
-        life.spawn("signs of life", heart.failed())
+        beat(life, heart)
         heart.update(detail="loading the tokenizer")
         counter = await asyncio.to_thread(load_chat_tokenizer, settings.model)
         heart.update(detail="opening the store")

@@ -12,9 +12,7 @@ from shared.chat import ChatTokenizer, load_chat_tokenizer
 from shared.heartbeats import Heart
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
-from shared.telemetry import start_telemetry
-from shared.telemetry.management import serve_management
-from shared.telemetry.metrics import Metrics
+from shared.service import appear, beat
 from shared.topics import JOBS, WORKERS, Service
 
 log = logging.getLogger(__name__)
@@ -26,10 +24,7 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
     """Load the model, take mail until `stop`, then release what is held and leave the group. Raises ChatmeshError."""
     service_id = settings.service_id
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", start_telemetry(settings, Service.INFERENCE, service_id))
-        metrics = Metrics(Service.INFERENCE, service_id)
-        heart = Heart(settings, Service.INFERENCE, service_id, steps=lambda: engine.steps, metrics=metrics)
-        await serve_management(life, settings, metrics, lambda: heart.beat)
+        heart, metrics = await appear(life, settings, Service.INFERENCE, steps=lambda: engine.steps)
         tokenizer, engine = await _built(settings, heart)
         heart.update(detail="connecting to the log")
         await prepare_log(settings, Service.INFERENCE)
@@ -51,9 +46,7 @@ async def serve(settings: InferenceSettings, stop: Stop) -> None:
         heart.update(model=info.id, revision=info.revision, context_window=info.context_window, slots_total=info.slots)
         await life.start("log writer", writer)
         life.spawn("appends", writer.failed())
-        heart.start()
-        life.at_end_blocking("heartbeats", heart.stop)
-        life.spawn("signs of life", heart.failed())
+        beat(life, heart)
         await life.start("replayer", replayer)
         life.at_end("engine", engine.close)
         await engine.start(worker.on_outputs, lambda line: _progress(heart, line))

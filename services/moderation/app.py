@@ -21,8 +21,7 @@ from shared.errors import LogError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
-from shared.telemetry import start_telemetry
-from shared.telemetry.management import serve_management
+from shared.service import appear, beat
 from shared.telemetry.metrics import OPEN_RESPONSES, OWNED_PARTITIONS, WAITING_JOBS, Metrics
 from shared.topics import JOURNAL, OWNERS, Service
 
@@ -35,10 +34,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
     service_id = settings.service_id
     policy = load_policy(settings.policy)
     async with Lifetime(stop, settings.shutdown_s) as life:
-        life.at_end_blocking("traces", start_telemetry(settings, Service.MODERATION, service_id))
-        metrics = Metrics(Service.MODERATION, service_id)
-        heart = Heart(settings, Service.MODERATION, service_id, metrics=metrics)
-        await serve_management(life, settings, metrics, lambda: heart.beat)
+        heart, metrics = await appear(life, settings, Service.MODERATION)
         await prepare_log(settings, Service.MODERATION)
         writer = LogWriter(settings, Service.MODERATION, service_id, metrics=metrics)
         replayer = Replayer(settings, Service.MODERATION, metrics=metrics)
@@ -66,9 +62,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
         )
         await life.start("log writer", writer)
         life.spawn("appends", writer.failed())
-        heart.start()
-        life.at_end_blocking("heartbeats", heart.stop)
-        life.spawn("signs of life", heart.failed())
+        beat(life, heart)
         await life.start("replayer", replayer)
         await life.start("heartbeats of others", watcher)
         life.watch(watcher.task)
