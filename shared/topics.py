@@ -269,7 +269,7 @@ CONVERSATIONS = Topic(
     types=conversations.ConversationEvents,
     producers=frozenset({Service.HISTORY}),
     consumers=frozenset(),
-    summary="What becomes of conversations: created, updated (metadata, items), deleted; without what was said.",
+    summary="What becomes of conversations: created, updated (metadata, items), deleted; without what clients wrote.",
     ordering=(
         "All records of a conversation stand in one partition. Each is written once the store holds its change, by the "
         "replica that made it: changes that come at about the same time may stand in either order, and one that was "

@@ -45,7 +45,6 @@ async def create_conversation(query: CreateConversation, ports: Ports) -> list[O
         conversation_id=made.id,
         tenant=made.tenant,
         created_ms=query.created_ms,
-        metadata=query.metadata,
         item_ids=[item.id for item in query.items],
     )
     told = [event(created)] if made.created_ms == query.created_ms else []
@@ -68,7 +67,6 @@ async def update_conversation(query: UpdateConversation, ports: Ports) -> list[O
         tenant=changed.tenant,
         change="metadata",
         operation=query.correlation_id,
-        metadata=query.metadata,
     )
     return [event(updated), _found(query, changed)]
 

@@ -1,7 +1,8 @@
 """Records of `conversations.events`, the public log of what becomes of conversations.
 
-They tell that and where something changed; what was said stands in `responses.events` and behind the API. Appended at
-least once: a change may be told again after a fault, by the same CloudEvents id.
+They tell that and where something changed, never in a client's words: nobody has screened its metadata, and what was
+said stands in `responses.events` and behind the API. Appended at least once: a change may be told again after a fault,
+by the same CloudEvents id.
 """
 
 from typing import Literal
@@ -28,20 +29,15 @@ class ConversationCreated(ConversationEvent, frozen=True, kw_only=True, tag="con
     """It is there, with these items in it."""
 
     created_ms: int
-    metadata: dict[str, str] = {}
     item_ids: list[str] = []
 
 
 class ConversationUpdated(ConversationEvent, frozen=True, kw_only=True, tag="conversation.updated"):
-    """`operation` names the cause: the response that brought the items, else the request that asked for it.
-
-    `metadata` is the new one where that changed.
-    """
+    """`operation` names the cause: the response that brought the items, else the request that asked for it."""
 
     change: Literal["metadata", "items_added", "item_deleted"]
     operation: str
     item_ids: list[str] = []
-    metadata: dict[str, str] | None = None
 
     @property
     def uid(self) -> str:
