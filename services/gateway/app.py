@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -41,15 +42,7 @@ from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.lifetime import Lifetime, Stop
-from shared.log import (
-    Appended,
-    LogWriter,
-    RawRecord,
-    Replayer,
-    Tail,
-    dead_letter,
-    prepare_log,
-)
+from shared.log import LogWriter, RawRecord, Replayer, Tail, note_lost, prepare_log, put_aside
 from shared.log.outage import Outage
 from shared.service import appear, beat
 from shared.telemetry.metrics import FOLLOWED_RESPONSES, Metrics
@@ -233,13 +226,14 @@ def _fanout(
 
 def _put_aside(writer: LogWriter, record: RawRecord, error: RecordError) -> None:
     log.error("unreadable event at %d/%d: %s", record.partition, record.offset, error)
-    dead_letter(writer, Service.GATEWAY, EVENTS, record, error).add_done_callback(_report_lost_letter)
+    letter = asyncio.ensure_future(put_aside(writer, Service.GATEWAY, EVENTS, record, error))
+    letter.add_done_callback(partial(_note_lost_letter, record))
 
 
-def _report_lost_letter(done: "asyncio.Future[Appended]") -> None:
+def _note_lost_letter(record: RawRecord, done: "asyncio.Future[bool]") -> None:
     error = None if done.cancelled() else done.exception()
-    if error is not None:
-        log.error("a dead letter is lost: %s", error)
+    if isinstance(error, Exception):
+        note_lost(EVENTS, record, error)
 
 
 async def _measure(admission: Admission, every_s: float) -> None:

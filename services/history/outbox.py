@@ -4,7 +4,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from services.history.ports import Outgoing
-from shared.log import LogWriter, RawRecord, dead_letter
+from shared.log import LogWriter, RawRecord, put_aside
 from shared.records import JournalRecord
 from shared.telemetry import inject, names, working
 from shared.topics import Service, Topic
@@ -29,4 +29,4 @@ class LogOutbox:
 
     async def bury(self, topic: Topic, record: RawRecord, error: Exception, attempts: int) -> None:
         """See `Outbox.bury`."""
-        await dead_letter(self._writer, Service.HISTORY, topic, record, error, attempts)
+        await put_aside(self._writer, Service.HISTORY, topic, record, error, attempts)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from services.history.errors import StoreUnavailableError
-from shared import control
+from shared import patience
 from shared.errors import LogError
 
 TRANSIENT = (StoreUnavailableError, LogError)
@@ -45,7 +45,7 @@ class Queues:
                 del self._waiting[subject]
 
 
-class Patience(control.Patience):
+class Patience(patience.Patience):
     """Waits for the store as well as for the broker."""
 
     def __init__(self, what: str) -> None:

@@ -12,16 +12,16 @@ from typing import Protocol
 
 from services.inference.worker import Worker
 from shared.errors import AppendError, LogError, RecordError
-from shared.log import Appended, LogWriter, RawRecord, dead_letter, decode_of_response
+from shared.log import Appended, LogWriter, RawRecord, decode_of_response, note_lost, put_aside
+from shared.patience import Patience
 from shared.records import Job, Stop
 from shared.telemetry.logs import cause_of
 from shared.topics import JOBS, Service
 
 log = logging.getLogger(__name__)
 
-LETTER_ATTEMPTS = 4
-LETTER_RETRY_S = 0.2
-"""Before the second attempt; twice as long before each further one."""
+LETTER_PATIENCE_S = 10.0
+"""For a dead letter; the mail behind it waits as long, and its owners send anew after their claim timeout."""
 
 
 class Commits(Protocol):
@@ -46,6 +46,7 @@ class Mailbox:
         self._worker = worker
         self._writer = writer
         self._commits = commits
+        self._burying = Patience(f"dead-letter queue of {JOBS.name}")
         self.counts = MailCounts()
 
     async def take(self, batch: Sequence[RawRecord]) -> None:
@@ -85,16 +86,12 @@ class Mailbox:
     async def _put_aside(self, record: RawRecord, error: Exception) -> None:
         """Into the dead letters. What they do not take stays readable in the mailbox, and the log says where."""
         log.error("mail %d/%d goes to the dead letters: %s", record.partition, record.offset, cause_of(error))
-        delay_s = LETTER_RETRY_S
-        for attempt in range(1, LETTER_ATTEMPTS + 1):
-            try:
-                await dead_letter(self._writer, Service.INFERENCE, JOBS, record, error)
-                self.counts.dead_letters += 1
-                return
-            except AppendError as refused:
-                log.warning("dead letter of mail %d/%d, try %d: %s", record.partition, record.offset, attempt, refused)
-            if attempt < LETTER_ATTEMPTS:
-                await asyncio.sleep(delay_s)
-                delay_s *= 2
-        self.counts.lost_letters += 1
-        log.error("mail %d/%d has no dead letter: look for it in %s", record.partition, record.offset, JOBS.name)
+        try:
+            stands = await self._burying.until_available(
+                lambda: put_aside(self._writer, Service.INFERENCE, JOBS, record, error), timeout_s=LETTER_PATIENCE_S
+            )
+        except AppendError as refused:
+            note_lost(JOBS, record, refused)
+            stands = False
+        self.counts.dead_letters += stands
+        self.counts.lost_letters += not stands

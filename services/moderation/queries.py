@@ -13,10 +13,11 @@ from opentelemetry.trace import SpanKind
 from services.moderation.judging import JudgingUnavailable
 from services.moderation.owner.entry import UNAVAILABLE
 from services.moderation.settings import ModerationSettings
-from shared.control import ControlPlane, Patience, place
+from shared.control import ControlPlane, place
 from shared.errors import LogError, RecordError
 from shared.ids import now_ms
-from shared.log import LogWriter, RawRecord, dead_letter, decode
+from shared.log import LogWriter, RawRecord, decode, put_aside
+from shared.patience import Patience
 from shared.records import Moderate, Moderated, ModerationResult, Rejected
 from shared.telemetry import extract, inject, names, working
 from shared.telemetry.logs import cause_of
@@ -113,11 +114,9 @@ class QueryHandler:
 
     async def _bury(self, raw: RawRecord, error: Exception) -> None:
         log.error("%s at %s cannot be handled: %s", MODERATION_QUERIES.name, place(raw), cause_of(error))
-
-        async def bury() -> None:
-            await dead_letter(self._writer, Service.MODERATION, MODERATION_QUERIES, raw, error)
-
-        await self._burying.until_available(bury)
+        await self._burying.until_available(
+            lambda: put_aside(self._writer, Service.MODERATION, MODERATION_QUERIES, raw, error)
+        )
 
 
 def _note_late(raw: RawRecord, query: Moderate) -> None:

@@ -1,9 +1,8 @@
 """The control plane: questions and requests that a group of replicas shares, each answered once it can be."""
 
 from shared.control.intake import Intake, place
-from shared.control.patience import Patience
 from shared.control.plane import HAND_OVER_S, ControlPlane
 from shared.control.subscription import Subscription
 from shared.control.watermark import Watermark
 
-__all__ = ["HAND_OVER_S", "ControlPlane", "Intake", "Patience", "Subscription", "Watermark", "place"]
+__all__ = ["HAND_OVER_S", "ControlPlane", "Intake", "Subscription", "Watermark", "place"]

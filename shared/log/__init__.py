@@ -1,7 +1,7 @@
 """The log: the only way in which services touch Kafka on the token path. All aiokafka calls live here."""
 
 from shared.log.admin import ensure_topics, partitions_found, prepare_log, wait_for_broker
-from shared.log.dead_letters import dead_letter, dead_work
+from shared.log.dead_letters import note_lost, put_aside, put_work_aside
 from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
 from shared.log.tail import RawRecord, Tail, decode, decode_of_response
@@ -15,13 +15,14 @@ __all__ = [
     "Replay",
     "Replayer",
     "Tail",
-    "dead_letter",
-    "dead_work",
     "decode",
     "decode_of_response",
     "ensure_topics",
     "failing_late",
+    "note_lost",
     "partitions_found",
     "prepare_log",
+    "put_aside",
+    "put_work_aside",
     "wait_for_broker",
 ]

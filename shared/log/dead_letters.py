@@ -1,19 +1,28 @@
-"""What cannot be handled blocks nothing: it goes to the topic's dead-letter queue with its cause (DESIGN 8.6)."""
+"""What cannot be handled blocks nothing: it goes to the topic's dead-letter queue with its cause (DESIGN 8.6).
 
-import asyncio
+How long somebody waits for the queue depends on what waits with them: the control plane and the recorder as long as it
+takes, a mailbox for seconds, an owner takes its partition over anew, and a gateway, beside whom history reads the same
+record, not at all. What the queue never takes is the same for all of them.
+"""
 
+import logging
+
+from shared.errors import RecordRefusedError
 from shared.log.tail import RawRecord
-from shared.log.writer import Appended, LogWriter
+from shared.log.writer import LogWriter
 from shared.records import DeadLetter, Record
 from shared.records.codec import encode_value
 from shared.telemetry.logs import named_cause_of
 from shared.topics import DEAD_LETTERS, Service, Topic
 
+log = logging.getLogger(__name__)
 
-def dead_letter(
+
+async def put_aside(
     writer: LogWriter, service: Service, topic: Topic, record: RawRecord, error: Exception, attempts: int = 1
-) -> asyncio.Future[Appended]:
-    """Put a consumed record aside as it was. The future fails with AppendError like any append.
+) -> bool:
+    """Put a consumed record aside as it was. False if its letter is longer than the broker takes: then the log names
+    the place where it stands. Raises AppendError, after which a second try may succeed.
 
     The letter quotes what users wrote in the record alone: of the error it says what a log may (`named_cause_of`).
     """
@@ -28,13 +37,23 @@ def dead_letter(
         value=(record.value or b"").decode("utf-8", "backslashreplace"),
         headers={name: value.decode("utf-8", "replace") for name, value in record.headers},
     )
-    return writer.enqueue(DEAD_LETTERS[topic.name], letter, partition=0)
+    try:
+        await writer.append(DEAD_LETTERS[topic.name], letter, partition=0)
+    except RecordRefusedError as refused:
+        note_lost(topic, record, refused)
+        return False
+    return True
 
 
-def dead_work(
+def note_lost(topic: Topic, record: RawRecord, error: Exception) -> None:
+    """Say that a consumed record has no dead letter: it stands nowhere but where it was read."""
+    log.error("%s %d/%d has no dead letter, look for it there: %s", topic.name, record.partition, record.offset, error)
+
+
+async def put_work_aside(
     writer: LogWriter, service: Service, topic: Topic, record: Record, error: str, attempts: int
-) -> asyncio.Future[Appended]:
-    """Put aside work that we produced ourselves and that nobody could finish (a poison job). `error` quotes no text."""
+) -> bool:
+    """Likewise work that we produced ourselves and that nobody could finish (a poison job). `error` quotes no text."""
     letter = DeadLetter(
         origin_topic=topic.name,
         origin_partition=-1,
@@ -45,4 +64,9 @@ def dead_work(
         key=record.subject,
         value=encode_value(record).decode(),
     )
-    return writer.enqueue(DEAD_LETTERS[topic.name], letter, partition=0)
+    try:
+        await writer.append(DEAD_LETTERS[topic.name], letter, partition=0)
+    except RecordRefusedError as refused:
+        log.error("%s of %s has no dead letter: %s", type(record).__name__, record.subject, refused)
+        return False
+    return True

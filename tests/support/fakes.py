@@ -19,7 +19,7 @@ from services.inference.engines.port import (
     OnProgress,
     StepOutput,
 )
-from shared.errors import AppendError
+from shared.errors import AppendError, RecordRefusedError
 from shared.ids import ResponseId, parse_response_id
 from shared.log import Appended, RawRecord, Replay, decode
 from shared.records import Record
@@ -97,13 +97,15 @@ Fails = Callable[[Topic, Record], bool]
 class MemoryWriter:
     """`LogWriter` on a `MemoryLog`. Records stand in the log at once, in the order of the calls.
 
-    `fails` names appends that the broker does not take (the future fails with AppendError), `full` refuses every
-    call at once, and while `slow`, records land but their acknowledgements wait for `acknowledge()`.
+    `fails` names appends that the broker does not take (the future fails with AppendError), `refuses` those that it
+    never will (RecordRefusedError), `full` refuses every call at once, and while `slow`, records land but their
+    acknowledgements wait for `acknowledge()`.
     """
 
     def __init__(self, log: MemoryLog, service: Service) -> None:
         self.log = log
         self.fails: Fails = lambda _topic, _record: False
+        self.refuses: Fails = lambda _topic, _record: False
         self.full = False
         self.slow = False
         self._service = service
@@ -122,6 +124,9 @@ class MemoryWriter:
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         if self.fails(topic, record):
             future.set_exception(AppendError(f"append to {topic.name} failed: on demand"))
+            return future
+        if self.refuses(topic, record):
+            future.set_exception(RecordRefusedError(f"append to {topic.name} failed: too long"))
             return future
         where = self.log.append(topic, record, partition, trace)
         if self.slow:

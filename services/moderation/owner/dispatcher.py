@@ -12,7 +12,6 @@ from services.moderation.owner.response import Owned
 from services.moderation.owner.spans import attempt_span, note_generation_takeover
 from services.moderation.owner.watch import Reason, WatchLimits, needs_attempt
 from shared.heartbeats import Cluster, Member
-from shared.log import Appended
 from shared.records import Cut, Dispatched, Job
 from shared.telemetry import inject
 from shared.telemetry.logs import about
@@ -109,7 +108,7 @@ class Dispatcher:
         letter = self._outbox.put_job_aside(owned, self._job(owned, owned.times.attempt), f"{message} {cause}".rstrip())
         letter.add_done_callback(lambda done: self._cut_after(done, owned, message))
 
-    def _cut_after(self, letter: "asyncio.Future[Appended]", owned: Owned, message: str) -> None:
+    def _cut_after(self, letter: "asyncio.Future[bool]", owned: Owned, message: str) -> None:
         if succeeded(letter):
             self._outbox.append(owned, Cut(response_id=owned.id, reason="failed", message=message))
 

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import cache, partial
+from typing import Any, TypeVar
 
 from services.moderation.meter import ModerationMeter
 from services.moderation.owner.gate import BEFORE_ANY_TEXT, Gate
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
 from shared.ids import parse_response_id
-from shared.log import Appended, LogWriter, RawRecord, dead_letter, dead_work, failing_late
+from shared.log import Appended, LogWriter, RawRecord, failing_late, put_aside, put_work_aside
 from shared.records import (
     Deleted,
     Events,
@@ -26,6 +27,7 @@ from shared.records import (
 from shared.topics import EVENTS, HISTORY_QUERIES, JOBS, JOURNAL, REPLIES, VERDICTS, Service, Topic
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Outbox:
@@ -109,16 +111,15 @@ class Outbox:
         self._meter.judged(verdict.stage, verdict.action)
         return self._send(owned.partition, VERDICTS, verdict)
 
-    def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[Appended]:
-        """A journal record that cannot be handled."""
-        letter = failing_late(dead_letter, self._writer, Service.MODERATION, JOURNAL, record, error)
-        return self._watched(record.partition, letter)
+    def put_aside(self, record: RawRecord, error: Exception) -> asyncio.Future[bool]:
+        """A journal record that cannot be handled. Done once it needs no second try."""
+        letter = put_aside(self._writer, Service.MODERATION, JOURNAL, record, error)
+        return self._watched(record.partition, asyncio.ensure_future(letter))
 
-    def put_job_aside(self, owned: Owned, job: Job, error: str) -> asyncio.Future[Appended]:
-        """A job that no worker could finish."""
-        attempts = owned.fold.attempt
-        letter = failing_late(dead_work, self._writer, Service.MODERATION, JOBS, job, error, attempts)
-        return self._watched(owned.partition, letter)
+    def put_job_aside(self, owned: Owned, job: Job, error: str) -> asyncio.Future[bool]:
+        """A job that no worker could finish. Done once it needs no second try."""
+        letter = put_work_aside(self._writer, Service.MODERATION, JOBS, job, error, owned.fold.attempt)
+        return self._watched(owned.partition, asyncio.ensure_future(letter))
 
     def _send(
         self,
@@ -132,11 +133,11 @@ class Outbox:
         append = failing_late(self._writer.enqueue, topic, record, partition=partition, trace=trace)
         return self._watched(owner_partition, append)
 
-    def _watched(self, owner_partition: int, append: asyncio.Future[Appended]) -> asyncio.Future[Appended]:
+    def _watched(self, owner_partition: int, append: asyncio.Future[T]) -> asyncio.Future[T]:
         append.add_done_callback(self._check_of(owner_partition))
         return append
 
-    def _check(self, owner_partition: int, done: asyncio.Future[Appended]) -> None:
+    def _check(self, owner_partition: int, done: asyncio.Future[Any]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is None:
             return

@@ -9,7 +9,7 @@ from services.history import expiry
 from services.history.errors import StoreError, StoreUnavailableError
 from services.history.expiry import Sweep
 from services.history.stores.port import Retention
-from shared.control import patience
+from shared import patience
 from tests.unit.history.fakes import NOW_MS, TENANT, MemoryStore, an_id, turn
 
 LIFE_MS = 1_000

@@ -9,7 +9,7 @@ from services.history.errors import StoreUnavailableError
 from services.history.intake import MAX_ATTEMPTS, RecordHandler
 from services.history.ports import Outgoing, Ports
 from services.history.stores.port import Conversation, Holder
-from shared.control import patience
+from shared import patience
 from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.log import RawRecord
 from shared.records import (

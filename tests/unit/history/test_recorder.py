@@ -14,7 +14,7 @@ from services.history.errors import StoreError, StoreRefusedError, StoreUnavaila
 from services.history.ports import Outgoing
 from services.history.recorder import Recorder
 from services.history.stores.port import Conversation, Recordable, Recorded
-from shared.control import patience
+from shared import patience
 from shared.errors import AppendError, LogError
 from shared.records import ConversationUpdated, Delete, Deleted
 from shared.records.codec import encode_headers

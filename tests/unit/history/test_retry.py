@@ -8,7 +8,7 @@ import pytest
 from services.history import retry
 from services.history.errors import StoreError, StoreUnavailableError
 from services.history.retry import Patience
-from shared.control import patience
+from shared import patience
 from shared.errors import AppendError
 
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from services.moderation import queries
 from services.moderation.judging import JudgingUnavailable
 from services.moderation.queries import QueryHandler
-from shared.control import patience
+from shared import patience
 from shared.errors import BrokerUnavailableError
 from shared.ids import now_ms
 from shared.log import Appended, RawRecord

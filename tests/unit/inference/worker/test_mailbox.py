@@ -7,6 +7,7 @@ import pytest
 
 from services.inference import mailbox
 from services.inference.engines.port import StepOutput
+from shared import patience
 from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.records import Claimed, DeadLetter, Record, Sampling, Stop, Tokens
 from shared.topics import JOBS, Topic
@@ -19,8 +20,9 @@ R = response_id(1)
 
 @pytest.fixture
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come at once."""
-    monkeypatch.setattr(mailbox, "LETTER_RETRY_S", 0.0)
+    """Retries come at once, and for a moment."""
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(mailbox, "LETTER_PATIENCE_S", 0.05)
 
 
 # -- what cannot be read -------------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ class Refusal:
 async def test_a_dead_letter_that_fails_is_tried_again_before_the_commit(
     bench: WorkerBench, no_delay: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.writer.fails = Refusal(mailbox.LETTER_ATTEMPTS - 1)
+    bench.writer.fails = Refusal(3)
     bench.log.append_raw(JOBS, MAILBOX, "x", b"{oops}")
     await bench.mail(job())
     assert len(bench.log.dead_letters(JOBS)) == 1
@@ -102,8 +104,19 @@ async def test_a_dead_letter_that_nobody_takes_is_loud_and_holds_nothing_up(
     bench.log.append_raw(JOBS, MAILBOX, "x", b"{oops}")
     await bench.mail(job())
     assert bench.mail_handler.counts.lost_letters == 1
-    assert f"mail {MAILBOX}/0 has no dead letter: look for it in generation.jobs" in caplog.text
+    assert f"generation.jobs {MAILBOX}/0 has no dead letter, look for it there: append" in caplog.text
     assert len(bench.written(Claimed)) == 1
+    assert bench.mailbox.commits == [(MAILBOX, 2)]
+
+
+async def test_a_dead_letter_that_no_broker_ever_takes_is_not_tried_again(
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.writer.refuses = lambda _topic, record: isinstance(record, DeadLetter)
+    bench.log.append_raw(JOBS, MAILBOX, "x", b"{oops}")
+    await bench.mail(job())
+    assert bench.mail_handler.counts.lost_letters == 1
+    assert caplog.text.count("has no dead letter") == 1
     assert bench.mailbox.commits == [(MAILBOX, 2)]
 
 

@@ -514,6 +514,19 @@ async def test_a_dead_letter_that_could_not_be_written_breaks_the_partition() ->
     assert bench.owner.low_watermarks() == {PARTITION: 1}
 
 
+async def test_a_dead_letter_that_no_broker_ever_takes_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
+    """It would break the partition again each time that it is taken over."""
+    bench = OwnerBench()
+    bench.hear(gateway_beat(), worker_beat())
+    await bench.start()
+    bench.writer.refuses = lambda topic, _record: topic is DEAD_LETTERS[JOURNAL.name]
+    bench.log.append_raw(JOURNAL, PARTITION, "x", b"{oops}")
+    await bench.pump()
+    assert await bench.tick() == []
+    assert bench.owner.low_watermarks() == {PARTITION: 1}
+    assert f"responses.journal {PARTITION}/0 has no dead letter, look for it there" in caplog.text
+
+
 async def test_tokens_of_a_response_that_nobody_requested_are_nobodys() -> None:
     bench = OwnerBench()
     bench.hear(gateway_beat(), worker_beat())

@@ -4,7 +4,7 @@ import pytest
 
 from shared.records import Completed, Cut, Dispatched, Failed, Job, Released
 from shared.records.codec import RecordDecoder
-from shared.topics import JOBS, JOURNAL
+from shared.topics import DEAD_LETTERS, JOBS, JOURNAL
 from tests.support.owner_bench import OwnerBench, claimed, gateway_beat, requested, response_id, tokens, worker_beat
 
 
@@ -186,6 +186,15 @@ async def test_three_attempts_without_progress_fail_the_response_and_put_the_job
     assert "(the worker released its claim, or it turned out void). died" in letter.error, "with the worker's own word"
     job = RecordDecoder[Job](Job).decode(letter.value.encode())
     assert (job.response_id, job.prompt[0].text) == (response_id(1), "Hello")
+
+
+async def test_a_job_too_long_for_a_dead_letter_ends_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    bench = await waiting_for_claims()
+    bench.writer.refuses = lambda topic, _record: topic is DEAD_LETTERS[JOBS.name]
+    for attempt in (1, 2, 3):
+        await fail_attempt(bench, attempt)
+    assert isinstance(bench.events()[-1], Failed)
+    assert f"Job of {response_id(1)} has no dead letter" in caplog.text
 
 
 async def test_progress_starts_the_count_anew() -> None:
