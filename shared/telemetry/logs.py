@@ -36,6 +36,8 @@ _OURS = ("services", "shared", "deploy", "__main__")
 # They report each failed attempt although they retry by themselves. What fails for good reaches us: of aiokafka as an
 # exception, of OpenTelemetry in `QuietExporter`.
 _RETRYING = ("aiokafka", "kafka", "opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
+# They quote what they cannot read: a client's `tracestate`, a setting with the key in it (`shared/telemetry/otlp.py`).
+_QUOTING = ("opentelemetry.trace", "opentelemetry.util.re")
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 
 OUTSPOKEN: Final = {"outspoken": True}
@@ -153,7 +155,7 @@ def setup_logging(settings: MeshSettings, service: str = "") -> None:
     logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler], force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
-    for name in _RETRYING:
+    for name in (*_RETRYING, *_QUOTING):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_failure

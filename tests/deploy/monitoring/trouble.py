@@ -36,6 +36,7 @@ POISON = "hemlock"
 UNJUDGED = "unspeakable"
 HIDDEN = (CANARY, "Zaunk\\u00f6nig-7141", "Zaunk", KEY, WRONG_KEY)
 """What may stand in no line, however it is escaped."""
+_TRACED = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": f"Zaunk is no list, {KEY}"}
 
 _UNREADABLE = (
     f'{{"type": "{CANARY}"}}',
@@ -102,8 +103,8 @@ async def _errs(mesh: Mesh, model: str) -> None:
     ]
     # A connection each: one that was idle while this machine was busy may be closed just when it is used again.
     fresh = httpx.Limits(max_keepalive_connections=0)
-    key = {"authorization": f"Bearer {KEY}"}
-    async with httpx.AsyncClient(base_url=mesh.url, headers=key, limits=fresh, timeout=60) as http:
+    headers = {"authorization": f"Bearer {KEY}", **_TRACED}
+    async with httpx.AsyncClient(base_url=mesh.url, headers=headers, limits=fresh, timeout=60) as http:
         answers = [await http.post("/responses", json=body) for body in bodies]
         answers.append(await http.post("/responses", content=f'{{"input": "{CANARY}'.encode()))
         answers.append(await http.get(f"/responses/{CANARY}", params={"api_key": KEY}))

@@ -131,12 +131,20 @@ def test_a_named_cause_has_its_type_even_where_it_is_ours() -> None:
 PROCESS = """
 import logging, threading, warnings
 from shared.settings import MeshSettings
+from shared.telemetry import extract
 from shared.telemetry.logs import setup_logging
+from shared.telemetry.otlp import check_exporter
+from shared.errors import SettingsError
 setup_logging(MeshSettings(log_level="{level}", log_format="{format}", service_id="x-1"), "gateway")
 logging.getLogger("services.any").debug("ours")
 logging.getLogger("pymongo.command").debug("SECRET")
 logging.getLogger("websockets.server").info("SECRET")
 logging.getLogger("aiokafka").error("SECRET")
+extract({"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "tracestate": "SECRET what a client likes"})
+try:
+    check_exporter({"OTEL_EXPORTER_OTLP_HEADERS": "Authorization:Bearer SECRET"})
+except SettingsError as error:
+    logging.getLogger("services.any").error("%s", error)
 logging.getLogger("some.library").warning("theirs")
 warnings.warn("beware")
 def fails():

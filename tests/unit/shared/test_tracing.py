@@ -1,14 +1,12 @@
-"""Spans: what an error leaves on them, which are exported at all, and what is said when nobody takes them."""
+"""Spans: what an error leaves on them, and which are exported at all."""
 
-import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
@@ -16,7 +14,7 @@ from shared.records import Cancelled, Completed, Failed, Incomplete, Message, Us
 from shared.records.events import Terminal
 from shared.telemetry import extract, inject, working
 from shared.telemetry.content import describe_content, input_messages, output_messages
-from shared.telemetry.tracing import QuietExporter, ServiceNamer
+from shared.telemetry.tracing import ServiceNamer
 from shared.topics import Service
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,54 +74,6 @@ def test_who_begins_a_trace_decides_for_everybody_behind_a_record(
         pass
     assert len(seen.get_finished_spans()) == exported
     assert int(headers["traceparent"][-2:], 16) & 1 == bool(exported)
-
-
-class Flaky(SpanExporter):
-    """Takes spans or does not."""
-
-    def __init__(self) -> None:
-        self.takes = False
-        self.ended = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return SpanExportResult.SUCCESS if self.takes else SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        self.ended = True
-
-
-def test_an_endpoint_that_takes_nothing_is_told_of_once_and_once_when_it_does(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ui:4318")
-    flaky = Flaky()
-    exporter = QuietExporter(flaky)
-    with caplog.at_level(logging.INFO, "shared.telemetry.tracing"):
-        for takes in (False, False, True, True, False):
-            flaky.takes = takes
-            exporter.export([])
-    told = [record.getMessage() for record in caplog.records]
-    refused = "traces are not taken by http://ui:4318: they are dropped until they are"
-    assert told == [refused, "traces are taken again", refused]
-
-
-@pytest.mark.parametrize(
-    ("url", "named"),
-    [
-        ("https://user:hunter2@traces.example:4318/v1?key=hunter2", "https://traces.example:4318"),
-        ("http://[::1]:4318/hunter2", "http://[::1]:4318"),
-        ("user:hunter2@traces.example", "the endpoint"),
-        ("http://traces.example:hunter2/", "the endpoint"),
-    ],
-)
-def test_an_endpoint_is_named_without_what_may_be_secret(
-    url: str, named: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url)
-    QuietExporter(Flaky()).export([])
-    assert [record.getMessage() for record in caplog.records] == [
-        f"traces are not taken by {named}: they are dropped until they are"
-    ]
 
 
 @pytest.mark.parametrize(
