@@ -4,9 +4,8 @@ import asyncio
 import logging
 
 from services.history.expiry import Sweep
-from services.history.intake import RecordHandler
+from services.history.intake import HistoryHandler
 from services.history.meters import expose_recorder, expose_usage
-from services.history.outbox import LogOutbox
 from services.history.ports import Ports
 from services.history.recorder import Recorder
 from services.history.retry import Patience
@@ -17,7 +16,7 @@ from services.history.stores.sqlite import SqliteStore
 from services.history.usage import UsageMeter
 from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
-from shared.control import ControlPlane
+from shared.control import ControlPlane, LogOutbox
 from shared.ids import now_ms
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
@@ -48,7 +47,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
             metrics=metrics,
         )
         expose_usage(metrics, meter)
-        outbox = LogOutbox(writer)
+        outbox = LogOutbox(writer, Service.HISTORY)
         beat(life, heart)
         heart.update(detail="loading the tokenizer")
         counter = await asyncio.to_thread(load_chat_tokenizer, settings.model)
@@ -60,7 +59,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         await life.start("replayer", replayer)
         heart.update(detail="joining the consumer groups")
         ports = Ports(store, replayer, counter, now_ms, settings.partitions, settings.parent_wait_s)
-        handlers = [(topic, RecordHandler(topic, ports, outbox)) for topic in (CONTEXT, HISTORY_QUERIES)]
+        handlers = [(topic, HistoryHandler(topic, ports, outbox)) for topic in (CONTEXT, HISTORY_QUERIES)]
         control = ControlPlane(
             settings, Service.HISTORY, handlers, max_in_flight=settings.max_in_flight, metrics=metrics
         )

@@ -6,10 +6,11 @@ public: where the recorder is behind, it is stored first.
 """
 
 from services.history.locks import freed
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
 from services.history.replies import LOCKED, not_found, refused, reply
 from services.history.stores.port import Addition, Conversation, NotThere
 from services.history.telling import event, items_changed, response_deleted
+from shared.control import Outgoing
 from shared.records import (
     AddItems,
     ConversationCreated,

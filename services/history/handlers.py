@@ -22,10 +22,11 @@ from services.history.conversations import (
     update_conversation,
 )
 from services.history.errors import StoreUnavailableError
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
 from services.history.queries import count_input, erase_response, get_response
 from services.history.replies import Refusal, refused
 from services.history.turns import request_with_context
+from shared.control import Outgoing
 from shared.records import (
     AddItems,
     ContextRequested,

@@ -7,9 +7,6 @@ from typing import Protocol
 from services.history.retry import Queues
 from services.history.stores.port import Store
 from services.history.told import ResponseLog, Tidings, Told
-from shared.log import RawRecord
-from shared.records import Record
-from shared.topics import Topic
 
 
 class PromptCounter(Protocol):
@@ -43,22 +40,3 @@ class Ports:
     def looks(self, subject: str, until_ms: int) -> AsyncIterator[int]:
         """For a loop that looks at `subject`, a response or conversation, until it has changed: see `Queues.looks`."""
         return self.queues.looks(subject, self.clock_ms, until_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record that a handler wants appended; `partition` only where it does not follow from the record."""
-
-    topic: Topic
-    record: Record
-    partition: int | None = None
-
-
-class Outbox(Protocol):
-    """Appends and waits for the acknowledgement; both raise LogError."""
-
-    async def send(self, outgoing: Outgoing) -> None:
-        """Append a record, in the current trace."""
-
-    async def bury(self, topic: Topic, record: RawRecord, error: Exception, attempts: int) -> None:
-        """Put a record of `topic` aside that could not be handled in `attempts` attempts."""

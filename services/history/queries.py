@@ -3,10 +3,11 @@
 from services.history.context import PromptTooLong
 from services.history.locks import freed
 from services.history.lookup import Missing, find
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
 from services.history.replies import Refusal, not_found, refused, reply
 from services.history.telling import of_responses
 from services.history.turns import assembled, too_long
+from shared.control import Outgoing
 from shared.records import (
     CountInput,
     Deleted,

@@ -21,11 +21,11 @@ from opentelemetry.trace import SpanKind
 
 from services.history.errors import StoreRefusedError
 from services.history.orphans import Orphans
-from services.history.ports import Outbox, Outgoing
 from services.history.retry import Patience
 from services.history.stores.port import RECORDABLE, Recordable, Recorded, Store
 from services.history.telling import of_responses
 from services.history.told import ResponseLog
+from shared.control import Outbox, Outgoing
 from shared.errors import RecordError
 from shared.log import RawRecord, decode
 from shared.records import TERMINALS, Deleted, Delta

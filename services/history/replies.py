@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.history.ports import Outgoing
+from shared.control import Outgoing
 from shared.records import Rejected, Reply, ReplyAddress
 from shared.topics import REPLIES
 

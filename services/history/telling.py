@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from services.history.ports import Outgoing
 from services.history.stores.port import Appended, Recorded
+from shared.control import Outgoing
 from shared.records import ConversationEvent, ConversationUpdated, Delete
 from shared.topics import CONVERSATIONS, JOURNAL
 

@@ -10,11 +10,12 @@ import msgspec
 from services.history.context import PromptTooLong, Turn, turns_of, with_context
 from services.history.locks import finish, take
 from services.history.lookup import Missing, find_chain
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
 from services.history.replies import LOCKED, Refusal, not_found, refused
 from services.history.retry import TRANSIENT
 from services.history.stores.port import Holder, NotThere, StoredResponse
 from shared.chat import ChatTemplateError
+from shared.control import Outgoing
 from shared.ids import parse_response_id
 from shared.records import ContextRequested, Failed, Item, Requested
 from shared.topics import JOURNAL

@@ -7,10 +7,11 @@ from statistics import median
 from typing import Literal
 
 from services.history.handlers import HANDLERS
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
 from services.history.recorder import Recorder
 from services.history.stores.port import Addition, Conversation, ItemPage, Store
 from shared.chat import ChatTokenizer
+from shared.control import Outgoing
 from shared.ids import ResponseId, new_id, now_ms
 from shared.log import RawRecord, Replay
 from shared.records import ContextRequested, Record, Requested

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
+from shared.control import Outgoing
 from shared.errors import ReplayGoneError
 from shared.ids import ResponseId, new_response_id
 from shared.log import RawRecord, Replay

@@ -7,10 +7,11 @@ import pytest
 
 from services.history.conversations import PAGE_BYTES
 from services.history.handlers import HANDLERS
-from services.history.ports import Outgoing, Ports
+from services.history.ports import Ports
 from services.history.queries import erase_response
 from services.history.stores.port import Conversation, Holder, ItemPage, item_bytes
 from services.history.turns import request_with_context
+from shared.control import Outgoing
 from shared.records import (
     AddItems,
     ConversationCreated,

@@ -6,10 +6,11 @@ import pytest
 
 from services.history import handlers
 from services.history.errors import StoreUnavailableError
-from services.history.intake import MAX_ATTEMPTS, RecordHandler
-from services.history.ports import Outgoing, Ports
+from services.history.intake import MAX_ATTEMPTS, HistoryHandler
+from services.history.ports import Ports
 from services.history.stores.port import Conversation, Holder
 from shared import patience
+from shared.control import Outgoing
 from shared.errors import AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.log import RawRecord
 from shared.records import (
@@ -44,7 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def handled(record: RawRecord, made: Ports, outbox: MemoryOutbox, topic=CONTEXT) -> None:  # type: ignore[no-untyped-def]
-    await asyncio.wait_for(RecordHandler(topic, made, outbox)(record), 5)
+    await asyncio.wait_for(HistoryHandler(topic, made, outbox)(record), 5)
 
 
 async def test_a_request_becomes_its_outcome() -> None:

@@ -11,10 +11,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from services.history import recorder as module
 from services.history.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from services.history.ports import Outgoing
 from services.history.recorder import Recorder
 from services.history.stores.port import Conversation, Recordable, Recorded
 from shared import patience
+from shared.control import Outgoing
 from shared.errors import AppendError, LogError
 from shared.records import ConversationUpdated, Delete, Deleted
 from shared.records.codec import encode_headers

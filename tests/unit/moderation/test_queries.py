@@ -10,17 +10,17 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.moderation import queries
 from services.moderation.judging import JudgingUnavailable
 from services.moderation.queries import QueryHandler
 from shared import patience
+from shared.control import LogOutbox, handling, outbox
 from shared.errors import BrokerUnavailableError
 from shared.ids import now_ms
 from shared.log import Appended, RawRecord
 from shared.records import DeadLetter, Moderate, Moderated, ModerationResult, Record, Rejected, ReplyAddress
 from shared.records.codec import encode_headers, encode_value
 from shared.telemetry.logs import named_cause_of
-from shared.topics import DEAD_LETTERS, MODERATION_QUERIES, REPLIES, Topic
+from shared.topics import DEAD_LETTERS, MODERATION_QUERIES, REPLIES, Service, Topic
 
 REPLY_TO = ReplyAddress(gateway="gateway_1", partition=2)
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -41,9 +41,6 @@ class Writer:
             raise BrokerUnavailableError("away")
         self.appended.append((topic, record, partition, trace))
         return Appended(partition or 0, len(self.appended), 0)
-
-    def enqueue(self, topic: Topic, record: Record, *, partition: int | None = None) -> "asyncio.Future[Appended]":
-        return asyncio.ensure_future(self.append(topic, record, partition=partition))
 
     @property
     def answers(self) -> list[Any]:
@@ -78,7 +75,7 @@ async def judged(tenant: str, texts: Sequence[str]) -> list[ModerationResult]:
 def handler(
     writer: Any, judge: Callable[[str, Sequence[str]], Awaitable[list[ModerationResult]]] = judged
 ) -> QueryHandler:
-    return QueryHandler(writer, judge)
+    return QueryHandler(LogOutbox(writer, Service.MODERATION), judge)
 
 
 async def test_the_tenant_s_policy_judges_each_text_and_the_gateway_that_asked_is_told(writer: Writer) -> None:
@@ -166,7 +163,8 @@ async def test_it_goes_on_in_the_asking_gateway_s_trace(writer: Writer, monkeypa
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    monkeypatch.setattr(queries, "tracer", provider.get_tracer("test"))
+    for module in (handling, outbox):
+        monkeypatch.setattr(module, "tracer", provider.get_tracer("test"))
     await handler(writer)(raw(asked("Hello"), TRACE))
     found: dict[str, ReadableSpan] = {span.name: span for span in spans.get_finished_spans()}
     assert set(found) == {"process moderation.queries", "send gateway.replies"}
