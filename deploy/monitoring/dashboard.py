@@ -5,13 +5,23 @@ and Prometheus' own parser reads each.
 """
 
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from deploy.monitoring.panels import Json, Panel, Query, Row, Shape, Unit, dashboard_json
+from deploy.monitoring.panels import Choice, Json, Panel, Query, Row, Shape, Unit, dashboard_json
+from shared.telemetry.metrics import DECLARED
 
 PATH = Path(__file__).parent / "grafana" / "dashboards" / "chatmesh.json"
 _RATE = "$__rate_interval"
+
+_MESH = Choice("mesh", "Mesh", "label_values(chatmesh_service_state, mesh)")
+_DECLARED = "|".join(declared.name for declared in DECLARED)
+_SERIES = re.compile(
+    rf"\b(?P<name>\w+:[\w:]+|process_\w+|ALERTS|(?:{_DECLARED})(?:_bucket|_count|_sum)?)(?![\w:])(?P<selector>{{)?"
+)
+"""A series in PromQL: recorded, of the process, Prometheus' own, or declared."""
 
 
 def _percentiles(metric: str, *, by: str = "") -> tuple[Query, ...]:
@@ -356,7 +366,18 @@ def overview() -> Json:
     description = (
         "One mesh: what users feel first, then each part. Dots on latencies are exemplars: they open the trace."
     )
-    return dashboard_json("chatmesh-overview", "chatmesh", description, ROWS)
+    rows = [replace(row, panels=[_of_chosen_mesh(panel) for panel in row.panels]) for row in ROWS]
+    return dashboard_json("chatmesh-overview", "chatmesh", description, rows, _MESH)
+
+
+def _of_chosen_mesh(panel: Panel) -> Panel:
+    return replace(panel, queries=[replace(query, expr=of_chosen_mesh(query.expr)) for query in panel.queries])
+
+
+def of_chosen_mesh(expr: str) -> str:
+    """`expr` over the mesh that the dashboard's reader chose: every series in it selects by the label."""
+    chosen = f'{_MESH.name}=~"${_MESH.name}"'
+    return _SERIES.sub(lambda found: f"{found['name']}{{{chosen}" + ("," if found["selector"] else "}"), expr)
 
 
 def rendered() -> str:

@@ -63,7 +63,16 @@ class Row:
     panels: Sequence[Panel] = field(default_factory=tuple)
 
 
-def dashboard_json(uid: str, title: str, description: str, rows: Iterable[Row]) -> Json:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A value of a label, or all, as the reader chooses; `query` asks which there are. In PromQL it is `=~"$name"`."""
+
+    name: str
+    label: str
+    query: str
+
+
+def dashboard_json(uid: str, title: str, description: str, rows: Iterable[Row], *choices: Choice) -> Json:
     """The dashboard as Grafana imports it: deterministic, with panel ids in reading order."""
     return {
         "uid": uid,
@@ -76,7 +85,7 @@ def dashboard_json(uid: str, title: str, description: str, rows: Iterable[Row]) 
         "refresh": "10s",
         "time": {"from": "now-30m", "to": "now"},
         "timezone": "browser",
-        "templating": {"list": [_datasource_variable()]},
+        "templating": {"list": [_datasource_variable(), *map(_choice_variable, choices)]},
         "annotations": {"list": []},
         "panels": _laid_out(rows),
     }
@@ -84,6 +93,22 @@ def dashboard_json(uid: str, title: str, description: str, rows: Iterable[Row]) 
 
 def _datasource_variable() -> Json:
     return {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "hide": 0}
+
+
+def _choice_variable(choice: Choice) -> Json:
+    """All is also who has no such label."""
+    return {
+        "name": choice.name,
+        "label": choice.label,
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": choice.query,
+        "refresh": 2,  # whenever the time range changes
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+        "hide": 0,
+    }
 
 
 def _laid_out(rows: Iterable[Row]) -> list[Json]:

@@ -172,7 +172,7 @@ def make_app(parts: Parts) -> Starlette:
     app = Starlette(
         routes=[*http_routes(), WebSocketRoute("/v1/responses", connect)],
         middleware=[
-            Middleware(Measured, meter=parts.meter, endpoints=PATHS),
+            Middleware(Measured, meter=parts.meter, endpoints=PATHS, probed=_HEALTH),
             Middleware(ReplyHeaders, ledger=parts.ledger),
             Middleware(CrossOrigin, origins=origins),
             Middleware(Gate, drain=parts.drain, health=_HEALTH),

@@ -127,13 +127,22 @@ def test_kubeconform_would_see_a_fault(
     assert str(path[-1]) in done.stdout
 
 
+def mesh_of(chart: Rendered) -> str:
+    """By which Prometheus tells its metrics from those of other meshes."""
+    (monitor,) = chart.of("PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (name,) = (rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "mesh")
+    assert name.startswith(f"{NAMESPACE}/")
+    return str(name)
+
+
 def test_what_keda_asks_is_how_much_there_is_to_do(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
     """Two gateways with 5 and 7 streams; an owner 40 records behind; 61 of 64 slots taken and 9 jobs waiting."""
-    of = f'namespace="{NAMESPACE}"'
+    of = f'mesh="{mesh_of(charts["everything"])}"'
     series = {
         f'chatmesh_active_streams{{{of},job="chatmesh/gateway",pod="a",transport="sse"}}': 5,
         f'chatmesh_active_streams{{{of},job="chatmesh/gateway",pod="b",transport="websocket"}}': 7,
-        'chatmesh_active_streams{namespace="other",job="chatmesh/gateway",transport="sse"}': 1000,
+        'chatmesh_active_streams{mesh="chat/other",job="chatmesh/gateway",transport="sse"}': 1000,
         **{
             f'chatmesh_consumer_lag_records{{{of},job="chatmesh/{job}",messaging_destination_name="{topic}"}}': lag
             for job, topic, lag in (
@@ -580,8 +589,8 @@ def test_scaling_goes_by_metrics_that_are_there(charts: Mapping[str, Rendered]) 
     assert len(asked) == 5
     for name, matchers in asked:
         labels = dict(re.findall(r'(\w+)="([^"]*)"', matchers))
-        assert set(labels) <= {"job", "namespace", *declared[name].labels}, name
-        assert labels["namespace"] == NAMESPACE
+        assert set(labels) <= {"job", "mesh", *declared[name].labels}, name
+        assert labels["mesh"] == mesh_of(charts["everything"])
 
 
 def test_history_is_scaled_by_groups_and_topics_that_are_there(charts: Mapping[str, Rendered]) -> None:

@@ -1,7 +1,7 @@
 """How long HTTP requests take, by the templates of their paths. Pure ASGI."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,15 +19,19 @@ Endpoints = Mapping[Callable[..., Any], str]
 
 
 class Measured:
-    """Measures every HTTP request up to the last byte of its answer. WebSockets are no requests: see their streams."""
+    """Measures every HTTP request up to the last byte of its answer. WebSockets are no requests: see their streams.
 
-    def __init__(self, app: ASGIApp, meter: GatewayMeter, endpoints: Endpoints) -> None:
+    Those to the paths `probed` are not measured: a balancer's probes say nothing of users, and are many.
+    """
+
+    def __init__(self, app: ASGIApp, meter: GatewayMeter, endpoints: Endpoints, probed: Collection[str]) -> None:
         self._app = app
         self._meter = meter
         self._endpoints = endpoints
+        self._probed = probed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self._probed:
             await self._app(scope, receive, send)
             return
         began_s, status = time.perf_counter(), ""

@@ -7,6 +7,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The mesh's name among others under one Prometheus. */}}
+{{- define "chatmesh.mesh" -}}
+{{ .Release.Namespace }}/{{ include "chatmesh.fullname" . }}
+{{- end }}
+
 {{/* What selects the pods of one component: {root, component}. Never changes, for a Deployment's selector cannot. */}}
 {{- define "chatmesh.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.monitoring.dashboard import PATH, ROWS, overview, rendered
+from deploy.monitoring.dashboard import PATH, ROWS, of_chosen_mesh, overview, rendered
 from deploy.monitoring.panels import Panel
 from shared.telemetry.metrics import DECLARED
 from tests.support.tools import required_tool
@@ -36,14 +36,25 @@ def test_panels_name_only_what_is_declared(panel: Panel) -> None:
 def test_prometheus_reads_every_query(tmp_path: Path) -> None:
     promtool = required_tool("promtool")
     rules = [
-        {"record": f"panel:query{number}:parsed", "expr": query.expr.replace("$__rate_interval", "1m")}
-        for number, query in enumerate(QUERIES)
+        {"record": f"panel:query{number}:parsed", "expr": expr.replace("$__rate_interval", "1m")}
+        for number, expr in enumerate(expr for panel in overview()["panels"] for expr in _expressions(panel))
     ]
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(QUERIES)} rules found" in done.stdout
+
+
+def _expressions(panel: dict[str, Any]) -> list[str]:
+    return [target["expr"] for target in panel.get("targets", ())]
+
+
+def test_every_series_is_of_the_chosen_mesh() -> None:
+    for query in QUERIES:
+        chosen = of_chosen_mesh(query.expr)
+        assert all(f'{series}{{mesh=~"$mesh"' in chosen for series in names_in(query.expr).metrics), chosen
+        assert chosen.replace('{mesh=~"$mesh"}', "").replace('mesh=~"$mesh",', "") == query.expr
 
 
 def test_every_declared_metric_is_looked_at_somewhere() -> None:

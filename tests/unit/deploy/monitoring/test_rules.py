@@ -23,7 +23,7 @@ from tests.unit.deploy.monitoring.files import (
 from tests.unit.deploy.monitoring.promql import metric_of, names_in
 
 OF_PROMETHEUS = frozenset({"up", "ALERTS"})
-OF_SCRAPES = frozenset({"job", "instance", "le", "alertname", "alertstate"})
+OF_SCRAPES = frozenset({"job", "instance", "mesh", "le", "alertname", "alertstate"})
 BY_NAME = {declared.name: declared for declared in DECLARED}
 
 
