@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+import shared.log.batches  # from here on aiokafka's consumers get past what they cannot read
 import shared.log.bootstrap  # noqa: F401 - from here on aiokafka's clients find their way back
 from shared.log.access import access_options
 from shared.settings import KafkaSettings

@@ -19,7 +19,7 @@ from shared.log.watching import HOPELESS, Poller, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
 from shared.telemetry.metrics import Metrics
-from shared.topics import Party, Topic, assert_may_consume
+from shared.topics import Partitioning, Party, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,10 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 def raw(message: Any) -> RawRecord:
-    """Translate aiokafka's record."""
+    """Translate aiokafka's record. A header without a value, which Kafka allows, is one with an empty one."""
     key = message.key.decode("utf-8", "replace") if message.key else ""
-    return RawRecord(message.partition, message.offset, message.timestamp, key, message.value, tuple(message.headers))
+    headers = tuple([(name, value or b"") for name, value in message.headers])
+    return RawRecord(message.partition, message.offset, message.timestamp, key, message.value, headers)
 
 
 def offset_found(found: Any, end: int) -> int:
@@ -59,9 +60,13 @@ def offset_found(found: Any, end: int) -> int:
 
 
 def decode(topic: Topic, record: RawRecord) -> Envelope[Any]:
-    """Decode a record of `topic`. Raises RecordError."""
+    """Decode a record of `topic`. Raises RecordError, also where the record is about another response than its key:
+    replays find a response's records by the key, and must come to the same as those who follow it live."""
+    decoded = topic.decoder.decode(record.value, record.headers)
+    if topic.partitioning is Partitioning.FROM_ID and decoded.subject != record.key:
+        raise MalformedRecordError("the record's key is not the response that it is about")
     return Envelope(
-        topic.decoder.decode(record.value, record.headers),
+        decoded,
         topic.name,
         record.partition,
         record.offset,

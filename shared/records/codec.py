@@ -22,6 +22,8 @@ Headers = Sequence[tuple[str, bytes]]
 
 _encoder = msgspec.json.Encoder()
 _VERSION_HEADER = "ce_schemaversion"
+_VERSION_DIGITS = 9
+"""Of a longer number so many tell enough."""
 _OUR_VERSION = str(SCHEMA_VERSION).encode()
 _FIXED: tuple[tuple[str, bytes], ...] = (
     ("ce_specversion", b"1.0"),
@@ -104,6 +106,8 @@ class RecordDecoder(Generic[R]):
             raise MalformedRecordError(said) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedRecordError(f"not a JSON record: {error}") from error
+        except RecursionError as error:
+            raise MalformedRecordError("not a JSON record: nested too deeply") from error
 
 
 def trace_of(headers: Headers) -> dict[str, str]:
@@ -118,7 +122,10 @@ def _check_version(headers: Iterable[tuple[str, bytes]]) -> None:
     for name, value in headers:
         if name != _VERSION_HEADER:
             continue
-        if value != _OUR_VERSION and value.isdigit() and int(value) > SCHEMA_VERSION + 1:
+        if value == _OUR_VERSION or not value.isdigit():
+            continue
+        version = int(value[:_VERSION_DIGITS])
+        if version > SCHEMA_VERSION + 1:
             raise UnknownRecordError(
-                f"the record has schema version {int(value)}, this release reads up to {SCHEMA_VERSION + 1}"
+                f"the record has schema version {version}, this release reads up to {SCHEMA_VERSION + 1}"
             )

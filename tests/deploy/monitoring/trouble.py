@@ -38,11 +38,14 @@ HIDDEN = (CANARY, "Zaunk\\u00f6nig-7141", "Zaunk", KEY, WRONG_KEY)
 """What may stand in no line, however it is escaped."""
 _TRACED = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": f"Zaunk is no list, {KEY}"}
 
-_UNREADABLE = (
-    f'{{"type": "{CANARY}"}}',
-    f'{{"type": "requested", "role": "{CANARY}"',
-    f'{{"type": "get_response", "response_id": ["{CANARY}"], "tenant": {{"{CANARY}": 1}}}}',
-    f'"{CANARY}"',
+_UNREADABLE: tuple[tuple[str, list[tuple[str, bytes | None]]], ...] = (
+    (f'{{"type": "{CANARY}"}}', []),
+    (f'{{"type": "requested", "role": "{CANARY}"', []),
+    (f'{{"type": "get_response", "response_id": ["{CANARY}"], "tenant": {{"{CANARY}": 1}}}}', []),
+    (f'"{CANARY}"', []),
+    (f'{{"type": "{CANARY}"}}', [("ce_type", None), ("ce_schemaversion", None), ("traceparent", None)]),
+    (f'{{"{CANARY}": {"[" * 100_000}', []),
+    (f'{{"type": "{CANARY}"}}', [("ce_schemaversion", b"9" * 5_000)]),
 )
 _BURIED = (JOURNAL, EVENTS, JOBS, CONTEXT, HISTORY_QUERIES, MODERATION_QUERIES)
 _LEFT_OUT = (REPLIES, LEDGER, HEARTBEATS)
@@ -129,8 +132,9 @@ async def _unreadable_records(mesh: Mesh) -> None:
     await producer.start()
     try:
         for topic in (*_BURIED, *_LEFT_OUT):
-            for value in _UNREADABLE:
-                await producer.send_and_wait(topic_name(mesh.settings, topic), value.encode(), partition=0)
+            for value, headers in _UNREADABLE:
+                name = topic_name(mesh.settings, topic)
+                await producer.send_and_wait(name, value.encode(), partition=0, headers=headers)
     finally:
         await producer.stop()
     async with asyncio.timeout(_DEADLINE_S):
