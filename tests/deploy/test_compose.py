@@ -103,6 +103,18 @@ def test_a_service_understands_all_that_it_is_told(project: Any, secrets: Path, 
     assert settings.management_port == 9464
 
 
+def test_who_fetches_models_is_told_the_token_for_gated_ones(project: Any) -> None:
+    """Inference its model, the gateway and history that model's tokenizer, moderation the models of a policy."""
+    told_it = {name for name, service in project["services"].items() if "HF_TOKEN" in told(service)}
+    assert told_it == set(SERVICES)
+
+
+@pytest.mark.parametrize("files", [(BASE,), (BASE, GPU)])
+def test_torch_has_as_many_threads_as_its_container_has_cores(parser: Path, files: tuple[str, ...]) -> None:
+    inference = parsed(parser, *files)["services"]["inference"]
+    assert float(told(inference)["CHATMESH_TORCH_THREADS"]) == float(inference["deploy"]["resources"]["limits"]["cpus"])
+
+
 @pytest.mark.parametrize("name", ["topics", TOOLS])
 def test_operators_tools_are_told_where_the_log_is(project: Any, name: str) -> None:
     environment = environment_of(project, name)

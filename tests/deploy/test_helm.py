@@ -338,6 +338,25 @@ def test_the_job_that_makes_the_topics_runs_as_admin(
     assert not charts["strimzi"].of("Job")
 
 
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [
+        ("external", {"name": "HF_HUB_OFFLINE", "value": "1"}),
+        (
+            "everything",
+            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hugging-face", "key": "token"}}},
+        ),
+    ],
+)
+def test_every_service_may_fetch_gated_models_or_none(
+    charts: Mapping[str, Rendered], scenario: str, told: Object
+) -> None:
+    """Inference its model, the gateway and history that model's tokenizer, moderation the models of a policy."""
+    for name in SERVICES:
+        one = container(charts[scenario].named("Deployment", name)["spec"]["template"])
+        assert [entry for entry in one["env"] if entry["name"] in ("HF_TOKEN", "HF_HUB_OFFLINE")] == [told], name
+
+
 def test_limits_and_policy_are_read_as_they_were_meant(charts: Mapping[str, Rendered], tmp_path: Path) -> None:
     chart = charts["everything"]
     for name, check in (("gateway", "limits/rate-limits.yaml"), ("moderation", "policy/policy.yaml")):

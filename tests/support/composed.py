@@ -32,7 +32,7 @@ def environment_of(project: Any, name: str, secrets: Path | None = None) -> dict
 
 def told(service: Any) -> dict[str, str]:
     """Its environment in the file, which is a list once files are merged."""
-    found = service["environment"]
+    found = service.get("environment", {})
     pairs = (line.split("=", 1) for line in found) if isinstance(found, list) else found.items()
     return {name: str(value) for name, value in pairs}
 

@@ -4,6 +4,11 @@
 {{- with .Values.model.name }}
 - {name: CHATMESH_MODEL, value: {{ . | quote }}}
 {{- end }}
+{{ include "chatmesh.hub.env" . }}
+{{- end -}}
+
+{{/* Of whoever may fetch from the Hugging Face hub: a model, its tokenizer, what a moderation policy names. */}}
+{{- define "chatmesh.hub.env" -}}
 {{- if .Values.model.download }}
 {{- with .Values.model.token.secretName }}
 - name: HF_TOKEN
@@ -66,9 +71,7 @@
 {{- if .Values.moderation.policy }}
 - {name: CHATMESH_POLICY, value: /etc/chatmesh/policy/policy.yaml}
 {{- end }}
-{{- if not .Values.model.download }}
-- {name: HF_HUB_OFFLINE, value: "1"}
-{{- end }}
+{{ include "chatmesh.hub.env" . }}
 {{- end -}}
 
 {{/* The policy's folder, not its file: a file mounted by subPath would never change. */}}
