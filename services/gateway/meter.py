@@ -19,6 +19,7 @@ from shared.telemetry.metrics import (
     Metrics,
     exemplar,
 )
+from shared.telemetry.pace import Pace
 
 Transport: TypeAlias = Literal["json", "sse", "websocket"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("json", "sse", "websocket")
@@ -89,12 +90,11 @@ class GatewayMeter:
         span = trace.get_current_span().get_span_context()
         self._first_token.labels(_model_of(stream)).observe(after_s, exemplar(span, stream.id.text))
 
-    def told_all(self, stream: Stream, spoken_s: float) -> None:
-        """The client has the whole answer; `spoken_s`: from its first text to its last."""
+    def told_all(self, stream: Stream, pace: Pace) -> None:
+        """The client has the whole answer; `pace`: of its characters. Which token is in which of them nobody says."""
         terminal = stream.fold.terminal
-        if terminal is not None and terminal.usage.output_tokens > 1:
+        if terminal is not None and (per_token_s := pace.seconds_per(terminal.usage.output_tokens)) is not None:
             span = trace.get_current_span().get_span_context()
-            per_token_s = spoken_s / (terminal.usage.output_tokens - 1)
             self._per_token.labels(_model_of(stream)).observe(per_token_s, exemplar(span, stream.id.text))
 
 
@@ -106,7 +106,7 @@ class Telling:
         self._transport = transport
         self._stream = stream
         self._asked_s = asked_s
-        self._first_s = self._last_s = 0.0
+        self._pace = Pace()
         self._texts = self._told = 0
 
     def __enter__(self) -> Self:
@@ -118,7 +118,7 @@ class Telling:
     ) -> None:
         self._meter.active[self._transport] -= 1
         if self._told and self._told == len(self._stream.fold.texts):
-            self._meter.told_all(self._stream, self._last_s - self._first_s)
+            self._meter.told_all(self._stream, self._pace)
 
     def took(self) -> None:
         """The events that come next hold all that the stream knows by now."""
@@ -128,10 +128,10 @@ class Telling:
         """They were handed to the client."""
         if self._asked_s is None or self._texts == self._told:
             return
-        self._last_s = time.perf_counter()
+        now_s = time.perf_counter()
         if not self._told:
-            self._first_s = self._last_s
-            self._meter.first_text(self._stream, self._first_s - self._asked_s)
+            self._meter.first_text(self._stream, now_s - self._asked_s)
+        self._pace.came(sum(map(len, self._stream.fold.texts[self._told : self._texts])), now_s)
         self._told = self._texts
 
     def evicted(self) -> None:

@@ -20,6 +20,7 @@ from shared.telemetry.metrics import (
     Metrics,
     exemplar,
 )
+from shared.telemetry.pace import Pace
 
 ClaimOutcome: TypeAlias = Literal["finished", "released", "superseded", "stopped", "full"]
 _OUTCOMES: tuple[ClaimOutcome, ...] = ("finished", "released", "superseded", "stopped", "full")
@@ -27,19 +28,14 @@ _OUTCOMES: tuple[ClaimOutcome, ...] = ("finished", "released", "superseded", "st
 
 @dataclass(slots=True)
 class Timing:
-    """When things happened to one generation here, in seconds of `perf_counter`; `tokens` that this worker said."""
+    """When one generation was claimed here, in seconds of `perf_counter`, and how its tokens came since."""
 
     claimed_s: float = field(default_factory=time.perf_counter)
-    first_s: float = 0.0
-    last_s: float = 0.0
-    tokens: int = 0
+    pace: Pace = field(default_factory=Pace)
 
     def said(self, tokens: int) -> None:
         """So many tokens came right now."""
-        self.last_s = time.perf_counter()
-        if not self.tokens:
-            self.first_s = self.last_s
-        self.tokens += tokens
+        self.pace.came(tokens, time.perf_counter())
 
 
 class InferenceMeter:
@@ -72,8 +68,8 @@ class InferenceMeter:
         self._claims.labels(outcome).inc()
         labels, seen = (names.CHAT, names.PROVIDER, model, error_type), exemplar(span, response_id)
         self._duration.labels(*labels).observe(time.perf_counter() - timing.claimed_s, seen)
-        if timing.tokens:
-            self._first_token.labels(*labels).observe(timing.first_s - timing.claimed_s, seen)
-        if timing.tokens > 1:
-            spoken_s = timing.last_s - timing.first_s
-            self._per_token.labels(*labels).observe(spoken_s / (timing.tokens - 1), seen)
+        pace = timing.pace
+        if pace.total:
+            self._first_token.labels(*labels).observe(pace.first_s - timing.claimed_s, seen)
+        if (per_token_s := pace.seconds_per(pace.total)) is not None:
+            self._per_token.labels(*labels).observe(per_token_s, seen)

@@ -228,9 +228,7 @@ class Worker:
         record = generation.tokens(output)
         if record is not None:
             self._append(generation, record)
-            if record.ids:
-                generation.timing.said(len(record.ids))
-                self._meter.tokens += len(record.ids)
+            generation.timing.said(len(record.ids))
             if record.finish is not None:
                 self._leave(generation)  # a stop string may end what the engine would go on with
         if output.finish == "cancelled":
@@ -249,8 +247,10 @@ class Worker:
             self._release(generation, str(error), type(error).__name__)
         elif error is not None:
             raise error
-        elif record.finish is not None:
-            self._let_go(generation, record.finish.reason)
+        else:
+            self._meter.tokens += 0 if done.cancelled() else len(record.ids)
+            if record.finish is not None:
+                self._let_go(generation, record.finish.reason)
 
     def _send(self, record: Journal) -> asyncio.Future[Appended]:
         """Append to the journal."""

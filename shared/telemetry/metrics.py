@@ -129,7 +129,8 @@ TIME_PER_OUTPUT_TOKEN: Final = Declared(
     "chatmesh_response_time_per_output_token_seconds",
     Kind.HISTOGRAM,
     _GATEWAY,
-    "From the first text to the last one handed to the client, by output tokens behind the first; one value a stream",
+    "From the first batch of text handed to the client to the last one, by the output tokens behind the first batch, "
+    "as its share of the characters; one value a stream that had several",
     (MODEL,),
     _PER_TOKEN_S,
 )
@@ -178,7 +179,8 @@ GENERATION_PER_TOKEN: Final = Declared(
     "gen_ai_server_time_per_output_token_seconds",
     Kind.HISTOGRAM,
     _INFERENCE,
-    "From this worker's first token to its last one, by tokens behind the first; one value a generation",
+    "From this worker's first step with a token to its last one, by the tokens behind the first step; one value a "
+    "generation that had several",
     _GENERATION_LABELS,
     _PER_TOKEN_S,
 )

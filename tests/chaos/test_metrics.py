@@ -187,7 +187,7 @@ async def nobody_died(prometheus: Prometheus, mesh: WatchedMesh, terminals: Sequ
     await comes_to(prometheus, "chatmesh_generated_tokens_total", tokens_of(terminals)["output"])
     await comes_to(prometheus, "chatmesh_recorded_responses_total", CALM)
     await comes_to(prometheus, "chatmesh_response_time_to_first_token_seconds_count", CALM)
-    await comes_to(prometheus, "chatmesh_response_time_per_output_token_seconds_count", CALM)
+    await comes_to(prometheus, "gen_ai_server_time_per_output_token_seconds_count", CALM)
     await comes_to(prometheus, 'http_server_request_duration_seconds_count{http_request_method="POST"}', CALM)
     await comes_to(prometheus, "chatmesh_generation_takeovers_total", 0)
     await comes_to(prometheus, "chatmesh_open_responses + chatmesh_waiting_jobs", 0)

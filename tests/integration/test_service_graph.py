@@ -16,6 +16,7 @@ from tests.support.otlp import Collector
 from tests.support.scraping import exemplars_of, management_url
 
 TRANSPORTS = ("json", "sse")
+TOKENS = 100
 
 
 # What tells how long something took leads to a trace in which one can see why.
@@ -43,7 +44,7 @@ async def told(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Told
     async with Collector() as collector:
         env = {
             "CHATMESH_ENGINE": "scripted",
-            "CHATMESH_SCRIPT_LENGTH": "20",
+            "CHATMESH_SCRIPT_LENGTH": str(TOKENS),  # several batches of text
             "CHATMESH_MANAGEMENT_PORT": "0",
             **collector.env,
         }
@@ -68,7 +69,7 @@ def test_one_trace_over_all_services(told: Told, transport: str) -> None:
     assert graph_of(spans) == SERVICE_GRAPH
     assert faults(spans, undisturbed=True) == []
     chat = next(span for span in spans if span.service == "inference")
-    assert chat.attributes["gen_ai.usage.output_tokens"] == 21
+    assert chat.attributes["gen_ai.usage.output_tokens"] == TOKENS + 1
     assert len(spans) == len(SERVICE_GRAPH), "per-token work must make no spans"
 
 

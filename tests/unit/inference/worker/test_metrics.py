@@ -1,8 +1,8 @@
 """What a worker measures, held against what it did."""
 
-from services.inference.meter import InferenceMeter, Timing
+from services.inference.meter import InferenceMeter
 from shared.chat import ChatTokenizer
-from shared.records import Heartbeat, Stop
+from shared.records import Heartbeat, Stop, Tokens
 from shared.telemetry.metrics import Metrics
 from shared.topics import Service
 from tests.support.owner_bench import response_id
@@ -79,10 +79,17 @@ def test_the_engine_is_read_at_each_scrape() -> None:
     assert found.total("chatmesh_engine_steps_total") == 7
 
 
-def test_times_begin_with_the_first_token_and_end_with_the_last() -> None:
-    timing = Timing()
-    timing.said(1)
-    first_s = timing.first_s
-    timing.said(3)
-    assert timing.tokens == 4
-    assert timing.claimed_s <= first_s == timing.first_s <= timing.last_s
+async def test_an_answer_of_one_step_has_no_time_per_token_however_long_it_is(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    await bench.say(bench.claim, bench.tokenizer.encode_text("Hello, world, once and again"), "length")
+    found = shown(bench)
+    assert (found.total(FIRST_TOKEN), found.total(PER_TOKEN)) == (1, 0)
+
+
+async def test_tokens_that_never_came_into_the_journal_are_not_counted(bench: WorkerBench) -> None:
+    await bench.mail(job())
+    ids = bench.tokenizer.encode_text("Hello, world")
+    await bench.say(bench.claim, ids[:1])
+    bench.writer.fails = lambda _topic, record: isinstance(record, Tokens)
+    await bench.say(bench.claim, ids[1:])
+    assert shown(bench).total("chatmesh_generated_tokens_total") == 1
