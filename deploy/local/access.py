@@ -1,5 +1,6 @@
 """What a person names to reach a gateway through OpenAI's SDK: its address, and the key."""
 
+import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -17,6 +18,16 @@ def is_address(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(host) and url.isprintable() and " " not in url
+
+
+def is_local(url: str) -> bool:
+    """Whether it is an address of this very machine, of which no proxy that the environment names knows anything: HTTP
+    clients ask it with `trust_env=False`."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def api_key(environment: Mapping[str, str]) -> str:

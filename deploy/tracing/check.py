@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import openai
 
-from deploy.local.access import api_key, is_address
+from deploy.local.access import api_key, is_address, is_local
 from deploy.local.announced import running_address
+from deploy.local.arguments import seconds
 from deploy.local.errors import RunError
 from deploy.tracing.graph import SpanSeen, faults, own_trace
 from deploy.tracing.settings import TraceUiSettings, running_ui
@@ -47,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ui", choices=sorted(UIS), default="phoenix", help="which trace UI (default: phoenix)")
     parser.add_argument("--url", help="its address (default: where the `make trace-ui` of this folder runs)")
     parser.add_argument("--base-url", help="the gateway (default: that of the `make run` of this folder)")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="how long to wait for spans, seconds")
+    parser.add_argument(
+        "--timeout", type=seconds, default=30.0, metavar="S", help="how long to wait for spans, seconds"
+    )
     return parser
 
 
@@ -82,7 +85,8 @@ def _ask(address: str | None) -> str:
     if address is None:
         raise RunError("no mesh runs in this folder: start one with `make run`, or name a gateway with --base-url")
     root = f"{address.rstrip('/').removesuffix('/v1')}/v1"
-    client = openai.OpenAI(base_url=root, api_key=api_key(os.environ), max_retries=0)
+    http = openai.DefaultHttpxClient(trust_env=not is_local(root))
+    client = openai.OpenAI(base_url=root, api_key=api_key(os.environ), max_retries=0, http_client=http)
     try:
         model = client.models.list().data[0].id
         made = client.responses.create(model=model, input="Say hello.", max_output_tokens=_TOKENS, store=True)

@@ -90,7 +90,10 @@ def own_trace(spans: Iterable[SpanSeen], response_id: str) -> list[SpanSeen]:
 
 
 def _ancestors(span: SpanSeen, by_id: Mapping[str, SpanSeen]) -> Iterator[str]:
-    while (parent := by_id.get(span.parent_id)) is not None:
+    """The next first. A client chooses the ids of its spans, so that one may be its own ancestor."""
+    seen: set[str] = set()
+    while (parent := by_id.get(span.parent_id)) is not None and parent.span_id not in seen:
+        seen.add(parent.span_id)
         yield parent.span_id
         span = parent
 

@@ -9,14 +9,25 @@ _SHOWN = (names.ATTEMPT, names.EPOCH, names.OUTCOME)
 
 
 def tree(spans: Sequence[SpanSeen]) -> Iterator[str]:
-    """One line a span, children below their parents; what has lost its parent stands at the margin."""
+    """Each span once, children below their parents; what has lost its parent, or is its own ancestor, stands at the
+    margin."""
     ids = {span.span_id for span in spans}
+    children: dict[str, list[SpanSeen]] = {}
     for span in spans:
-        if span.parent_id not in ids:
-            yield from _branch(span, spans, 0)
+        children.setdefault(span.parent_id, []).append(span)
+    orphans = [span for span in spans if span.parent_id not in ids]
+    shown: set[str] = set()
+    for top in (*orphans, *spans):
+        waiting = [(top, 0)]
+        while waiting:
+            span, depth = waiting.pop()
+            if span.span_id not in shown:
+                shown.add(span.span_id)
+                yield from _lines(span, depth)
+                waiting += [(child, depth + 1) for child in reversed(children.get(span.span_id, []))]
 
 
-def _branch(span: SpanSeen, spans: Sequence[SpanSeen], depth: int) -> Iterator[str]:
+def _lines(span: SpanSeen, depth: int) -> Iterator[str]:
     shown = "".join(
         f" {name.removeprefix('chatmesh.')}={span.attributes[name]}" for name in _SHOWN if name in span.attributes
     )
@@ -24,6 +35,3 @@ def _branch(span: SpanSeen, spans: Sequence[SpanSeen], depth: int) -> Iterator[s
     for event in span.events:
         told = ", ".join(f"{key.removeprefix('chatmesh.')}={value}" for key, value in event.attributes.items())
         yield f"{'  ' * depth}  · {event.name}{f' ({told})' if told else ''}"
-    for child in spans:
-        if child.parent_id == span.span_id:
-            yield from _branch(child, spans, depth + 1)

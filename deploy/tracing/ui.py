@@ -133,7 +133,7 @@ def _wait_until_up(settings: TraceUiSettings, ui: ChildProcess, stop: threading.
 
 def _answers(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/healthz", timeout=2.0).status_code == httpx.codes.OK
+        return httpx.get(f"{address}/healthz", timeout=2.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:  # it does not listen yet
         return False
 

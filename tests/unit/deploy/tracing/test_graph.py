@@ -123,6 +123,23 @@ def test_a_tree_has_children_below_their_parents_and_orphans_at_the_margin() -> 
     assert lines == ["gateway: POST /v1/responses", "  inference: chat llama", "moderation: send generation.jobs"]
 
 
+def test_a_span_that_is_its_own_ancestor_is_shown_once_and_ends_no_search() -> None:
+    """Whoever sends a `traceparent` may name a span of ours as its parent."""
+    naming = {"gen_ai.response.id": "resp_1"}
+    spans = [span(REQUEST, "1", "2", **naming), span(CHAT, "2", "1"), span(JOB, "3", "3", **naming)]
+    assert own_trace(spans, "resp_1") == spans
+    assert list(tree(spans)) == [
+        "gateway: POST /v1/responses",
+        "  inference: chat llama",
+        "moderation: send generation.jobs",
+    ]
+
+
+def test_a_deep_trace_is_shown() -> None:
+    deep = [span(CHAT, str(depth), str(depth - 1)) for depth in range(3000)]
+    assert len(list(tree(deep))) == len(deep)
+
+
 @pytest.mark.parametrize(
     "named", sorted({name for _, name in [*SERVICE_GRAPH, *OTHER_PARENTS] if name not in ("request", "chat")} | EVENTS)
 )

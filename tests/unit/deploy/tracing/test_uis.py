@@ -1,5 +1,8 @@
 """What is read of Phoenix's and of Jaeger's answers."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import httpx
 import pytest
 
@@ -44,15 +47,16 @@ JAEGER = {
 TAKEOVER = (SpanEvent("chatmesh.takeover", {"chatmesh.reason": "silent"}),)
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, status: int, content: object) -> list[httpx.URL]:
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, *contents: object) -> list[httpx.URL]:
+    """One content after the other, the last one for ever."""
     asked: list[httpx.URL] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url)
-        return httpx.Response(status, json=content)
+        return httpx.Response(status, json=contents[min(len(asked), len(contents)) - 1])
 
     client = httpx.Client(transport=httpx.MockTransport(answer))
-    monkeypatch.setattr(uis.httpx, "get", client.get)
+    monkeypatch.setattr(uis.httpx, "get", lambda url, *, params, **_: client.get(url, params=params))
     return asked
 
 
@@ -63,6 +67,33 @@ def test_phoenix_names_the_service_in_an_attribute(monkeypatch: pytest.MonkeyPat
     assert asked[0].params["attribute"] == "gen_ai.response.id:resp_1"
     assert asked[1].params["trace_id"] == "t1"
     assert {url.path for url in asked} == {"/v1/projects/default/spans"}
+
+
+def test_all_pages_of_a_trace_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    naming = {"data": [PHOENIX], "next_cursor": None}
+    asked = answering(monkeypatch, 200, naming, {"data": [PHOENIX] * 2, "next_cursor": "U3Bhbg=="}, naming)
+    assert len(PhoenixUi("http://ui").spans_of("resp_1")) == 3
+    assert [url.params.get("cursor") for url in asked] == [None, None, "U3Bhbg=="]
+    assert asked[2].params["trace_id"] == "t1"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_ui_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"data": []}')
+
+        def log_message(self, *_: object) -> None:
+            """Not to stderr."""
+
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert PhoenixUi(f"http://{host}:{server.server_port}").spans_of("resp_1") == []
+        server.shutdown()
 
 
 def test_jaeger_names_it_with_the_process_and_shows_links(monkeypatch: pytest.MonkeyPatch) -> None:
