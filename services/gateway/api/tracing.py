@@ -11,13 +11,12 @@ from starlette.websockets import WebSocketDisconnect
 from services.gateway.auth import Caller
 from services.gateway.errors import ApiError
 from services.gateway.fanout import Stream
+from shared.ids import is_id
 from shared.records import ResponseSpec
 from shared.telemetry import extract, fail, lead_to, names, working
 from shared.telemetry.content import describe_content
 
 _tracer = trace.get_tracer("chatmesh.gateway")
-_MOST_CHARACTERS = 200
-"""Of what a client says and nobody has checked yet."""
 
 
 @contextmanager
@@ -73,12 +72,12 @@ def note_eviction(lag_limit_s: float) -> None:
 
 
 def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
-    """What was asked, without any of its text."""
+    """What was asked, without any of its text. Its model is told once it was accepted: until then a client may have
+    written anything there."""
     span.set_attributes(
         {
             names.OPERATION_NAME: names.CHAT,
             names.PROVIDER_NAME: names.PROVIDER,
-            names.REQUEST_MODEL: spec.model[:_MOST_CHARACTERS],
             names.REQUEST_TEMPERATURE: spec.sampling.temperature,
             names.REQUEST_TOP_P: spec.sampling.top_p,
             names.TENANT: caller.tenant,
@@ -86,8 +85,8 @@ def describe_request(span: Span, caller: Caller, spec: ResponseSpec) -> None:
     )
     if spec.sampling.max_output_tokens is not None:
         span.set_attribute(names.REQUEST_MAX_TOKENS, spec.sampling.max_output_tokens)
-    if spec.conversation is not None:
-        span.set_attribute(names.CONVERSATION_ID, spec.conversation[:_MOST_CHARACTERS])
+    if spec.conversation is not None and is_id("conv", spec.conversation):
+        span.set_attribute(names.CONVERSATION_ID, spec.conversation)
 
 
 def describe_outcome(span: Span, stream: Stream) -> None:
@@ -95,7 +94,10 @@ def describe_outcome(span: Span, stream: Stream) -> None:
     has it by OpenTelemetry's, and UIs add those up over a trace."""
     span.set_attribute(names.RESPONSE_ID, stream.id.text)
     accepted, terminal = stream.fold.accepted, stream.fold.terminal
-    if accepted is None or terminal is None:
+    if accepted is None:
+        return
+    span.set_attribute(names.REQUEST_MODEL, accepted.spec.model)
+    if terminal is None:
         return
     span.set_attributes(
         {

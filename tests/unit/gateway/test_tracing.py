@@ -16,7 +16,7 @@ from services.gateway.api import tracing
 from services.gateway.api.tracing import describe_outcome, describe_request
 from services.gateway.auth import Caller
 from services.gateway.fanout import Stream
-from shared.ids import new_response_id
+from shared.ids import new_id, new_response_id
 from shared.records import Accepted, AnyTerminal, Completed, Message, Requested, ResponseSpec, Usage
 from shared.telemetry import inject, lead_to
 from tests.unit.gateway.harness import MODEL, Mesh, accept, gateway, log_of
@@ -59,6 +59,7 @@ def test_a_span_tells_what_a_response_cost_and_what_the_cache_saved() -> None:
     describe_outcome(span, stream)
     assert attributes_of(span) == {
         "gen_ai.response.id": stream.id.text,
+        "gen_ai.request.model": "m",
         "chatmesh.outcome": "completed",
         "chatmesh.usage.input_tokens": 20,
         "chatmesh.usage.cached_tokens": 16,
@@ -68,11 +69,18 @@ def test_a_span_tells_what_a_response_cost_and_what_the_cache_saved() -> None:
 
 def test_a_span_names_the_conversation_where_there_is_one() -> None:
     named = []
-    for conversation in ("conv_1", None):
+    for conversation in ((conv := new_id("conv")), None):
         span = new_span()
         describe_request(span, Caller("acme"), ResponseSpec(model="m", input=[], conversation=conversation))
         named.append(attributes_of(span).get("gen_ai.conversation.id"))
-    assert named == ["conv_1", None]
+    assert named == [conv, None]
+
+
+def test_what_nobody_has_checked_yet_is_on_no_span() -> None:
+    """Whatever a client writes there is none of a trace's business."""
+    span, text = new_span(), "my cat is called Schubert"
+    describe_request(span, Caller("acme"), ResponseSpec(model=text, input=[], conversation=text))
+    assert text not in str(attributes_of(span))
 
 
 def test_a_link_stands_in_an_attribute_too() -> None:
