@@ -70,12 +70,16 @@ class ControlPlane:
             await self._broker.connect()
             await asyncio.gather(*(subscription.start() for subscription in self._subscriptions))
         except KafkaError as error:
-            await self._broker.stop()
+            await self._leave()
             raise await trouble(self._settings, "read the control plane", error) from error
 
     async def stop(self) -> None:
         """Let what runs end, for HAND_OVER_S at most, then leave the groups: the rest is another replica's."""
         await asyncio.gather(*(subscription.intake.close(HAND_OVER_S) for subscription in self._subscriptions))
+        await self._leave()
+
+    async def _leave(self) -> None:
+        await asyncio.gather(*(subscription.leave() for subscription in self._subscriptions))
         await self._broker.stop()
 
     async def watch(self) -> None:

@@ -23,17 +23,17 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 
 from shared.control.intake import Intake
-from shared.log.clients import MAX_REQUEST_BYTES, group_name, topic_name
+from shared.log.access import FORBIDDEN, forbidden, raise_if_locked_out
+from shared.log.clients import MAX_REQUEST_BYTES, close_consumer, group_name, topic_name
 from shared.log.meters import ReaderMeter
+from shared.log.outage import Outage
 from shared.log.tail import RawRecord, raw
-from shared.log.watching import STALLED_AFTER_S, Standstill
+from shared.log.watching import STALLED_AFTER_S, StalledError, Watch
 from shared.settings import MeshSettings
 from shared.telemetry.metrics import Metrics
 from shared.topics import CONTROL_GROUPS, Service, Topic, assert_may_consume
 
 log = logging.getLogger(__name__)
-
-_LOOK_TIMEOUT_S = 5.0
 
 
 class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -56,11 +56,13 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         assert_may_consume(topic, service)
         group = group or CONTROL_GROUPS[topic.name].name
         self.heals = 0
+        self._settings = settings
         self._meter = ReaderMeter(metrics, topic, group)
         self._name = topic_name(settings, topic)
+        self._what = f"read {self._name} as {group}"
         self._commit_timeout_s = settings.request_timeout_ms / 1000
         self._look_every_s = look_every_s
-        self._standstill = Standstill()
+        self._watched: Watch | None = None
         self.intake = Intake(handle, self._commit, max_in_flight)
         self._subscriber = broker.subscriber(
             self._name,
@@ -84,8 +86,25 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def start(self) -> None:
         """Join the group. Raises KafkaError."""
-        await self._subscriber.start()
+        await self._join()
         self._meter.watch(lambda: self.consumer)
+
+    async def _join(self) -> None:
+        try:
+            await self._subscriber.start()
+        except BaseException:
+            await self.leave()
+            raise
+        self._watched = Watch(self.consumer)
+
+    async def leave(self) -> None:
+        """Leave the group, also where the consumer is broken: of one whose fetcher died, FastStream's `stop()` would
+        raise why, and leave the rest of it open."""
+        consumer, self._subscriber.consumer = self._subscriber.consumer, None
+        self._watched = None
+        await self._subscriber.stop()
+        if consumer is not None:
+            await close_consumer(consumer)
 
     async def _take(self, raw: RawRecord) -> None:
         self._meter.read(1)
@@ -94,43 +113,45 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
     async def watch(self) -> None:
         """Heal for ever: aiokafka can stand still without a word (`shared.log.watching`), and FastStream trusts it.
 
-        Raises what handling raised that no retry can mend.
+        Raises what handling raised that no retry can mend, AccessDeniedError.
         """
         while not self.intake.failure.done():
             await asyncio.wait([self.intake.failure], timeout=self._look_every_s)
-            if stalled := await self._stalled():
-                await self._heal(stalled)
+            try:
+                await self._look()
+            except StalledError as error:
+                await self._heal(error)
+            except FORBIDDEN as error:
+                raise forbidden(self._settings, self._what, error) from error
         self.intake.failure.result()
 
-    async def _stalled(self) -> list[TopicPartition]:
-        consumer = self.consumer
-        partitions = list(consumer.assignment()) if consumer is not None else []
-        if consumer is None or not partitions or self.intake.full:
-            self._standstill.forget()  # nothing can move, and that is no fault
-            return []
-        try:
-            async with asyncio.timeout(_LOOK_TIMEOUT_S):
-                ends = await consumer.end_offsets(partitions)
-                positions = {where: await consumer.position(where) for where in partitions}
-        except (KafkaError, TimeoutError):  # no broker, or a rebalance: the next look shows more
-            self._standstill.forget()
-            return []
-        return self._standstill.judge(positions, ends)
+    async def _look(self) -> None:
+        consumer, watched = self.consumer, self._watched
+        if consumer is None or watched is None:
+            return
+        if self.intake.full or consumer._subscription.reassignment_in_progress:
+            watched.forget()
+        else:
+            await watched.look()
 
-    async def _heal(self, stalled: list[TopicPartition]) -> None:
+    async def _heal(self, error: Exception) -> None:
         self.heals += 1
         self._meter.healed()
-        log.warning("%s is joined anew: %s stand still", self._name, sorted(where.partition for where in stalled))
-        self._standstill.forget()
-        await self._subscriber.stop()
+        log.warning("%s is joined anew: %s", self._name, error)
+        await self.leave()
         self.intake.forget_all()
+        outage = Outage(log, f"attempts to {self._what}")
         while True:
             try:
-                await self._subscriber.start()
-            except KafkaError as error:
-                log.warning("%s cannot be joined: %s %s", self._name, type(error).__name__, error)
+                await self._join()
+            except FORBIDDEN as refused:
+                raise forbidden(self._settings, self._what, refused) from refused
+            except KafkaError as failed:
+                outage.failed(failed)
+                await raise_if_locked_out(self._settings)
                 await asyncio.sleep(self._look_every_s)
             else:
+                outage.over()
                 return
 
     async def _commit(self, partition: int, next_offset: int) -> None:

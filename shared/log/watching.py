@@ -57,36 +57,20 @@ class Standstill:
         self._behind = {}
 
 
-class Poller:
-    """Polls `consumer`, and looks after every STALLED_AFTER_S of waiting whether it stands still.
+class Watch:
+    """Looks, from time to time, whether a consumer stands still. Each look is judged against the one before."""
 
-    Only time spent in waiting counts: records that lie ready because the reader is busy do not make a standstill.
-    """
-
-    def __init__(self, consumer: AIOKafkaConsumer, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
-        self._clock = clock
-        self._waited_s = 0.0
         self._standstill = Standstill()
         self._unanswered = 0
 
-    async def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        """The next records, none after `timeout_ms`. Raises StalledError, KafkaError."""
-        if self._waited_s >= STALLED_AFTER_S:
-            self._waited_s = 0.0
-            await self._look()
-        began = self._clock()
-        try:
-            # During a rebalance `getmany` waits for its end, whatever its timeout says. Nothing is lost by cancelling
-            # it: records leave the consumer only where it returns.
-            async with asyncio.timeout(REJOINED_AFTER_S):
-                found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(timeout_ms=timeout_ms)
-        except TimeoutError as error:
-            raise StalledError(f"no assignment came for {REJOINED_AFTER_S:g} s") from error
-        self._waited_s += self._clock() - began
-        return found
+    def forget(self) -> None:
+        """What was seen counts no more: nothing could move meanwhile, and that was no fault."""
+        self._standstill.forget()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Raises StalledError where it stands still, TopicAuthorizationFailedError for a topic that it may not see."""
         partitions = self._consumer.assignment() - self._consumer.paused()
         if not partitions:
             self._standstill.forget()
@@ -104,7 +88,7 @@ class Poller:
         positions = {where: await self._position(where) for where in partitions}
         if stalled := self._standstill.judge(positions, ends):
             where = ", ".join(f"{p.partition} at {positions[p]} below {ends[p]}" for p in sorted(stalled))
-            raise StalledError(f"partitions stand still for {STALLED_AFTER_S:g} s: {where}")
+            raise StalledError(f"partitions stand still: {where}")
 
     async def _position(self, where: TopicPartition) -> int | None:
         try:
@@ -118,3 +102,32 @@ class Poller:
         self._unanswered += 1
         if self._unanswered >= UNANSWERED_LOOKS:
             raise StalledError(f"nobody answers: {type(error).__name__}") from error
+
+
+class Poller:
+    """Polls `consumer`, and looks after every STALLED_AFTER_S of waiting whether it stands still.
+
+    Only time spent in waiting counts: records that lie ready because the reader is busy do not make a standstill.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._consumer = consumer
+        self._clock = clock
+        self._waited_s = 0.0
+        self._watch = Watch(consumer)
+
+    async def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        """The next records, none after `timeout_ms`. Raises StalledError, KafkaError."""
+        if self._waited_s >= STALLED_AFTER_S:
+            self._waited_s = 0.0
+            await self._watch.look()
+        began = self._clock()
+        try:
+            # During a rebalance `getmany` waits for its end, whatever its timeout says. Nothing is lost by cancelling
+            # it: records leave the consumer only where it returns.
+            async with asyncio.timeout(REJOINED_AFTER_S):
+                found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(timeout_ms=timeout_ms)
+        except TimeoutError as error:
+            raise StalledError(f"no assignment came for {REJOINED_AFTER_S:g} s") from error
+        self._waited_s += self._clock() - began
+        return found

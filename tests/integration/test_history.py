@@ -5,8 +5,10 @@ Two replicas share one SQLite file; the test plays the owner, the gateway and th
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from faststream.kafka import KafkaBroker
 
 from deploy.brokers import Broker
@@ -160,7 +162,7 @@ async def test_a_parent_that_still_speaks_is_waited_for_without_holding_up_other
 
 
 async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe: HistoryProbe, broker: Broker) -> None:
-    """The stall is made by pausing the partitions behind FastStream's back: its tasks live and nothing comes."""
+    """Its fetcher dies, of which neither aiokafka nor FastStream says a word."""
     settings = HistorySettings(
         KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap,
         namespace=mesh.namespace,
@@ -194,7 +196,7 @@ async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe:
             pass
         consumer = subscription.consumer
         assert consumer is not None
-        consumer.pause(*consumer.assignment())
+        await _kill_fetcher(consumer)
         await probe.ask(second)
         while await asyncio.wait_for(taken.get(), 30) != second.subject:
             pass
@@ -203,6 +205,14 @@ async def test_a_subscription_that_stands_still_is_taken_anew(mesh: Mesh, probe:
         watching.cancel()
         await subscription.intake.close(1)
         await control.stop()
+
+
+async def _kill_fetcher(consumer: AIOKafkaConsumer) -> None:
+    def fail(_assignment: object) -> NoReturn:
+        raise KeyError("what nobody foresaw")
+
+    consumer._fetcher._get_actions_per_node = fail
+    await asyncio.wait([consumer._fetcher._fetch_task])
 
 
 async def test_a_request_delivered_again_after_its_response_ended_starts_nothing(
