@@ -4,7 +4,7 @@ The rules of which record counts are the store's (`Store.record`), because the s
 epoch and what has already counted, must outlive this process. The recorder only brings the records in order, again
 if need be, and commits behind the store's acknowledgement.
 
-Only deltas are left out: the terminal repeats their text, and by the rules of the fold they raise no epoch.
+Only deltas are left out: by the rules of the fold they raise no epoch.
 
 What became of conversations is told between the store's acknowledgement and the commit: so it is told, and after a
 fault twice rather than not at all.
@@ -21,14 +21,15 @@ from opentelemetry.trace import SpanKind
 
 from services.history.errors import StoreRefusedError
 from services.history.orphans import Orphans
+from services.history.reading import recordable
 from services.history.retry import Patience
-from services.history.stores.port import RECORDABLE, Recordable, Recorded, Store
+from services.history.stores.port import Recordable, Recorded, Store
 from services.history.telling import of_responses
 from services.history.told import ResponseLog
 from shared.control import Outbox, Outgoing
 from shared.errors import RecordError
-from shared.log import RawRecord, decode
-from shared.records import TERMINALS, Deleted, Delta
+from shared.log import RawRecord
+from shared.records import TERMINALS, Deleted
 from shared.records.codec import Envelope
 from shared.telemetry import extract, names
 from shared.telemetry.logs import cause_of
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 tracer = trace.get_tracer(__name__)
 
 MAX_ATTEMPTS = 3
-# Deltas are nearly all of the log: they are dropped undecoded.
-_SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
 
 
 class Offsets(Protocol):
@@ -71,14 +70,11 @@ class Recorder:
             await self._commit(offsets, partition, next_offset)
 
     async def _decode(self, raw: RawRecord) -> Envelope[Recordable] | None:
-        if raw.kind in _SKIPPED_KINDS:
-            return None
         try:
-            envelope = decode(EVENTS, raw)
+            return recordable(raw)
         except RecordError as error:
             await self._bury(raw, error, attempts=1)
             return None
-        return envelope if isinstance(envelope.record, RECORDABLE) else None
 
     async def _store_all(self, kept: Sequence[tuple[RawRecord, Envelope[Recordable]]]) -> None:
         try:

@@ -11,17 +11,16 @@ from typing import Protocol
 
 import msgspec
 
-from services.history.usage.totals import Note, PartitionUsage, Totals, UsageEvent
+from services.history.reading import recordable
+from services.history.stores.port import Recordable
+from services.history.usage.totals import Note, PartitionUsage, Totals
 from shared.errors import LogError, RecordError
-from shared.log import RawRecord, decode
-from shared.records import TERMINALS, Accepted, Deleted, Delta, Screening
-from shared.topics import EVENTS, METERS
+from shared.log import RawRecord
+from shared.topics import METERS
 
 log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 1.0
-_SKIPPED_KINDS = frozenset({str(Delta.__struct_config__.tag)})
-_COUNTED = (Accepted, Screening, Deleted, *TERMINALS)
 
 
 class Offsets(Protocol):
@@ -73,16 +72,15 @@ class UsageMeter:
     async def take_over(self, numbers: Sequence[int], offsets: Offsets) -> None:
         """Go on where whoever held the partitions before committed. Raises LogError.
 
-        Where there is an offset without a note (the embedded broker keeps none), the partition is counted anew from the
-        log's beginning, and told of once it has come to that offset.
+        Where there is an offset without a note of ours (the embedded broker keeps none, tools that set offsets write
+        none), the partition is counted anew from the log's beginning, and told of once it has come to that offset.
         """
         for number in numbers:
             found_commit = await offsets.committed(number)
-            offset, note = found_commit or (0, "")
-            if note:
-                found = msgspec.json.decode(note, type=Note)
-                self._partitions[number] = _Partition(PartitionUsage(found.totals, offset), offset, found.totals)
-                offsets.seek(number, found.replay_from)
+            offset, text = found_commit or (0, "")
+            if (note := _note(number, text)) is not None:
+                self._partitions[number] = _Partition(PartitionUsage(note.totals, offset), offset, note.totals)
+                offsets.seek(number, note.replay_from)
             else:
                 known = Totals() if offset == 0 else None
                 is_new = found_commit is None
@@ -102,7 +100,7 @@ class UsageMeter:
                 if held.is_new:
                     _tell_of_begin(raw)
                     held.is_new = False
-                if (record := _decoded(raw)) is not None:
+                if (record := _counted(raw)) is not None:
                     held.usage.apply(record, raw.offset, raw.timestamp_ms)
                 held.next_offset = raw.offset + 1
 
@@ -136,16 +134,28 @@ def _tell_of_begin(first: RawRecord) -> None:
         )
 
 
+def _note(partition: int, text: str) -> Note | None:
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Note)
+    except msgspec.DecodeError:
+        log.warning(
+            "the note beside the offset of %s in partition %d is not ours: what the log holds is counted anew",
+            METERS.name,
+            partition,
+        )
+        return None
+
+
 def _text(note: Note) -> str:
     return msgspec.json.encode(note).decode()
 
 
-def _decoded(raw: RawRecord) -> UsageEvent | None:
-    if raw.kind in _SKIPPED_KINDS:
-        return None
+def _counted(raw: RawRecord) -> Recordable | None:
     try:
-        record = decode(EVENTS, raw).record
+        envelope = recordable(raw)
     except RecordError as error:
         log.debug("not counted, the recorder reports it: %s", error)
         return None
-    return record if isinstance(record, _COUNTED) else None
+    return envelope.record if envelope is not None else None

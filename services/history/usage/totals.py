@@ -7,13 +7,13 @@ that offset, it reads again, from the note's `replay_from` on.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
+from services.history.stores.port import Recordable
 from shared.folds.events import EventFold
-from shared.records import TERMINALS, Accepted, AnyTerminal, Deleted, Screening
-
-UsageEvent = Accepted | Screening | AnyTerminal | Deleted
+from shared.records import TERMINALS, Accepted, AnyTerminal
 
 _ENDED = EventFold(deleted=True)
 """Of whatever ended nothing counts any more; its texts need not be kept."""
@@ -46,7 +46,7 @@ class Note(msgspec.Struct, frozen=True):
     """What a commit says beside its offset; `replay_from`: from where on the log must be read again to go on."""
 
     totals: Totals
-    replay_from: int
+    replay_from: Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class PartitionUsage:
         self._responses: dict[str, _Response] = {}
         self._now_ms = 0
 
-    def apply(self, record: UsageEvent, offset: int, log_ms: int) -> None:
+    def apply(self, record: Recordable, offset: int, log_ms: int) -> None:
         """Fold the next record in: at `offset`, appended at `log_ms` by the log's clock."""
         self._now_ms = max(self._now_ms, log_ms)
         response = self._responses.get(record.response_id)

@@ -175,6 +175,14 @@ async def test_without_notes_tells_nothing_before_it_has_read_what_was_committed
     assert meter.totals[PARTITION].responses == {"completed": 1}
 
 
+@pytest.mark.parametrize("note", ["set by hand", "{}", '{"totals":{},"replay_from":-1}', "[]", "\x00"])
+async def test_a_note_that_is_not_ours_is_none(note: str, caplog: pytest.LogCaptureFixture) -> None:
+    log = in_log([accepted(IDS[0]), completed(IDS[0])])
+    meter = await life(log, Group(offset=2, note=note), 2, dies=False)
+    assert meter.totals[PARTITION].responses == {"completed": 1}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 async def test_an_end_that_began_before_the_commit_counts_after_it() -> None:
     log, group = in_log([accepted(IDS[0]), completed(IDS[0])]), Group()
     await life(log, group, 1, dies=False)
