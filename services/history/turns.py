@@ -36,8 +36,8 @@ _BYTES_PER_TOKEN = 512
 async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Outgoing]:
     """Append the request with its context to the journal, or tell its gateway why not.
 
-    A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5). One so late that the
-    response may have ended, and its owner may have changed since, is looked for in the public log first.
+    A redelivered request is appended again: the journal's fold ignores the second (DESIGN 5), and whether its response
+    has ended its owner knows, or looks up.
     """
     request = asked.request
     outcome = await _outcome(asked, ports)
@@ -53,15 +53,16 @@ async def request_with_context(asked: ContextRequested, ports: Ports) -> list[Ou
 
 
 async def _came_through_before(request: Requested, ports: Ports) -> bool:
-    """Whether an earlier delivery was accepted. A partition's owner forgets a response that has ended.
+    """Whether an earlier delivery of a request in a conversation was accepted.
 
     Looked for behind the lock: of a response that had ended by then, nobody else would give it back.
     """
-    if ports.clock_ms() - request.created_ms <= _PROMPT_MS:
+    conversation_id = request.spec.conversation
+    if conversation_id is None or ports.clock_ms() - request.created_ms <= _PROMPT_MS:
         return False
     told = await ports.told_of(request.response_id)
-    if request.spec.conversation is not None and told.fold.terminal is not None:
-        await finish(ports, request.tenant, request.spec.conversation, told)
+    if told.fold.terminal is not None:
+        await finish(ports, request.tenant, conversation_id, told)
     return told.fold.accepted is not None
 
 

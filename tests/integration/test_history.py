@@ -18,6 +18,7 @@ from shared.ids import new_id, now_ms
 from shared.log import RawRecord
 from shared.records import (
     Cancelled,
+    CreateConversation,
     Deleted,
     EraseResponse,
     Failed,
@@ -28,7 +29,7 @@ from shared.records import (
     Usage,
 )
 from shared.topics import HISTORY_QUERIES, Service
-from tests.support.history import HistoryProbe, a_query, locked
+from tests.support.history import HistoryProbe, a_query, about, locked
 from tests.support.mesh import Mesh
 from tests.unit.history.fakes import TENANT, accepted, an_id, asked, completed, turn
 
@@ -218,15 +219,29 @@ async def _kill_fetcher(consumer: AIOKafkaConsumer) -> None:
 async def test_a_request_delivered_again_after_its_response_ended_starts_nothing(
     mesh: Mesh, probe: HistoryProbe
 ) -> None:
-    parent = an_id(2)
-    await probe.tell(*turn(parent, "q", "a"))
-    request = asked(parent, created_ms=now_ms() - 5_000)
+    """It failed, so that the store knows of no answer: the public log tells, and the conversation is free again."""
+    create = about(CreateConversation, new_id("conv"), created_ms=now_ms())
+    await probe.ask(create)
+    await probe.answer(create)
+    request = asked(None, conversation=create.conversation_id, created_ms=now_ms() - 5_000)
     response_id = request.request.response_id
     await probe.ask(request)
     assert isinstance(await probe.answer(request), Requested)
-    await probe.tell(*turn(response_id, "and then?", "this"))
+    failed = Failed(
+        response_id=response_id,
+        tenant=TENANT,
+        text="",
+        usage=Usage(input_tokens=3, output_tokens=0),
+        finished_ms=now_ms(),
+        code="server_error",
+        message="m",
+    )
+    await probe.tell(accepted(response_id, conversation=create.conversation_id), failed)
     await probe.ask(request)
     async with asyncio.timeout(10):
         while not any(f"{response_id} was accepted before" in r.process.log_text() for r in mesh.replicas):
             await asyncio.sleep(0.02)
     assert len(probe.answers[response_id]) == 1
+    following = asked(None, conversation=create.conversation_id)
+    await probe.ask(following)
+    assert isinstance(await probe.answer(following), Requested)

@@ -280,6 +280,14 @@ async def test_a_prompt_second_delivery_leaves_no_lock_behind_either(kept: bool,
     assert log.reads == 0
 
 
+async def test_which_of_those_that_waited_came_before_the_log_tells(store: Store, log: MemoryLog) -> None:
+    late, young = a_request(created_ms=NOW_MS - 5_000), a_request()
+    for request, reads in ((late, 1), (young, 1)):
+        assert isinstance(await outcome(request, ports(store, log)), Requested)
+        assert log.reads == reads
+        await store.release(TENANT, CONVERSATION, request.request.response_id)
+
+
 async def test_a_late_second_delivery_of_what_still_runs_changes_nothing(store: Store, log: MemoryLog) -> None:
     request = a_request(created_ms=NOW_MS - 5_000)
     response_id = request.request.response_id
