@@ -16,6 +16,7 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
     TopicAuthorizationFailedError,
+    UnsupportedCodecError,
 )
 
 STALLED_AFTER_S = 5.0
@@ -27,7 +28,12 @@ UNANSWERED_LOOKS = 3
 _LOOK_TIMEOUT_S = 5.0
 _POSITION_TIMEOUT_S = 0.2
 
-HOPELESS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, CorruptRecordException)
+HOPELESS = (
+    TopicAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    CorruptRecordException,
+    UnsupportedCodecError,
+)
 """What another consumer would meet as well."""
 
 Positions = Mapping[TopicPartition, int | None]

@@ -15,6 +15,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
+    UnsupportedCodecError,
 )
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, LogError, ReplayGoneError
@@ -275,6 +276,7 @@ async def test_a_tail_outlives_an_outage(world: World) -> None:
     [
         (OffsetOutOfRangeError({}), ReplayGoneError),
         (CorruptRecordException(), BrokerUnavailableError),
+        (UnsupportedCodecError("Unknown compression codec 0x07"), BrokerUnavailableError),
         (TopicAuthorizationFailedError("responses.events"), AccessDeniedError),
     ],
 )

@@ -14,11 +14,11 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from shared.errors import MalformedRecordError, RecordError, UnknownRecordError
-from shared.log import dead_letter, decode
+from shared.log import decode, put_aside
 from shared.log.tail import raw
 from shared.records import DeadLetter, Deleted, Record, Stop
 from shared.records.codec import encode_value
-from shared.topics import EVENTS, JOBS, JOURNAL, VERDICTS, Service
+from shared.topics import EVENTS, JOBS, JOURNAL, VERDICTS, Service, Topic
 
 SECRET = "what a user wrote"
 STOP = Stop(response_id="resp_1")
@@ -51,14 +51,18 @@ def test_the_name_of_a_type_from_another_release_is() -> None:
         JOURNAL.decoder.decode(b'{"type": "brand_new"}')
 
 
-def test_a_header_may_have_no_value() -> None:
+async def test_a_header_may_have_no_value() -> None:
     headers = (("ce_type", None), ("ce_schemaversion", None), ("traceparent", None), ("tracestate", b"a=b"))
     record = raw(received(STOP, headers))
     assert record.kind == ""
     assert decode(JOBS, record).record == STOP
     letters: list[DeadLetter] = []
-    writer: Any = SimpleNamespace(enqueue=lambda _topic, letter, partition: letters.append(letter))
-    dead_letter(writer, Service.INFERENCE, JOBS, record, MalformedRecordError("whatever"))
+
+    async def append(_topic: Topic, letter: DeadLetter, *, partition: int) -> None:
+        letters.append(letter)
+
+    writer: Any = SimpleNamespace(append=append)
+    assert await put_aside(writer, Service.INFERENCE, JOBS, record, MalformedRecordError("whatever"))
     (letter,) = letters
     assert letter.headers == {"ce_type": "", "ce_schemaversion": "", "traceparent": "", "tracestate": "a=b"}
 
@@ -117,3 +121,13 @@ def test_where_reading_goes_on_within_such_a_batch_nothing_of_it_is_left() -> No
         TopicPartition("responses.events", 3), MemoryRecords(bytes(batch(b"\xff", b"lost"))), [], 1, None, None, True, 0
     )
     assert list(records) == [] and records.next_fetch_offset == 2
+
+
+@pytest.mark.parametrize("codec", [1, 2, 3, 4], ids=["gzip", "snappy", "lz4", "zstd"])
+def test_what_a_broker_or_another_client_compressed_is_read(codec: int) -> None:
+    """Brokers compress anew where their `compression.type` says so."""
+    builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, 0, 10_000)
+    builder.append(0, timestamp=0, key=None, value=b"said " * 100, headers=[])
+    fetched = MemoryRecords(bytes(builder.build()))
+    records = fetcher.PartitionRecords(TopicPartition("t", 0), fetched, [], 0, None, None, True, 0)
+    assert [record.value for record in records] == [b"said " * 100]
