@@ -45,11 +45,13 @@ def javascript(node: Path) -> list[str]:
 
 
 @asynccontextmanager
-async def started(command: list[str], **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    command: list[str], *, stdout: int = asyncio.subprocess.PIPE, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """The program, in an environment that knows nothing of us but these variables; it does not outlive the block."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHATMESH_", "KAFKA_", "PYTHON"))}
     process = await asyncio.create_subprocess_exec(
-        *command, env={**kept, **variables}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, env={**kept, **variables}, stdout=stdout, stderr=asyncio.subprocess.PIPE
     )
     try:
         yield process
@@ -94,19 +96,45 @@ async def test_without_a_broker_it_says_so(python: list[str]) -> None:
     assert "Traceback" not in errors.decode()
 
 
+USER = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_USERNAME": "billing"}
+UNUSABLE = (
+    ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": "/no/ca.pem"}, "KAFKA_SSL_CAFILE: "),
+    ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "KAFKA_SECURITY_PROTOCOL: TLS is none of PLAINTEXT, SSL, "),
+    ({**USER, "KAFKA_SASL_PASSWORD": "x", "KAFKA_SASL_MECHANISM": "GSSAPI"}, "KAFKA_SASL_MECHANISM: GSSAPI is none"),
+    (USER, "SASL needs KAFKA_SASL_USERNAME, and KAFKA_SASL_PASSWORD"),
+    ({**USER, "KAFKA_SASL_PASSWORD_FILE": sys.executable}, "KAFKA_SASL_PASSWORD_FILE: "),
+)
+
+
 @pytest.mark.parametrize("language", ["python", "javascript"])
-async def test_a_file_that_is_not_there_is_one_line(
-    language: str, tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize(
+    ("variables", "said"), UNUSABLE, ids=lambda given: given[:30] if isinstance(given, str) else ""
+)
+async def test_what_cannot_be_meant_is_one_line(
+    language: str, variables: dict[str, str], said: str, request: pytest.FixtureRequest
 ) -> None:
-    missing = str(tmp_path / "ca.pem")
-    async with started(
-        request.getfixturevalue(language), KAFKA_SECURITY_PROTOCOL="SSL", KAFKA_SSL_CAFILE=missing
-    ) as process:
+    async with started(request.getfixturevalue(language), **variables) as process:
         async with asyncio.timeout(_JOIN_S):
             printed, errors = await process.communicate()
     assert (process.returncode, printed) == (1, b"")
-    (said,) = errors.decode().splitlines()
-    assert said.startswith("error: KAFKA_SSL_CAFILE: ") and missing in said
+    (line_said,) = errors.decode().splitlines()
+    assert line_said.startswith(f"error: {said}")
+
+
+async def test_an_address_that_is_none_is_one_line(python: list[str]) -> None:
+    async with started(python, KAFKA_BOOTSTRAP_SERVERS="host:abc") as process:
+        _, errors = await process.communicate()
+    assert (process.returncode, errors) == (1, b"error: KAFKA_BOOTSTRAP_SERVERS: host:abc is no list of host:port\n")
+
+
+async def test_an_older_node_is_told_which_one_is_needed(javascript: list[str]) -> None:
+    older = "Object.defineProperty(process, 'versions', {value: {...process.versions, node: '22.9.0'}})"
+    program, sample = javascript
+    async with started([program, "--import", f"data:text/javascript,{older}", sample]) as process:
+        _, errors = await process.communicate()
+    needed = json.loads((SAMPLES / "node" / "package.json").read_text())["engines"]["node"].removeprefix(">=")
+    said = f"error: this is Node.js 22.9.0, and @platformatic/kafka needs {needed} or newer\n"
+    assert (process.returncode, errors.decode()) == (1, said)
 
 
 async def test_a_file_that_is_no_certificate_is_one_line(python: list[str], tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 // It reads the public topic responses.events in a consumer group: several of these share the work, and one that is
 // started again goes on where the group was. After a fault a response may be printed twice (at least once): whoever
 // stores them does so by the response's id. docs/events.md has the rules that this program follows.
+import { setTimeout as passed } from 'node:timers/promises'
+import { broker, fail, group, security, topic } from './connection.mjs' // first: it says which Node.js the next one needs
 import { Consumer, stringDeserializers } from '@platformatic/kafka'
-import { broker, group, security, topic } from './connection.mjs'
 import { finished, shown } from './responses.mjs'
+
+const LEAVING_MS = 5000
 
 /** What lies at the bottom of an error: the client tells each attempt that failed. */
 function reason(error) {
@@ -13,23 +16,40 @@ function reason(error) {
   return inner === undefined ? error.message : reason(inner)
 }
 
+/** What to print of a message, undefined if nothing. One that is no record of chatmesh is told and stops nobody. */
+function line(message, epochs) {
+  try {
+    const event = finished(message, epochs)
+    return event && shown(event)
+  } catch (error) {
+    console.error(`leaves out ${message.partition}@${message.offset}: ${error}`)
+  }
+}
+
 const consumer = new Consumer({
   clientId: 'finished-responses',
   groupId: group,
   bootstrapBrokers: broker.split(','),
   deserializers: stringDeserializers,
+  retries: true, // while the broker is away
   ...security(),
 })
 let stopping = false
-for (const signal of ['SIGINT', 'SIGTERM']) {
-  process.once(signal, async () => {
-    stopping = true
-    await consumer.close(true).catch(() => undefined) // it may be joining its group still
-    process.exit()
-  })
+async function stop(status) {
+  stopping = true
+  // It may be joining its group still, or its broker may be away, which will notice by itself.
+  await Promise.race([consumer.close(true).catch(() => undefined), passed(LEAVING_MS)])
+  process.exit(status)
 }
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stop(0))
+process.stdout.on('error', (error) => {
+  if (error.code === 'EPIPE') return stop(0) // whoever read this, head say, has enough
+  console.error(`error: ${error.message}`)
+  stop(1)
+})
 try {
   const epochs = new Map()
+  await consumer.metadata({ topics: [topic], retries: 3 }) // a broker that was never met is not waited for
   const messages = await consumer.consume({
     topics: [topic],
     mode: 'committed',
@@ -39,14 +59,12 @@ try {
     heartbeatInterval: 3_000,
   })
   for await (const message of messages) {
-    const event = finished(message, epochs)
-    if (event === undefined) continue
-    console.log(shown(event))
+    const text = line(message, epochs)
+    if (text === undefined) continue
+    console.log(text)
     await message.commit()
   }
 } catch (error) {
-  if (!stopping) {
-    console.error(`error: ${reason(error)} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
-    process.exit(1) // connections to brokers that are gone would keep it alive
-  }
+  // connections to brokers that are gone would keep it alive
+  if (!stopping) fail(`${reason(error)} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
 }

@@ -8,7 +8,7 @@ const REMEMBERED = 100_000 // responses
  * `epochs`: response id → the highest epoch seen of it, infinite once it has ended.
  */
 export function finished(message, epochs) {
-  const kind = message.headers.get('ce_type').replace(/^chatmesh\./, '')
+  const kind = message.headers.get('ce_type')?.replace(/^chatmesh\./, '')
   if (!KINDS.has(kind)) return // text on its way, which most messages are: no need to decode it; or a type that came later
   const event = JSON.parse(message.value)
   const { response_id: responseId, epoch = 0 } = event

@@ -11,6 +11,16 @@ BROKER = env("KAFKA_BOOTSTRAP_SERVERS") or "127.0.0.1:9092"
 NAMESPACE = env("CHATMESH_NAMESPACE", "")
 TOPIC = NAMESPACE + "responses.events"
 GROUP = NAMESPACE + (env("GROUP") or "consumers.finished-responses")
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+
+
+def chosen(variable, known):
+    """What a variable says, the first of `known` without it; ends the program where it is none of them."""
+    value = env(variable) or known[0]
+    if value not in known:
+        raise SystemExit(f"error: {variable}: {value} is none of {', '.join(known)}")
+    return value
 
 
 def file(variable):
@@ -36,17 +46,26 @@ def certificates():
     return context
 
 
+def user():
+    """Name and password; ends the program where one is not there."""
+    name, path = env("KAFKA_SASL_USERNAME"), file("KAFKA_SASL_PASSWORD_FILE")
+    try:
+        password = Path(path).read_text(encoding="utf-8").strip() if path else env("KAFKA_SASL_PASSWORD")
+    except UnicodeDecodeError:
+        raise SystemExit(f"error: KAFKA_SASL_PASSWORD_FILE: no text in UTF-8: {path}") from None
+    if not (name and password):
+        raise SystemExit("error: SASL needs KAFKA_SASL_USERNAME, and KAFKA_SASL_PASSWORD or KAFKA_SASL_PASSWORD_FILE")
+    return name, password
+
+
 def security():
     """aiokafka's options for TLS and SASL."""
-    protocol = env("KAFKA_SECURITY_PROTOCOL") or "PLAINTEXT"
+    protocol = chosen("KAFKA_SECURITY_PROTOCOL", PROTOCOLS)
     options = {"security_protocol": protocol}
     if protocol.endswith("SSL"):
         options["ssl_context"] = certificates()
     if protocol.startswith("SASL"):
-        password = file("KAFKA_SASL_PASSWORD_FILE")
-        options |= {
-            "sasl_mechanism": env("KAFKA_SASL_MECHANISM") or "SCRAM-SHA-512",
-            "sasl_plain_username": env("KAFKA_SASL_USERNAME"),
-            "sasl_plain_password": Path(password).read_text().strip() if password else env("KAFKA_SASL_PASSWORD"),
-        }
+        name, password = user()
+        mechanism = chosen("KAFKA_SASL_MECHANISM", MECHANISMS)
+        options |= {"sasl_mechanism": mechanism, "sasl_plain_username": name, "sasl_plain_password": password}
     return options

@@ -7,12 +7,13 @@ them does so by the response's id. docs/events.md has the rules that this progra
 
 import asyncio
 import json
+import os
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from itertools import chain
 from math import inf
-from signal import SIGINT, SIGTERM, signal
-from threading import Event
+from signal import SIGINT, SIGTERM, getsignal, signal
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, KafkaError
@@ -20,6 +21,7 @@ from connection import BROKER, GROUP, TOPIC, security
 
 ENDS = {"completed", "incomplete", "failed", "cancelled"}
 REMEMBERED = 100_000  # responses
+LEAVING_S = 5
 
 
 def finished(message, epochs):
@@ -27,7 +29,7 @@ def finished(message, epochs):
 
     `epochs`: response id → the highest epoch seen of it, infinite once it has ended.
     """
-    kind = dict(message.headers)["ce_type"].decode().removeprefix("chatmesh.")
+    kind = (dict(message.headers).get("ce_type") or b"").decode().removeprefix("chatmesh.")
     if kind not in ENDS | {"accepted", "screening"}:
         return None  # text on its way, which most messages are: no need to decode it; or a type that came later
     event = json.loads(message.value)
@@ -45,8 +47,24 @@ def shown(event):
     return f"{event['response_id']} {event['type']} {used['input_tokens']}+{used['output_tokens']} tokens {text}"
 
 
+def line(message, epochs):
+    """What to print of a message, None if nothing. One that is no record of chatmesh is told and stops nobody."""
+    try:
+        event = finished(message, epochs)
+        return None if event is None else shown(event)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        print(f"leaves out {message.partition}@{message.offset}: {error!r}", file=sys.stderr)
+
+
+async def start(consumer):
+    try:
+        await consumer.start()
+    except ValueError:
+        raise SystemExit(f"error: KAFKA_BOOTSTRAP_SERVERS: {BROKER} is no list of host:port") from None
+
+
 async def main():
-    epochs, stopping = OrderedDict(), Event()
+    epochs = OrderedDict()
     consumer = AIOKafkaConsumer(
         TOPIC,
         bootstrap_servers=BROKER,
@@ -55,20 +73,20 @@ async def main():
         enable_auto_commit=False,
         **security(),
     )
+    signal(SIGTERM, getsignal(SIGINT))  # both cancel what is awaited here, be it a commit that waits for its broker
     try:
-        await consumer.start()
-        for ending in (SIGINT, SIGTERM):
-            signal(ending, lambda *_: stopping.set())
-        while not stopping.is_set():
+        await start(consumer)
+        while True:
             batches = await consumer.getmany(timeout_ms=500)
             for message in chain.from_iterable(batches.values()):
-                if event := finished(message, epochs):
-                    print(shown(event), flush=True)
+                if text := line(message, epochs):
+                    print(text, flush=True)
             if batches:
                 with suppress(CommitFailedError):  # others have the partitions now, and will print these again
                     await consumer.commit()
     finally:
-        await consumer.stop()
+        with suppress(TimeoutError):  # its broker is away, and will notice by itself
+            await asyncio.wait_for(consumer.stop(), LEAVING_S)
 
 
 if __name__ == "__main__":
@@ -77,3 +95,6 @@ if __name__ == "__main__":
             asyncio.run(main())
     except KafkaError as error:
         raise SystemExit(f"error: {error} (KAFKA_BOOTSTRAP_SERVERS: {BROKER})") from None
+    except OSError as error:  # nobody reads what is printed any more, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again as it ends
+        raise SystemExit(None if isinstance(error, BrokenPipeError) else f"error: {error}") from None

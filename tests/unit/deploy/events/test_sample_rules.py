@@ -1,9 +1,12 @@
 """The rules that docs/events.md gives to consumers come to what our own fold comes to, whatever stands in the log."""
 
+import asyncio
+import importlib
+import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -22,14 +25,18 @@ Finished = Callable[[Any, OrderedDict[str, float]], dict[str, Any] | None]
 
 
 @pytest.fixture(scope="module")
-def finished() -> Finished:
-    """That of the Python sample."""
+def sample() -> ModuleType:
+    """The Python sample."""
     sys.path.insert(0, str(ROOT / "examples" / "consumers" / "python"))
     try:
-        import consumer
+        return importlib.import_module("consumer")
     finally:
         del sys.path[0]
-    return consumer.finished
+
+
+@pytest.fixture(scope="module")
+def finished(sample: ModuleType) -> Finished:
+    return sample.finished  # type: ignore[no-any-return]
 
 
 def accepted(epoch: int) -> Accepted:
@@ -100,3 +107,38 @@ def test_once_an_end_counts_it_is_the_one_of_the_highest_epoch(log: list[Events]
     ends = [record for record in log if isinstance(record, Completed | Failed)]
     terminal = folded(log).terminal
     assert terminal is None or terminal == max(ends, key=lambda record: record.epoch)
+
+
+class WaitingForItsBroker:
+    """A consumer that has read something, and is told to end while its commit waits for a broker that is away."""
+
+    stopped = False
+
+    def __init__(self, *_: str, **__: object) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def getmany(self, timeout_ms: int) -> dict[str, list[Any]]:
+        return {"partition": []}
+
+    async def commit(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        WaitingForItsBroker.stopped = True
+        await asyncio.Event().wait()
+
+
+def test_the_sample_ends_when_told_to_whatever_it_waits_for(
+    sample: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "AIOKafkaConsumer", WaitingForItsBroker)
+    monkeypatch.setattr(sample, "LEAVING_S", 0.01)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(sample.main())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert WaitingForItsBroker.stopped
