@@ -3,14 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 import shared.log.batches  # from here on aiokafka's consumers get past what they cannot read
-import shared.log.bootstrap  # noqa: F401 - from here on aiokafka's clients find their way back
-from shared.log.access import access_options
+import shared.log.bootstrap  # from here on aiokafka's clients find their way back
+import shared.log.coordination  # noqa: F401 - and hear of it where a coordinator does not know
+from shared.log.access import FORBIDDEN, access_options, forbidden, raise_if_locked_out, trouble
+from shared.log.outage import Outage
 from shared.settings import KafkaSettings
 from shared.topics import Topic
 
@@ -21,6 +24,16 @@ RECONNECT_S = 0.5
 """Between two attempts to reach the broker."""
 CLOSE_TIMEOUT_S = 5.0
 """A consumer has nothing to say at its end but that it leaves its group."""
+
+
+class _Starts(Protocol):
+    """A consumer or a producer of aiokafka."""
+
+    async def start(self) -> None: ...
+
+
+Client = TypeVar("Client", bound=_Starts)
+Abandon = Callable[[Client], Awaitable[None]]
 
 
 def topic_name(settings: KafkaSettings, topic: Topic) -> str:
@@ -95,21 +108,97 @@ async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
+async def opened(client: Client, abandon: Abandon[Client], start: Coroutine[Any, Any, None] | None = None) -> Client:
+    """`client`, once it has started, and as `start` says where that takes more than its own `start()`.
+
+    Where that fails, or is cancelled, `abandon` leaves nothing of it open: nobody else knows of it yet. Raises
+    KafkaError.
+    """
+    try:
+        await uninterrupted(client.start() if start is None else start)
+    except BaseException:
+        await abandon(client)
+        raise
+    return client
+
+
+async def started(
+    settings: KafkaSettings,
+    what: str,
+    client: Client,
+    abandon: Abandon[Client],
+    start: Coroutine[Any, Any, None] | None = None,
+) -> Client:
+    """As `opened`, for who needs a client to do `what` (`read a`). Raises BrokerUnavailableError, AccessDeniedError."""
+    try:
+        return await opened(client, abandon, start)
+    except KafkaError as error:
+        raise await trouble(settings, what, error) from error
+
+
+async def until_opened(settings: KafkaSettings, what: str, attempt: Callable[[], Awaitable[Client]]) -> Client:
+    """What the first `attempt` gives that succeeds, in place of a client that did `what` (`read a`) and is broken.
+
+    Raises AccessDeniedError for who may not do that any more, or is let in no more.
+    """
+    outage = Outage(log, f"attempts to {what}")
+    while True:
+        try:
+            client = await attempt()
+        except FORBIDDEN as error:
+            raise forbidden(settings, what, error) from error
+        except (KafkaError, TimeoutError) as error:
+            outage.failed(error)
+            await raise_if_locked_out(settings)
+            await asyncio.sleep(RECONNECT_S)
+        else:
+            outage.over()
+            return client
+
+
+async def find_partition(client: AIOKafkaClient, topic: str, partition: int, timeout_s: float) -> None:
+    """Make sure that a producer's `client` knows a partition; it may be younger than what it knows of the topic.
+
+    aiokafka asserts that it does. Raises UnknownTopicOrPartitionError if there is none, KafkaError, TimeoutError.
+    """
+    if _knows(client, topic, partition):
+        return
+    async with asyncio.timeout(timeout_s):
+        await client._wait_on_metadata(topic)
+        if not _knows(client, topic, partition):
+            await client.force_metadata_update()
+    if not _knows(client, topic, partition):
+        raise UnknownTopicOrPartitionError(f"{topic} has no partition {partition}")
+
+
+def _knows(client: AIOKafkaClient, topic: str, partition: int) -> bool:
+    return partition in (client.cluster.partitions_for_topic(topic) or ())
+
+
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     """Leave the group and disconnect, within CLOSE_TIMEOUT_S, also where the consumer is broken.
 
     `stop()` raises what ended the fetcher, and waits for a coordinator that may wait for the broker; what it did not
     get to then stays alive. aiokafka has no public names for these parts.
     """
-    coordination = getattr(consumer._coordinator, "_coordination_task", None)  # only a member of a group has one
-    stop = consumer.stop if coordination is not None else lambda: _stop_between_connections(consumer)
+    # Only a member of a group has one.
+    is_member = getattr(consumer._coordinator, "_coordination_task", None) is not None
+    stop = consumer.stop if is_member else lambda: _stop_between_connections(consumer)
     if await _closed("consumer", stop, CLOSE_TIMEOUT_S):
         return  # else: a second call would do nothing
-    if coordination is not None:
-        coordination.cancel()
+    consumer._closed = True  # else its destructor complains: `stop()` may not have been called yet
+    if is_member:
+        _end_membership(consumer._coordinator)
     if consumer._fetcher is not None:
         await _closed("fetcher", consumer._fetcher.close, CLOSE_TIMEOUT_S)
     await _closed("client", consumer._client.close, CLOSE_TIMEOUT_S)
+
+
+def _end_membership(coordinator: Any) -> None:
+    """Take part in the group no more, and beat no more either: the others wait until its session has expired."""
+    for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
+        if (task := getattr(coordinator, name)) is not None:
+            task.cancel()
 
 
 async def _stop_between_connections(consumer: AIOKafkaConsumer) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -11,11 +12,12 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
-from shared.log.access import FORBIDDEN, forbidden, raise_if_locked_out, trouble
-from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name
+from shared.log.access import FORBIDDEN, forbidden, trouble
+from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, opened, started, topic_name, until_opened
 from shared.log.meters import ReaderMeter
+from shared.log.reading import Reading
 from shared.log.tail import RawRecord, raw
-from shared.log.watching import HOPELESS, REJOINED_AFTER_S, Poller, StalledError
+from shared.log.watching import HOPELESS, REJOINED_AFTER_S, StalledError
 from shared.settings import KafkaSettings
 from shared.telemetry.metrics import Metrics
 from shared.topics import Service, Topic, assert_may_consume
@@ -25,9 +27,10 @@ log = logging.getLogger(__name__)
 _POLL_MS = 200
 
 PartitionsChanged = Callable[[list[int]], Awaitable[None]]
+_Hook = Callable[[set[TopicPartition]], Awaitable[None]]
 
 
-class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
+class GroupConsumer:
     """One member of one group over one topic.
 
     `on_revoked` runs before a rebalance takes partitions away (or when the member was fenced), `on_assigned`
@@ -60,28 +63,26 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._generation = 0
         self._introduction: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
-        self._adopted: AIOKafkaConsumer | None = None
-        self._poller: Poller
+        self._what = f"read {self._name} as {group}"
+        self._reading = Reading()
+        self._member: AIOKafkaConsumer | None = None
 
     def _made(self) -> AIOKafkaConsumer:
-        return make_consumer(
+        consumer = make_consumer(
             self._settings,
             group=self._group,
             auto_offset_reset="earliest",
             # The sticky assignor of aiokafka is broken (aio-libs/aiokafka#1175, #1176).
             partition_assignment_strategy=(RangePartitionAssignor,),
         )
-
-    def _adopt(self, consumer: AIOKafkaConsumer) -> None:
-        self._adopted = consumer
-        self._poller = Poller(consumer)
+        hooks = _Hooks(partial(self._given, consumer), partial(self._taken, consumer))
+        consumer.subscribe([self._name], listener=hooks)
+        self._member = consumer
+        return consumer
 
     @property
     def _consumer(self) -> AIOKafkaConsumer:
-        """Made by `start`: aiokafka complains of one that was made and never started, that it is not closed."""
-        if self._adopted is None:
-            raise RuntimeError("start comes first")
-        return self._adopted
+        return self._reading.consumer
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -96,27 +97,18 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def start(self) -> None:
         """Join the group; returns when `on_assigned` has. Raises BrokerUnavailableError, AccessDeniedError."""
-        try:
-            await self._join()
-        except KafkaError as error:
-            await close_consumer(self._consumer)
-            raise await trouble(self._settings, f"read {self._name} as {self._group}", error) from error
-        self._meter.watch(lambda: self._adopted)
+        await started(self._settings, self._what, self._made(), self._leave)
+        self._meter.watch(lambda: self._reading.opened)
         if self._introduction is not None:
             await asyncio.wait([self._introduction])
-
-    async def _join(self) -> None:
-        self._adopt(self._made())
-        self._consumer.subscribe([self._name], listener=self)
-        await self._consumer.start()
 
     async def stop(self) -> None:
         """Leave the group at once, so that the others take over without waiting for the session to expire."""
         self._meter.leave()
+        self._member = None
         await self._end_introduction()
         await self._end_commits()
-        if self._adopted is not None:
-            await close_consumer(self._adopted)
+        await self._reading.close()
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.
@@ -127,9 +119,9 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             self._raise_failure()
             try:
-                found = await self._poller.poll(_POLL_MS)
+                found = await self._reading.poll(_POLL_MS)
             except HOPELESS as error:
-                raise await trouble(self._settings, f"read {self._name} as {self._group}", error) from error
+                raise await trouble(self._settings, self._what, error) from error
             except (KafkaError, StalledError) as error:
                 await self._heal(error)
                 continue
@@ -154,23 +146,34 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.heals += 1
         self._meter.healed()
         log.warning("%s is joined anew for %s: %s", self._group, self._name, error)
-        await self._give_up()
-        await self._end_commits()
-        await close_consumer(self._consumer)
-        while True:
-            await self._give_up()  # what a rebalance gave while the member left
-            try:
-                async with asyncio.timeout(REJOINED_AFTER_S):
-                    await self._join()
-            except (KafkaError, TimeoutError):
-                await close_consumer(self._consumer)
-                await raise_if_locked_out(self._settings)
-                await asyncio.sleep(RECONNECT_S)
-            else:
-                return
+        await self._leave(self._consumer)
+        await until_opened(self._settings, self._what, self._joined)
+
+    async def _joined(self) -> AIOKafkaConsumer:
+        """One attempt. Raises KafkaError, TimeoutError."""
+        async with asyncio.timeout(REJOINED_AFTER_S):
+            return await opened(self._made(), self._leave)
+
+    async def _leave(self, consumer: AIOKafkaConsumer) -> None:
+        """Give up what the group gave, while the consumer can still be asked; then close it."""
+        self._member = None  # what a rebalance gives it from now on is nobody's
+        try:
+            await self._give_up()
+        finally:
+            self._reading.forget()
+            await self._end_commits()
+            await close_consumer(consumer)
 
     async def _give_up(self) -> None:
-        await self.on_partitions_revoked({TopicPartition(self._name, number) for number in self._held})
+        """Hand everything that is held to `on_revoked`."""
+        await self._end_introduction()
+        gone = sorted(self._held)
+        self._held = set()
+        if gone and self._on_revoked is not None:
+            try:
+                await self._on_revoked(gone)
+            except Exception as error:  # noqa: BLE001 - raised where the service waits
+                self._failure = error
 
     def seek(self, partition: int, offset: int) -> None:
         """Go on at `offset`; a no-op if the partition has just been taken away."""
@@ -179,14 +182,14 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def position(self, partition: int) -> int:
         """The offset of the next record that `batches()` will give of the partition. Raises LogError."""
-        async with self._bounded(f"find the position in {self._name}/{partition}"):
-            return int(await self._consumer.position(TopicPartition(self._name, partition)))
+        async with self._asking(f"find the position in {self._name}/{partition}") as consumer:
+            return int(await consumer.position(TopicPartition(self._name, partition)))
 
     async def end_offset(self, partition: int) -> int:
         """The offset that the next record appended to the partition will get. Raises LogError."""
         where = TopicPartition(self._name, partition)
-        async with self._bounded(f"find the end of {self._name}/{partition}"):
-            return int((await self._consumer.end_offsets([where]))[where])
+        async with self._asking(f"find the end of {self._name}/{partition}") as consumer:
+            return int((await consumer.end_offsets([where]))[where])
 
     async def committed(self, partition: int) -> tuple[int, str] | None:
         """Where a successor must start, and the note beside it: "" where the broker keeps none, as the embedded one.
@@ -194,9 +197,9 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         None if nothing is committed. Raises LogError.
         """
         where = TopicPartition(self._name, partition)
-        async with self._bounded(f"find what is committed to {self._name}/{partition}"):
+        async with self._asking(f"find what is committed to {self._name}/{partition}") as consumer:
             # `committed()` leaves the metadata out; this is what it asks itself.
-            found = (await self._consumer._coordinator.fetch_committed_offsets([where])).get(where)
+            found = (await consumer._coordinator.fetch_committed_offsets([where])).get(where)
         return (int(found.offset), str(found.metadata or "")) if found is not None and found.offset >= 0 else None
 
     async def commit(self, partition: int, next_offset: int, note: str = "") -> bool:
@@ -205,15 +208,22 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         False if the partition is no longer ours; raises LogError.
         """
         where = TopicPartition(self._name, partition)
+        if (consumer := self._reading.opened) is None:
+            return False
         async with self._bounded(f"commit to {self._name}/{partition}"):
             # A commit that was given up goes on in aiokafka, and must not arrive behind a later one.
             if (unfinished := self._commits.get(partition)) is not None:
                 await asyncio.wait([unfinished])
-            commit = self._consumer.commit({where: OffsetAndMetadata(next_offset, note)})
+            if not self._reading.holds(consumer):
+                return False  # the member left meanwhile
+            commit = consumer.commit({where: OffsetAndMetadata(next_offset, note)})
             self._commits[partition] = task = asyncio.create_task(commit, name=f"commit {self._name}/{partition}")
             task.add_done_callback(lambda done: self._committed(partition, done))
+            await asyncio.wait([task])  # and not `shield`, which would let out that the member leaves as our cancel
+            if task.cancelled():
+                return False
             try:
-                await asyncio.shield(task)
+                task.result()
             except (CommitFailedError, IllegalStateError):
                 return False
         return True
@@ -231,6 +241,13 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         await asyncio.gather(*unfinished, return_exceptions=True)
 
     @asynccontextmanager
+    async def _asking(self, what: str) -> AsyncIterator[AIOKafkaConsumer]:
+        if (consumer := self._reading.opened) is None:
+            raise LogError(f"{what}: the group is being joined anew")
+        async with self._bounded(what):
+            yield consumer
+
+    @asynccontextmanager
     async def _bounded(self, what: str) -> AsyncIterator[None]:
         """aiokafka would try for as long as the broker is away."""
         timeout_s = self._settings.request_timeout_ms / 1000
@@ -244,31 +261,32 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as error:
             raise LogError(f"{what} failed: {error}") from error
 
-    # -- aiokafka's hooks: what they raise would only be logged, and the members would wait for us ---------------
+    # -- what the group gives and takes --------------------------------------------------------------------------
 
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+    def _is_member(self, consumer: AIOKafkaConsumer) -> bool:
+        return self._member is consumer
+
+    async def _taken(self, consumer: AIOKafkaConsumer, _revoked: set[TopicPartition]) -> None:
         """Eager rebalances revoke everything; what comes back is assigned anew."""
-        await self._end_introduction()
-        gone = sorted(p.partition for p in revoked)
-        self._held.difference_update(gone)
-        if gone and self._on_revoked is not None:
-            try:
-                await self._on_revoked(gone)
-            except Exception as error:  # noqa: BLE001 - raised where the service waits
-                self._failure = error
+        if self._is_member(consumer):
+            await self._give_up()
 
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+    async def _given(self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition]) -> None:
         """Fetching starts at once: the pause keeps records back of which `on_assigned` has not been told yet.
 
         `on_assigned` runs beside: aiokafka sends no heartbeat before this hook returns, so that a member which needs
         longer than the session timeout would be thrown out, again and again.
         """
-        self._generation = self._consumer._coordinator.generation  # aiokafka has no public name for it
+        if not self._is_member(consumer):
+            return
+        if not self._reading.holds(consumer):
+            self._reading.adopt(consumer)  # its first assignment: it can be asked from now on
+        self._generation = consumer._coordinator.generation  # aiokafka has no public name for it
         self._held = {p.partition for p in assigned}
         if self._held and self._on_assigned is not None:
-            self._consumer.pause(*assigned)
+            consumer.pause(*assigned)
             self._introduction = asyncio.create_task(
-                self._introduce(self._consumer, assigned, self._on_assigned), name=f"assigned {self._name}"
+                self._introduce(consumer, assigned, self._on_assigned), name=f"assigned {self._name}"
             )
 
     async def _introduce(
@@ -287,6 +305,20 @@ class GroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._introduction.cancel()
             await asyncio.wait([self._introduction])
             self._introduction = None
+
+
+class _Hooks(ConsumerRebalanceListener):  # type: ignore[misc]
+    """What aiokafka calls for one consumer. What they raise would only be logged, and the members wait for them."""
+
+    def __init__(self, assigned: _Hook, revoked: _Hook) -> None:
+        self._assigned = assigned
+        self._revoked = revoked
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._assigned(assigned)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._revoked(revoked)
 
 
 async def _until_it_succeeds(work: Callable[[], Awaitable[None]], what: str) -> None:

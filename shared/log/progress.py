@@ -6,11 +6,10 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from shared.log.access import trouble
 from shared.log.admin import admin_client
-from shared.log.clients import close_consumer, group_name, make_consumer, topic_name
+from shared.log.clients import close_consumer, group_name, make_consumer, started, topic_name
 from shared.settings import KafkaSettings
 from shared.topics import Group, Topic
 
@@ -39,12 +38,8 @@ class ProgressReader:
         self._partitions: dict[str, list[TopicPartition]] = {}
 
     async def __aenter__(self) -> Self:
-        self._consumer = make_consumer(self._settings)
-        try:
-            await self._consumer.start()
-        except KafkaError as error:
-            await close_consumer(self._consumer)
-            raise await trouble(self._settings, f"read at {self._settings.bootstrap_servers}", error) from error
+        what = f"read at {self._settings.bootstrap_servers}"
+        self._consumer = await started(self._settings, what, make_consumer(self._settings), close_consumer)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,11 +79,13 @@ class ProgressReader:
         name = group_name(self._settings, group.name)
         # The embedded broker answers only who names the partitions.
         committed = await admin.list_consumer_group_offsets(name, partitions=places) if places else {}
+        if missing := set(places) - committed.keys():  # else every place has an offset, if only -1
+            raise GroupCoordinatorNotAvailableError(f"the coordinator of {name} does not know {sorted(missing)} yet")
         (answer,) = await admin.describe_consumer_groups([name])
         (described,) = answer.groups
         lag = {}
         for place in places:
-            found = committed[place].offset if place in committed else _NOTHING_COMMITTED
+            found = committed[place].offset
             first = begins[place] if found == _NOTHING_COMMITTED else found
             lag[place.partition] = max(0, ends[place] - first)  # the embedded broker understates ends
         return GroupProgress(group, len(described[_MEMBERS]), described[_STATE], lag)

@@ -6,9 +6,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from shared.errors import AppendError
-from shared.log.access import trouble
 from shared.log.admin import partitions_found
-from shared.log.clients import abandon_producer, close_producer, make_producer, topic_name
+from shared.log.clients import abandon_producer, close_producer, find_partition, make_producer, started, topic_name
 from shared.log.writer import Appended, partition_of_key
 from shared.records import DeadLetter, Redriven
 from shared.records.codec import encode_headers, encode_value
@@ -33,12 +32,8 @@ class Redriver:
         self._producer: AIOKafkaProducer
 
     async def __aenter__(self) -> Self:
-        self._producer = make_producer(self._settings)
-        try:
-            await self._producer.start()
-        except KafkaError as error:
-            await abandon_producer(self._producer)
-            raise await trouble(self._settings, f"append at {self._settings.bootstrap_servers}", error) from error
+        what = f"append at {self._settings.bootstrap_servers}"
+        self._producer = await started(self._settings, what, make_producer(self._settings), abandon_producer)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -75,9 +70,10 @@ class Redriver:
         name = topic_name(self._settings, topic)
         encoded = [(header, content.encode()) for header, content in headers]
         try:
+            await find_partition(self._producer.client, name, partition, self._settings.request_timeout_ms / 1000)
             sent = await self._producer.send_and_wait(
                 name, value, key=key.encode() or None, partition=partition, headers=encoded
             )
-        except (KafkaError, ValueError) as error:
+        except (KafkaError, TimeoutError, ValueError) as error:
             raise AppendError(f"append to {name} failed: {type(error).__name__} {error}") from error
         return Appended(sent.partition, sent.offset, sent.timestamp)

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from shared.errors import BrokerUnavailableError, RecordError, ReplayGoneError
 from shared.ids import ResponseId
 from shared.log.access import trouble
-from shared.log.clients import close_consumer, make_consumer, topic_name
+from shared.log.clients import close_consumer, make_consumer, opened, started, topic_name
 from shared.log.meters import ReaderMeter
 from shared.log.tail import RawRecord, decode, offset_found, raw
 from shared.log.watching import STALLED_AFTER_S, StalledError
@@ -71,12 +71,8 @@ class Replayer:
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailableError."""
-        self._connected = consumer = _make_consumer(self._settings)
-        try:
-            await consumer.start()
-        except KafkaError as error:
-            await close_consumer(consumer)
-            raise await trouble(self._settings, "reach the broker", error) from error
+        consumer = _make_consumer(self._settings)
+        self._connected = await started(self._settings, "reach the broker", consumer, close_consumer)
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -102,8 +98,7 @@ class Replayer:
 
     async def _reconnected(self) -> AIOKafkaConsumer:
         if self._connected is None:
-            self._connected = _make_consumer(self._settings)
-            await self._connected.start()
+            self._connected = await opened(_make_consumer(self._settings), close_consumer)
         return self._connected
 
     async def _give_up(self) -> None:

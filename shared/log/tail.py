@@ -12,10 +12,11 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from shared.errors import InvalidIdError, MalformedRecordError, ReplayGoneError
 from shared.ids import ResponseId, parse_response_id
-from shared.log.access import raise_if_locked_out, trouble
-from shared.log.clients import RECONNECT_S, close_consumer, make_consumer, topic_name, uninterrupted
+from shared.log.access import trouble
+from shared.log.clients import close_consumer, make_consumer, opened, started, topic_name, until_opened
 from shared.log.meters import ReaderMeter
-from shared.log.watching import HOPELESS, Poller, StalledError
+from shared.log.reading import Reading
+from shared.log.watching import HOPELESS, StalledError
 from shared.records.codec import Envelope, trace_of
 from shared.settings import KafkaSettings
 from shared.telemetry.metrics import Metrics
@@ -108,19 +109,12 @@ class Tail:
         self._name = topic_name(settings, topic)
         self._meter = ReaderMeter(metrics, topic)
         self._next: dict[TopicPartition, int] = {}
-        self._adopted: AIOKafkaConsumer | None = None
-        self._poller: Poller
-
-    def _adopt(self, consumer: AIOKafkaConsumer) -> None:
-        self._adopted = consumer
-        self._poller = Poller(consumer)
+        self._what = f"read {self._name}"
+        self._reading = Reading()
 
     @property
     def _consumer(self) -> AIOKafkaConsumer:
-        """Made by `start`: aiokafka complains of one that was made and never started, that it is not closed."""
-        if self._adopted is None:
-            raise RuntimeError("start comes first")
-        return self._adopted
+        return self._reading.consumer
 
     async def start(self, positions: Mapping[int, int | None]) -> None:
         """Assign partition → first offset to read; None is the end at this moment.
@@ -130,7 +124,7 @@ class Tail:
         AccessDeniedError.
         """
         wanted = {TopicPartition(self._name, number): first for number, first in positions.items()}
-        await uninterrupted(self._start(lambda: self._offsets(wanted), list(wanted)))
+        await self._start(lambda consumer: _offsets(consumer, wanted), list(wanted))
 
     async def start_since(self, partitions: Iterable[int], unix_ms: int) -> dict[int, int]:
         """As `start`, but from the first record on that is not older than `unix_ms`.
@@ -139,42 +133,40 @@ class Tail:
         """
         ends: dict[TopicPartition, int] = {}
 
-        async def offsets() -> dict[TopicPartition, int]:
-            ends.update(await self._consumer.end_offsets(wanted))
-            found = await self._consumer.offsets_for_times(dict.fromkeys(wanted, max(0, unix_ms)))
+        async def offsets(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+            ends.update(await consumer.end_offsets(wanted))
+            found = await consumer.offsets_for_times(dict.fromkeys(wanted, max(0, unix_ms)))
             return {where: offset_found(found.get(where), ends[where]) for where in wanted}
 
         wanted = [TopicPartition(self._name, number) for number in partitions]
-        await uninterrupted(self._start(offsets, wanted))
+        await self._start(offsets, wanted)
         return {where.partition: end for where, end in ends.items()}
 
     async def _start(
-        self, offsets: Callable[[], Awaitable[dict[TopicPartition, int]]], wanted: list[TopicPartition]
+        self,
+        offsets: Callable[[AIOKafkaConsumer], Awaitable[dict[TopicPartition, int]]],
+        wanted: list[TopicPartition],
     ) -> None:
-        self._adopt(make_consumer(self._settings))
-        try:
-            await self._consumer.start()
-            self._consumer.assign(wanted)  # also asks for the topic's metadata
-            self._next = await offsets()
-        except KafkaError as error:
-            await close_consumer(self._consumer)
-            raise await trouble(self._settings, f"read {self._name}", error) from error
-        self._seek()
-        self._meter.watch(lambda: self._adopted)
+        consumer = make_consumer(self._settings)
 
-    async def _offsets(self, wanted: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
-        ends = await self._consumer.end_offsets([where for where, first in wanted.items() if first is None])
-        return {where: ends[where] if first is None else first for where, first in wanted.items()}
+        async def begin() -> None:
+            await consumer.start()
+            consumer.assign(wanted)  # also asks for the topic's metadata
+            self._next = await offsets(consumer)
 
-    def _seek(self) -> None:
+        await started(self._settings, self._what, consumer, close_consumer, begin())
+        self._seek(consumer)
+        self._reading.adopt(consumer)
+        self._meter.watch(lambda: self._reading.opened)
+
+    def _seek(self, consumer: AIOKafkaConsumer) -> None:
         for partition, offset in self._next.items():
-            self._consumer.seek(partition, offset)
+            consumer.seek(partition, offset)
 
     async def stop(self) -> None:
         """Disconnect; `batches()` ends."""
         self._meter.leave()
-        if self._adopted is not None:
-            await close_consumer(self._adopted)
+        await self._reading.close()
 
     async def batches(self) -> AsyncIterator[list[RawRecord]]:
         """Batches in log order per partition, until cancelled, also over outages of the broker.
@@ -199,14 +191,14 @@ class Tail:
     async def _polled(self) -> list[RawRecord]:
         """What one poll brings, nothing if it mended a trouble instead."""
         try:
-            found = await self._poller.poll(_POLL_MS)
+            found = await self._reading.poll(_POLL_MS)
         except OffsetOutOfRangeError as error:
             if not self._skips_gone:
                 raise ReplayGoneError(f"{self._name} no longer holds the wanted offsets: {error}") from error
             await self._skip(error)
             return []
         except HOPELESS as error:
-            raise await trouble(self._settings, f"read {self._name}", error) from error
+            raise await trouble(self._settings, self._what, error) from error
         except (KafkaError, StalledError) as error:
             await self._heal(error)
             return []
@@ -235,16 +227,17 @@ class Tail:
         self.heals += 1
         self._meter.healed()
         log.warning("%s is read anew from where it stands: %s", self._name, error)
-        await close_consumer(self._consumer)
-        while True:
-            self._adopt(make_consumer(self._settings))
-            try:
-                await self._consumer.start()
-            except KafkaError:
-                await close_consumer(self._consumer)
-                await raise_if_locked_out(self._settings)
-                await asyncio.sleep(RECONNECT_S)
-                continue
-            self._consumer.assign(list(self._next))
-            self._seek()
-            return
+        await self._reading.close()
+        consumer = await until_opened(
+            self._settings, self._what, lambda: opened(make_consumer(self._settings), close_consumer)
+        )
+        consumer.assign(list(self._next))
+        self._seek(consumer)
+        self._reading.adopt(consumer)
+
+
+async def _offsets(
+    consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, int | None]
+) -> dict[TopicPartition, int]:
+    ends = await consumer.end_offsets([where for where, first in wanted.items() if first is None])
+    return {where: ends[where] if first is None else first for where, first in wanted.items()}

@@ -22,14 +22,17 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError, RecordRefusedError
 from shared.ids import now_ms, parse_response_id
-from shared.log.access import FORBIDDEN, forbidden, raise_if_locked_out, trouble
+from shared.log.access import FORBIDDEN, forbidden
 from shared.log.clients import (
     MAX_REQUEST_BYTES,
-    RECONNECT_S,
     abandon_producer,
     close_producer,
+    find_partition,
     make_producer,
+    opened,
+    started,
     topic_name,
+    until_opened,
 )
 from shared.log.meters import LaneMeter, WriterMeter
 from shared.records import Record
@@ -111,6 +114,7 @@ class LogWriter:
         self.heals = 0
         self._meter = WriterMeter(metrics, party)
         self._settings = settings
+        self._what = f"append at {settings.bootstrap_servers}"
         self._party = party
         self._source = source
         self._producer: AIOKafkaProducer | None = None
@@ -124,12 +128,8 @@ class LogWriter:
 
     async def start(self) -> None:
         """Connect. Raises BrokerUnavailableError, AccessDeniedError."""
-        self._producer = producer = make_producer(self._settings)
-        try:
-            await producer.start()
-        except KafkaError as error:
-            await abandon_producer(producer)
-            raise await trouble(self._settings, f"append at {self._settings.bootstrap_servers}", error) from error
+        producer = make_producer(self._settings)
+        self._producer = await started(self._settings, self._what, producer, abandon_producer)
         self._watch = asyncio.create_task(self._keep_alive(), name=f"writer of {self._source}")
 
     async def stop(self) -> None:
@@ -191,28 +191,33 @@ class LogWriter:
 
     async def _drain(self, lane: _Lane) -> None:
         while lane.queue:
-            producer = self._producer
-            if producer is None:
+            if self._producer is None:
                 self._fail(self._next(lane), BrokerUnavailableError("the broker does not answer yet"))
-                continue
-            batch, items, created_ms = producer.create_batch(), list[_Pending](), now_ms()
-            self._fill(batch, items, lane, created_ms)
-            if not items:
-                continue
-            began_s = time.perf_counter()
-            try:
-                _check_size(batch)
-                sent = await producer.send_batch(batch, lane.name, partition=lane.partition)
-            except MessageSizeTooLargeError as error:
-                self._fail_all(items, error, RecordRefusedError)
-            except (KafkaError, ValueError) as error:
-                self._fail_all(items, error)
-                # The bare class says that the sender's task has died: everything later fails likewise.
-                if type(error) is KafkaError or isinstance(error, ProducerClosed):
-                    self._broken.set()
             else:
-                sent.add_done_callback(partial(self._sent, lane, items, created_ms, began_s))
+                await self._send(lane, self._producer)
         lane.task = None
+
+    async def _send(self, lane: _Lane, producer: AIOKafkaProducer) -> None:
+        """Hand one batch over, or fail what is in it: a lane whose task ended otherwise would stand still for ever."""
+        batch, items, created_ms = producer.create_batch(), list[_Pending](), now_ms()
+        self._fill(batch, items, lane, created_ms)
+        if not items:
+            return
+        began_s = time.perf_counter()
+        try:
+            _check_size(batch)
+            await find_partition(producer.client, lane.name, lane.partition, self._patience_s)
+            sent = await producer.send_batch(batch, lane.name, partition=lane.partition)
+        except MessageSizeTooLargeError as error:
+            self._fail_all(items, error, RecordRefusedError)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who appended must hear of it
+            self._fail_all(items, error)
+            # The bare class says that the sender's task has died: everything later fails likewise. Where a producer has
+            # not found a partition within our patience, the task that looks for it has.
+            if type(error) is KafkaError or isinstance(error, ProducerClosed | TimeoutError):
+                self._broken.set()
+        else:
+            sent.add_done_callback(partial(self._sent, lane, items, created_ms, began_s))
 
     def _fill(self, batch: BatchBuilder, items: list[_Pending], lane: _Lane, created_ms: int) -> None:
         """Move what is queued into the batch and into `items`, until it is full; fail what cannot be sent at all."""
@@ -262,7 +267,7 @@ class LogWriter:
             self._broken.set()
         if self._take_off(item):
             item.lane.meter.failed(error)
-            failure = kind(f"append to {item.lane.name} failed: {error}")
+            failure = kind(f"append to {item.lane.name} failed: {str(error) or type(error).__name__}")
             failure.__cause__ = error
             item.future.set_exception(failure)
 
@@ -299,16 +304,9 @@ class LogWriter:
         self._give_up()
         if broken is not None:
             await abandon_producer(broken)
-        while self._producer is None:
-            producer = make_producer(self._settings)
-            try:
-                await producer.start()
-            except KafkaError:
-                await abandon_producer(producer)
-                await raise_if_locked_out(self._settings)
-                await asyncio.sleep(RECONNECT_S)
-            else:
-                self._producer = producer
+        self._producer = await until_opened(
+            self._settings, self._what, lambda: opened(make_producer(self._settings), abandon_producer)
+        )
 
     def _give_up(self) -> None:
         error = AppendError("its producer answers no more")

@@ -1,16 +1,21 @@
-"""Closing a consumer whose fetcher stumbles over a fetch that it cancelled itself (aiokafka 0.14), or one that was
-never opened."""
+"""Opening a client that does not come to its end, and closing one that stumbles (aiokafka 0.14) or hangs: nothing of it
+stays behind."""
 
 import asyncio
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaConnectionError, RebalanceInProgressError
 
 from shared.log import GroupConsumer, LogWriter, Replayer, Tail
-from shared.log.clients import close_consumer, uninterrupted
+from shared.log.clients import close_consumer, make_consumer, opened, uninterrupted
 from shared.settings import MeshSettings
 from shared.topics import HEARTBEATS, JOURNAL, Service
 
@@ -85,6 +90,121 @@ async def test_a_start_that_is_cancelled_ends_first() -> None:
     assert opened == ["whole"]
 
 
+class Opens:
+    """A client that starts once it may."""
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.failure: Exception | None = None
+        self.life: list[str] = []
+
+    async def start(self) -> None:
+        await self.may.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.life.append("started")
+
+    async def abandon(self) -> None:
+        self.life.append("abandoned")
+
+
+async def test_a_client_that_cannot_start_is_abandoned() -> None:
+    client = Opens()
+    client.failure = KafkaConnectionError("nobody listens")
+    client.may.set()
+    with pytest.raises(KafkaConnectionError):
+        await opened(client, Opens.abandon)
+    assert client.life == ["abandoned"]
+
+
+async def test_a_client_that_nobody_waits_for_is_abandoned_once_it_has_started() -> None:
+    client = Opens()
+    opening = asyncio.create_task(opened(client, Opens.abandon))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.sleep(0)
+    client.may.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert client.life == ["started", "abandoned"]
+
+
+# -- members of groups -----------------------------------------------------------------------------------------
+
+
+class Reluctant(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Gives nothing up: what it must finish first does not end."""
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await asyncio.Event().wait()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        pass
+
+
+async def test_a_member_that_could_not_leave_beats_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the group it would be alive, and its partitions nobody's, for as long as aiokafka lets a reader be idle."""
+    monkeypatch.setattr("shared.log.clients.CLOSE_TIMEOUT_S", 0.05)
+    consumer = make_consumer(MeshSettings(), group="g")
+    beats = 0
+
+    async def send(*_args: Any, **_options: Any) -> Any:
+        nonlocal beats
+        beats += 1
+        await asyncio.sleep(0)
+        return SimpleNamespace(error_code=RebalanceInProgressError.errno)
+
+    consumer._client.send = send
+    consumer._subscription.subscribe(topics={"t"}, listener=Reluctant())
+    consumer._subscription.assign_from_subscribed([TopicPartition("t", 0)])
+    consumer._coordinator = coordinator = GroupCoordinator(
+        consumer._client, consumer._subscription, group_id="g", heartbeat_interval_ms=10
+    )
+    coordinator.coordinator_id, coordinator.generation, coordinator.member_id = 1, 3, "m"
+    coordinator._start_heartbeat_task()
+    coordinator.request_rejoin()
+    while beats < 2:
+        await asyncio.sleep(0.001)
+    await close_consumer(consumer)
+    beats = 0
+    await asyncio.sleep(0.05)
+    assert beats == 0
+
+
+# -- complaints ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def complaints() -> Iterator[list[str]]:
+    """What aiokafka says of clients that it finds unclosed when they are collected."""
+    gc.collect()  # what others left
+    said: list[str] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: said.append(context["message"]))
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+            gc.collect()
+    finally:
+        loop.set_exception_handler(before)
+    said += [str(warning.message) for warning in caught]
+
+
+async def test_who_is_closed_while_a_broker_leaves_its_connection_unanswered_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lock is held for as long as a connection is being opened, which may be longer than a close may take."""
+    monkeypatch.setattr("shared.log.clients.CLOSE_TIMEOUT_S", 0.01)
+    with complaints() as said:
+        consumer = make_consumer(MeshSettings())
+        await consumer._client._get_conn_lock.acquire()
+        await close_consumer(consumer)
+        del consumer
+    assert said == []
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["forgotten", "stopped"])
 @pytest.mark.parametrize(
     "make",
@@ -98,18 +218,9 @@ async def test_a_start_that_is_cancelled_ends_first() -> None:
 )
 async def test_who_was_never_started_leaves_nothing_open(make: Callable[[MeshSettings], Any], stopped: bool) -> None:
     """A service whose start fails half-way ends with its error, not with aiokafka's about clients nobody opened."""
-    complaints: list[str] = []
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            if stopped:
-                await make(MeshSettings()).stop()
-            else:
-                make(MeshSettings())
-            gc.collect()
-    finally:
-        loop.set_exception_handler(before)
-    assert [*complaints, *(str(warning.message) for warning in caught)] == []
+    with complaints() as said:
+        if stopped:
+            await make(MeshSettings()).stop()
+        else:
+            make(MeshSettings())
+    assert said == []

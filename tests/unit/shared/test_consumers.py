@@ -10,6 +10,7 @@ import pytest
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CorruptRecordException,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
@@ -154,7 +155,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr("shared.log.tail.make_consumer", world.make)
     monkeypatch.setattr("shared.log.group.make_consumer", world.make)
-    monkeypatch.setattr("shared.log.tail.RECONNECT_S", 0)
+    monkeypatch.setattr("shared.log.clients.RECONNECT_S", 0)
     monkeypatch.setattr("shared.log.group.RECONNECT_S", 0)
     monkeypatch.setattr(watching, "STALLED_AFTER_S", 0)  # a look before every poll
     return world
@@ -414,3 +415,88 @@ async def test_a_commit_does_not_wait_for_the_end_of_an_outage(world: World) -> 
     await journal.start()
     with pytest.raises(LogError, match=r"no answer within 0\.5 s"):
         await journal.commit(0, 1)
+
+
+async def healing(world: World, journal: GroupConsumer) -> None:
+    """Its consumer breaks; returns once records come again."""
+    world.consumers[0].failure = KafkaError("Unexpected error during coordination")
+    world.ends = {0: 1, 1: 1}
+    async with aclosing(journal.batches()) as batches:
+        await read(batches, 2)
+
+
+async def test_whoever_asks_a_member_that_joins_anew_is_told_to_wait(world: World) -> None:
+    """A consumer that has not started would raise AttributeError, one that is closed connect again."""
+    journal = member(Owner())
+    await journal.start()
+    told = []
+
+    async def ask_and_start() -> None:
+        for question in (journal.position(0), journal.end_offset(0), journal.committed(0)):
+            with pytest.raises(LogError, match="joined anew"):
+                await question
+            told.append(question)
+        assert not await journal.commit(0, 1)
+        await Consumer.start(world.consumers[1])
+
+    world.prepare = lambda consumer: setattr(consumer, "start", ask_and_start)
+    await healing(world, journal)
+    assert len(told) == 3
+
+
+async def test_a_right_that_is_withdrawn_while_a_member_joins_anew_ends_it(world: World) -> None:
+    """Tried again for ever, it would say that it is ready and read nothing."""
+    journal = member(Owner())
+    await journal.start()
+
+    async def refused() -> None:
+        raise GroupAuthorizationFailedError("g")
+
+    world.prepare = lambda consumer: setattr(consumer, "start", refused)
+    with pytest.raises(AccessDeniedError, match=r"may not read responses\.journal as g"):
+        await healing(world, journal)
+    assert world.consumers[1].closed
+
+
+async def test_what_a_rebalance_gives_to_a_member_that_leaves_is_nobodys(world: World) -> None:
+    owner = Owner()
+    journal = member(owner)
+    await journal.start()
+    leaving = world.consumers[0]
+
+    async def stop() -> None:
+        await leaving.give({0})
+        leaving.closed = True
+
+    leaving.stop = stop  # type: ignore[method-assign]
+    await healing(world, journal)
+    assert leaving.closed
+    assert owner.changes == [("assigned", [0, 1]), ("revoked", [0, 1]), ("assigned", [0, 1])]
+
+
+async def test_a_commit_of_a_member_that_leaves_is_lost_and_ends_nobody(world: World) -> None:
+    """Its task is cancelled; who waits for it in another task is not."""
+    journal = member(Owner())
+    await journal.start()
+    committing = asyncio.create_task(journal.commit(0, 1))
+    await asyncio.sleep(0)
+    await healing(world, journal)
+    assert await committing is False
+
+
+async def test_a_start_that_is_cancelled_leaves_no_consumer_behind(world: World) -> None:
+    tail = Tail(SETTINGS, Service.GATEWAY, EVENTS)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await go_on.wait()
+
+    world.prepare = lambda consumer: setattr(consumer, "start", slow)
+    starting = asyncio.create_task(tail.start({0: 0}))
+    await begun.wait()
+    starting.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert world.consumers[0].closed

@@ -160,6 +160,8 @@ class Connections:
     def __init__(self) -> None:
         self.made: list[FailingConsumer] = []
         self.away = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def make(self, _settings: MeshSettings, **_: Any) -> "FailingConsumer":
         self.made.append(FailingConsumer(self))
@@ -175,10 +177,13 @@ class FailingConsumer(MemoryConsumer):
         self._fetcher = self._coordinator = None
         self._client = SimpleNamespace(_get_conn_lock=asyncio.Lock())
         self.mute = False
+        self.started = False
         self.closed = False
 
     async def start(self) -> None:
+        await self._connections.answers.wait()
         self._ask()
+        self.started = True
 
     async def stop(self) -> None:
         self.closed = True
@@ -189,6 +194,8 @@ class FailingConsumer(MemoryConsumer):
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         await asyncio.sleep(0)
+        if not self.started:
+            raise AttributeError("'NoneType' object has no attribute 'beginning_offsets'")
         self._ask()
         return await super().beginning_offsets(partitions)
 
@@ -235,3 +242,19 @@ async def test_a_replay_that_gets_nowhere_gives_its_connection_up(connections: C
     with pytest.raises(BrokerUnavailableError, match="no record came"):
         await replayer.replay(EVENTS, ID)
     assert len((await replayer.replay(EVENTS, ID)).records) == 2
+
+
+async def test_a_client_that_leaves_while_a_replay_connects_breaks_nothing(connections: Connections) -> None:
+    """The client's own task is the one that connects."""
+    replayer = Replayer(MeshSettings(partitions=1), Service.GATEWAY)
+    connections.answers.clear()
+    leaving = asyncio.create_task(replayer.replay(EVENTS, ID))
+    while not connections.made:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    connections.answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert len((await replayer.replay(EVENTS, ID)).records) == 2
+    assert [made.closed for made in connections.made] == [True, False]

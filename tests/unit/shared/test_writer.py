@@ -1,6 +1,7 @@
 """Appending through a producer that fails, on a fake at aiokafka's boundary: every append is settled."""
 
 import asyncio
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +21,16 @@ from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError
 from shared.ids import now_ms
 from shared.log import Appended, LogWriter, writer
 from shared.log.clients import MAX_REQUEST_BYTES
-from shared.records import Heartbeat
+from shared.log.redrive import Redriver
+from shared.records import DeadLetter, Heartbeat
 from shared.settings import MeshSettings
-from shared.topics import HEARTBEATS, Service
+from shared.topics import DEAD_LETTERS, EVENTS, HEARTBEATS, Outsider, Service
 
 PATIENCE_S = 0.05
+EVENTS_LETTERS = DEAD_LETTERS[EVENTS.name]
+LETTER = DeadLetter(
+    origin_topic=EVENTS.name, origin_partition=3, origin_offset=0, service="history", error="", attempts=1, key="k"
+)
 
 
 class World:
@@ -41,6 +47,29 @@ class World:
         return self.producers[-1]
 
 
+class Client:
+    """A producer's own; which partitions it knows of. Of a topic that is `unknown` it never hears."""
+
+    def __init__(self, producer: "Producer") -> None:
+        self.close = producer.stop
+        self.cluster = self
+        self.known = {0}
+        self.there = {0}
+        self.unknown: set[str] = set()
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return None if topic in self.unknown else self.known
+
+    async def _wait_on_metadata(self, topic: str) -> set[int]:
+        if topic in self.unknown:
+            await asyncio.Event().wait()
+        return self.known
+
+    async def force_metadata_update(self) -> bool:
+        self.known = set(self.there)
+        return True
+
+
 class Producer:
     """As much of AIOKafkaProducer as the writer uses. `failure` fails sends at once or, `late`, their batches; while
     `mute`, nothing is ever answered."""
@@ -52,7 +81,7 @@ class Producer:
         self.mute = False
         self.batch_bytes = 1 << 18
         self.timestamp_ms = 0
-        self.client = SimpleNamespace(close=self.stop)
+        self.client = Client(self)
         self._sender = None
         self.closed = False
 
@@ -68,6 +97,7 @@ class Producer:
 
     async def send_batch(self, batch: BatchBuilder, _topic: str, *, partition: int) -> "asyncio.Future[Any]":
         assert batch.closed() and batch.record_count()
+        assert partition in self.client.known, "Unrecognized partition"
         if self.failure is not None:
             raise self.failure
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -85,7 +115,7 @@ class Producer:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(writer, "make_producer", world.make)
-    monkeypatch.setattr(writer, "RECONNECT_S", 0)
+    monkeypatch.setattr("shared.log.clients.RECONNECT_S", 0)
     monkeypatch.setattr(LogWriter, "_patience_s", PATIENCE_S)
     return world
 
@@ -94,6 +124,13 @@ async def started(settings: MeshSettings | None = None) -> LogWriter:
     log_writer = LogWriter(settings or MeshSettings(), Service.HISTORY, "history-1")
     await log_writer.start()
     return log_writer
+
+
+async def replaced(world: World, log_writer: LogWriter) -> None:
+    """Returns once a second producer has started."""
+    async with asyncio.timeout(5):
+        while len(world.producers) < 2 or log_writer._producer is not world.producers[1]:
+            await asyncio.sleep(0)
 
 
 def beat(number: int) -> Heartbeat:
@@ -178,9 +215,7 @@ async def test_a_producer_whose_sender_died_is_replaced(world: World) -> None:
     world.producers[0].failure = KafkaError("Unexpected error during batch delivery")
     with pytest.raises(AppendError):
         await log_writer.append(HEARTBEATS, beat(1), partition=0)
-    async with asyncio.timeout(5):
-        while len(world.producers) < 2:
-            await asyncio.sleep(0)
+    await replaced(world, log_writer)
     await log_writer.append(HEARTBEATS, beat(2), partition=0)
     assert (log_writer.heals, world.producers[0].closed) == (1, True)
     await log_writer.stop()
@@ -193,9 +228,7 @@ async def test_a_producer_that_answers_no_more_is_replaced_and_every_append_is_s
     async with asyncio.timeout(5):
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(outcome, AppendError) for outcome in outcomes)
-    async with asyncio.timeout(5):
-        while len(world.producers) < 2:
-            await asyncio.sleep(0)
+    await replaced(world, log_writer)
     await log_writer.append(HEARTBEATS, beat(9), partition=0)
     assert log_writer.heals == 1
     await log_writer.stop()
@@ -254,3 +287,60 @@ async def test_a_broker_that_forbids_an_append_ends_whoever_watches(world: World
         await asyncio.wait_for(watching, 1)
     assert log_writer.heals == 0
     await log_writer.stop()
+
+
+# -- partitions ------------------------------------------------------------------------------------------------
+
+
+async def test_a_partition_that_is_younger_than_the_metadata_is_looked_for(world: World) -> None:
+    """Partitions are added while the mesh runs; aiokafka looks at the topic again every five minutes."""
+    log_writer = await started()
+    world.producers[0].client.there = {0, 1}
+    assert (await log_writer.append(HEARTBEATS, beat(0), partition=1)).partition == 1
+    await log_writer.stop()
+
+
+@pytest.mark.parametrize("partition", [7, -1])
+async def test_a_partition_that_is_not_there_fails_its_appends_and_no_others(world: World, partition: int) -> None:
+    log_writer = await started()
+    for _ in range(2):
+        with pytest.raises(AppendError, match=rf"service\.heartbeats has no partition {partition}"):
+            await log_writer.append(HEARTBEATS, beat(0), partition=partition)
+    await log_writer.append(HEARTBEATS, beat(1), partition=0)
+    assert log_writer.heals == 0
+    await log_writer.stop()
+
+
+async def test_a_producer_that_never_learns_where_a_topic_is_is_replaced(world: World) -> None:
+    """Its metadata task has died, and of other topics it knows enough to go on."""
+    log_writer = await started()
+    world.producers[0].client.unknown = {EVENTS_LETTERS.name}
+    stuck = log_writer.enqueue(EVENTS_LETTERS, LETTER, partition=0)
+    async with asyncio.timeout(5):
+        while not stuck.done():
+            with suppress(AppendError):  # the last one is given up with its producer
+                await log_writer.append(HEARTBEATS, beat(0), partition=0)
+    with pytest.raises(AppendError, match="TimeoutError"):
+        await stuck
+    await replaced(world, log_writer)
+    await log_writer.append(EVENTS_LETTERS, LETTER, partition=0)
+    await log_writer.stop()
+
+
+async def test_a_bug_below_fails_the_append_and_the_partition_goes_on(world: World) -> None:
+    log_writer = await started()
+    world.producers[0].failure = AssertionError("Unrecognized partition")
+    with pytest.raises(AppendError, match="Unrecognized partition"):
+        await log_writer.append(HEARTBEATS, beat(0), partition=0)
+    world.producers[0].failure = None
+    await log_writer.append(HEARTBEATS, beat(1), partition=0)
+    await log_writer.stop()
+
+
+async def test_a_letter_from_a_partition_that_is_gone_is_not_sent_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.log.redrive.make_producer", world.make)
+    async with Redriver(MeshSettings(), Outsider.OPERATOR, "operator") as redriver:
+        with pytest.raises(AppendError, match=r"responses\.events has no partition 3"):
+            await redriver.send_back(LETTER, 1)

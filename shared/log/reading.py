@@ -1,0 +1,46 @@
+"""The consumer with which a reader reads: only ever one that has started and that nobody has closed."""
+
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from shared.log.clients import close_consumer
+from shared.log.watching import Poller
+
+
+class Reading:
+    """Holds a consumer between its start and its end. Whoever asks meanwhile, between two of them, meets none: one that
+    has not started knows nothing yet, and one that is closed would connect again."""
+
+    def __init__(self) -> None:
+        self.opened: AIOKafkaConsumer | None = None
+        self._poller: Poller
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The one that is open. Raises RuntimeError where none is."""
+        if self.opened is None:
+            raise RuntimeError("no consumer is open: start comes first, and stop last")
+        return self.opened
+
+    def holds(self, consumer: AIOKafkaConsumer) -> bool:
+        """Whether it is this one that is open."""
+        return self.opened is consumer
+
+    def adopt(self, consumer: AIOKafkaConsumer) -> None:
+        """Go on with this one, which has started."""
+        self.opened, self._poller = consumer, Poller(consumer)
+
+    def forget(self) -> None:
+        """Go on with none: whoever opened it has closed it."""
+        self.opened = None
+
+    async def close(self) -> None:
+        """Close the consumer, if there is one."""
+        if (consumer := self.opened) is not None:
+            self.forget()
+            await close_consumer(consumer)
+
+    async def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        """As `Poller.poll`."""
+        return await self._poller.poll(timeout_ms)
