@@ -45,7 +45,7 @@ from shared.lifetime import Lifetime, Stop
 from shared.log import LogWriter, RawRecord, Replayer, Tail, note_lost, prepare_log, put_aside
 from shared.log.outage import Outage
 from shared.service import appear, beat
-from shared.telemetry.metrics import FOLLOWED_RESPONSES, Metrics
+from shared.telemetry.metrics import Metrics
 from shared.topics import EVENTS, LEDGER, Service
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ async def _connected(
     await life.start("cluster", watcher)
     presence = JournalPresence(writer, gateway_id)
     fanout = _fanout(settings, gateway_id, scans, presence, writer, metrics)
-    metrics.read(FOLLOWED_RESPONSES, lambda: [((), fanout.followed)])
+    meter = GatewayMeter(metrics)
+    meter.watch(lambda: fanout.followed)
     life.at_end("fan-out", fanout.stop)
     await fanout.rehome(())
     heart.update(partitions=sorted(fanout.home))
@@ -138,7 +139,7 @@ async def _connected(
         fanout=fanout,
         cluster=watcher.cluster,
         tokenizer=tokenizer,
-        meter=GatewayMeter(metrics),
+        meter=meter,
     )
 
 

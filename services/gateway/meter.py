@@ -1,6 +1,7 @@
 """What a gateway measures, in its own words. Who is given no metrics measures for nobody."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
@@ -10,6 +11,7 @@ from services.gateway.errors import RATE_LIMIT, SERVER_ERROR, ApiError
 from services.gateway.fanout import Stream
 from shared.telemetry.metrics import (
     ACTIVE_STREAMS,
+    FOLLOWED_RESPONSES,
     HTTP_DURATION,
     REQUESTS_REFUSED,
     STREAM_EVICTIONS,
@@ -45,7 +47,7 @@ class GatewayMeter:
     """The counters and histograms of one gateway. Labels that people watch are there from the start."""
 
     def __init__(self, metrics: Metrics | None = None) -> None:
-        metrics = metrics or Metrics(None)
+        self._metrics = metrics = metrics or Metrics(None)
         self.active: dict[Transport, int] = dict.fromkeys(TRANSPORTS, 0)
         self._requests = metrics.histogram(HTTP_DURATION)
         self._refused = metrics.counter(REQUESTS_REFUSED)
@@ -60,6 +62,10 @@ class GatewayMeter:
         for transport in STREAMING:
             self._evictions.labels(transport)
             self._resumes.labels(transport)
+
+    def watch(self, followed: Callable[[], int]) -> None:
+        """Show how many responses the fan-out holds."""
+        self._metrics.read(FOLLOWED_RESPONSES, lambda: [((), followed())])
 
     def answered(self, method: str, route: str, status: str, took_s: float) -> None:
         """An HTTP request is over; `route` is a template, `status` empty where the client left before it was told."""

@@ -5,7 +5,7 @@ import logging
 
 from services.history.expiry import Sweep
 from services.history.intake import HistoryHandler
-from services.history.meters import expose_recorder, expose_usage
+from services.history.meter import watch
 from services.history.ports import Ports
 from services.history.recorder import Recorder
 from services.history.retry import Patience
@@ -46,7 +46,6 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
             on_revoked=lambda numbers: meter.give_up(numbers, usage),
             metrics=metrics,
         )
-        expose_usage(metrics, meter)
         outbox = LogOutbox(writer, Service.HISTORY)
         beat(life, heart)
         heart.update(detail="loading the tokenizer")
@@ -70,7 +69,7 @@ async def serve(settings: HistorySettings, stop: Stop, store: Store | None = Non
         )
         life.at_end("usage", lambda: meter.commit(usage))
         recorder = Recorder(store, replayer, outbox)
-        expose_recorder(metrics, recorder)
+        watch(metrics, recorder, meter)
         life.spawn("recorder", events.each(lambda batch: recorder.take(batch, events)))
         life.spawn("control plane", control.watch())
         life.spawn("usage", usage.each(meter.take))

@@ -22,7 +22,6 @@ from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.lifetime import Lifetime, Stop
 from shared.log import GroupConsumer, LogWriter, Replayer, prepare_log
 from shared.service import appear, beat
-from shared.telemetry.metrics import OPEN_RESPONSES, OWNED_PARTITIONS, WAITING_JOBS, Metrics
 from shared.topics import JOURNAL, OWNERS, Service
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ async def serve(settings: ModerationSettings, stop: Stop) -> None:
             metrics=metrics,
         )
         owner = _owner(settings, service_id, policies, judges, writer, replayer, watcher.cluster, meter)
-        _expose(metrics, owner)
+        meter.watch(owner)
         journal = GroupConsumer(
             settings,
             Service.MODERATION,
@@ -95,13 +94,6 @@ def _owner(
     dispatcher = Dispatcher(outbox, cluster, WatchLimits.of(settings), settings.max_waiting, meter)
     screener = Screener(policies, judges, outbox, dispatcher, meter)
     return Owner(settings, service_id, screener, dispatcher, outbox, replayer, cluster, meter)
-
-
-def _expose(metrics: Metrics, owner: Owner) -> None:
-    """What the owner knows anyway, at each scrape."""
-    metrics.read(WAITING_JOBS, lambda: [((), owner.waiting)])
-    metrics.read(OPEN_RESPONSES, lambda: [((), owner.open_responses)])
-    metrics.read(OWNED_PARTITIONS, lambda: [((), len(owner.live_partitions))])
 
 
 async def _take_over(owner: Owner, journal: GroupConsumer, numbers: list[int]) -> None:

@@ -1,14 +1,20 @@
 """What moderation measures, in its own words. Who is given no metrics measures for nobody."""
 
+from collections.abc import Collection
+from typing import Protocol
+
 from opentelemetry.trace import SpanContext
 
 from shared.telemetry.metrics import (
     GENERATION_TAKEOVERS,
     HOLD_BACK,
     MODERATION_BACKEND_DURATION,
+    OPEN_RESPONSES,
+    OWNED_PARTITIONS,
     PARTITION_TAKEOVERS,
     RESPONSES,
     VERDICTS,
+    WAITING_JOBS,
     Metrics,
     exemplar,
 )
@@ -31,12 +37,28 @@ _TAKEOVERS = ("unclaimed", "released", "silent", "forgotten", "stuck")
 _STATUSES = ("ok", "failed", "late")
 
 
+class Holder(Protocol):
+    """Who owns partitions; `Owner` is the real one."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no worker has a slot for."""
+
+    @property
+    def open_responses(self) -> int:
+        """Responses without an end."""
+
+    @property
+    def live_partitions(self) -> Collection[int]:
+        """The partitions."""
+
+
 class ModerationMeter:
     """The counters and histograms of one replica. All known labels are there from the start: whoever watches for an
     increase would not see a counter that begins with 1."""
 
     def __init__(self, metrics: Metrics | None = None) -> None:
-        metrics = metrics or Metrics(None)
+        self._metrics = metrics = metrics or Metrics(None)
         self._responses = metrics.counter(RESPONSES)
         self._verdicts = metrics.counter(VERDICTS)
         self._takeovers = metrics.counter(GENERATION_TAKEOVERS)
@@ -50,6 +72,12 @@ class ModerationMeter:
                 self._verdicts.labels(stage, action)
         for reason in _TAKEOVERS:
             self._takeovers.labels(reason)
+
+    def watch(self, owner: Holder) -> None:
+        """Show what the owner holds."""
+        self._metrics.read(WAITING_JOBS, lambda: [((), owner.waiting)])
+        self._metrics.read(OPEN_RESPONSES, lambda: [((), owner.open_responses)])
+        self._metrics.read(OWNED_PARTITIONS, lambda: [((), len(owner.live_partitions))])
 
     def ended(self, outcome: str, reason: str) -> None:
         """A response's end is public."""

@@ -6,7 +6,7 @@ from inspect import getmembers, iscoroutinefunction
 import pytest
 
 from services.history.errors import StoreUnavailableError
-from services.history.meters import expose_recorder, expose_usage
+from services.history.meter import watch
 from services.history.recorder import Recorder
 from services.history.stores.measured import measured
 from services.history.stores.port import Store
@@ -63,14 +63,14 @@ def test_every_operation_of_the_port_is_timed_and_nothing_else_is_changed(metric
 
 def test_the_recorder_tells_how_many_ends_it_stored(metrics: Metrics) -> None:
     recorder = Recorder(MemoryStore(), MemoryLog(), MemoryOutbox())
-    expose_recorder(metrics, recorder)
+    watch(metrics, recorder, UsageMeter())
     recorder.recorded = 3
     assert of_registry(metrics.registry).total("chatmesh_recorded_responses_total") == 3
 
 
 def test_what_responses_used_is_shown_by_partition(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UsageMeter, "totals", {4: Totals(10, 20, {"completed": 2, "failed": 1})})
-    expose_usage(metrics, UsageMeter())
+    watch(metrics, Recorder(MemoryStore(), MemoryLog(), MemoryOutbox()), UsageMeter())
     found = of_registry(metrics.registry)
     tokens = found.by("chatmesh_usage_tokens_total", "gen_ai_token_type", "messaging_destination_partition_id")
     assert tokens == {("input", "4"): 10, ("output", "4"): 20}

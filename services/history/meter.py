@@ -5,15 +5,11 @@ from services.history.usage import UsageMeter
 from shared.telemetry.metrics import RECORDED_RESPONSES, USAGE_RESPONSES, USAGE_TOKENS, Metrics, Sample
 
 
-def expose_recorder(metrics: Metrics, recorder: Recorder) -> None:
-    """How many responses it stored."""
+def watch(metrics: Metrics, recorder: Recorder, usage: UsageMeter) -> None:
+    """Show how many responses were stored here, and what responses used, of the partitions that this replica counts."""
     metrics.read(RECORDED_RESPONSES, lambda: [((), recorder.recorded)])
-
-
-def expose_usage(metrics: Metrics, meter: UsageMeter) -> None:
-    """What responses used, of the partitions that this replica counts."""
-    metrics.read(USAGE_TOKENS, lambda: _tokens(meter))
-    metrics.read(USAGE_RESPONSES, lambda: _responses(meter))
+    metrics.read(USAGE_TOKENS, lambda: _tokens(usage))
+    metrics.read(USAGE_RESPONSES, lambda: _responses(usage))
 
 
 def _tokens(meter: UsageMeter) -> list[Sample]:
