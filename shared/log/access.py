@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,33 +177,57 @@ async def raise_if_refused(settings: KafkaSettings) -> None:
 
     Returns where one does, where none answers, and after PROBE_TIMEOUT_S: all that may be otherwise at the next try.
     """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            await _enter_anywhere(settings)
+    addresses = [(host, port) for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False)]
+    refusal: AccessDeniedError | None = None
+    with contextlib.suppress(TimeoutError):  # one that hangs hides neither who lets us in nor who does not
+        async with asyncio.timeout(PROBE_TIMEOUT_S), _answers(_enter(settings, *each) for each in addresses) as answers:
+            async for refused in answers:
+                if refused is None:
+                    return
+                refusal = refusal or refused
+    if refusal is not None:
+        raise refusal
 
 
-async def _enter_anywhere(settings: KafkaSettings) -> None:
-    """Returns once one lets us in. Raises the first AccessDeniedError if all that answer refuse us."""
-    refusals: list[AccessDeniedError] = []
-    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
-        try:
-            await _enter(settings, host, port)
-        except AccessDeniedError as error:
-            refusals.append(error)
-        except (KafkaError, OSError, EOFError):
-            continue
-        else:
-            return
-    if refusals:
-        raise refusals[0]
+@contextlib.asynccontextmanager
+async def _answers(
+    asked: Iterable[Coroutine[Any, Any, None]],
+) -> AsyncIterator[AsyncIterator[AccessDeniedError | None]]:
+    """What brokers say who are asked side by side, as it comes: why one does not let us in, None of one that does,
+    nothing of one that says neither. Those that did not answer within the block are asked no more."""
+    tasks = [asyncio.create_task(each) for each in asked]
+
+    async def answers() -> AsyncIterator[AccessDeniedError | None]:
+        for answer in asyncio.as_completed(tasks):
+            try:
+                await answer
+            except AccessDeniedError as refused:
+                yield refused
+            except (KafkaError, OSError, EOFError):
+                continue
+            else:
+                yield None
+
+    try:
+        yield answers()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _enter(settings: KafkaSettings, host: str, port: int) -> None:
-    """Connect and ask for the brokers, then connect to those, as every client does. Raises AccessDeniedError, or what
-    says nothing about access."""
-    for broker, its_port in await _brokers_or_refusal(settings, host, port):
-        if (broker, its_port) != (host, port):
-            (await _connected(settings, broker, its_port)).close()
+    """Connect and ask for the brokers, then connect to those, as every client does. Raises the first AccessDeniedError,
+    or what says nothing about access."""
+    brokers = [broker for broker in await _brokers_or_refusal(settings, host, port) if broker != (host, port)]
+    async with _answers(_visit(settings, *broker) for broker in brokers) as answers:
+        async for refused in answers:
+            if refused is not None:
+                raise refused
+
+
+async def _visit(settings: KafkaSettings, host: str, port: int) -> None:
+    (await _connected(settings, host, port)).close()
 
 
 async def _brokers_or_refusal(settings: KafkaSettings, host: str, port: int) -> list[tuple[str, int]]:

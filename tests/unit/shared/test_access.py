@@ -1,11 +1,12 @@
 """TLS contexts: whom they trust, what they show, and that a renewed certificate is shown without a restart."""
 
 import asyncio
+import contextlib
 import math
 import os
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,76 @@ async def test_a_broker_that_hangs_up_once_and_is_gone_refuses_nobody() -> None:
     async with asyncio.timeout(5):
         await raise_if_refused(KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=await broker.serve()))
     assert broker.left == 0
+
+
+Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def is_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A broker that hangs: its machine takes connections, and that is all."""
+    await asyncio.Event().wait()
+
+
+async def speaks_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A broker that takes what it hears in clear for a broken handshake."""
+    await reader.read(1)
+    writer.write(bytes.fromhex("15030300020246"))
+    writer.close()
+
+
+def knows(*brokers: str) -> Accept:
+    """A broker that lets everybody in, and says that these are the brokers."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        versions = struct.pack(">hi", 0, 2) + struct.pack(">hhhhhh", 3, 0, 0, 18, 0, 0)
+        known = struct.pack(">i", len(brokers))
+        for number, address in enumerate(brokers):
+            host, _, port = address.partition(":")
+            known += struct.pack(f">ih{len(host)}si", number, len(host), host.encode(), int(port))
+        for body in (versions, known + struct.pack(">i", 0)):
+            (length,) = struct.unpack(">i", await reader.readexactly(4))
+            correlation = (await reader.readexactly(length))[4:8]
+            writer.write(struct.pack(">i", 4 + len(body)) + correlation + body)
+        writer.close()
+
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def serving(*accepts: Accept) -> AsyncIterator[list[str]]:
+    """The addresses of servers, one for each way to accept."""
+    servers = [await asyncio.start_server(accept, "127.0.0.1", 0) for accept in accepts]
+    try:
+        yield [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
+    finally:
+        for server in servers:
+            server.close()
+
+
+async def ask(*addresses: str) -> None:
+    async with asyncio.timeout(5):
+        await raise_if_refused(KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=",".join(addresses)))
+
+
+async def test_a_broker_that_hangs_hides_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.log.access.PROBE_TIMEOUT_S", 0.5)
+    async with serving(is_silent, speaks_tls) as (silent, refusing):
+        with pytest.raises(AccessDeniedError, match="speaks TLS"):
+            await ask(silent, refusing)
+        async with serving(knows(silent, refusing)) as (known,):
+            with pytest.raises(AccessDeniedError, match="speaks TLS"):
+                await ask(known)
+
+
+async def test_who_is_let_in_somewhere_is_not_refused_and_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.log.access.PROBE_TIMEOUT_S", 60)
+    async with serving(is_silent, speaks_tls, knows()) as (silent, refusing, open_to_all):
+        await ask(silent, refusing, open_to_all)
+        async with serving(knows(open_to_all)) as (known,):
+            await ask(refusing, known, silent)
+
+
+async def test_where_nobody_says_anything_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.log.access.PROBE_TIMEOUT_S", 0.2)
+    async with serving(is_silent) as (silent,):
+        await ask(silent, "127.0.0.1:1")
