@@ -47,8 +47,9 @@ def group_name(settings: KafkaSettings, group: str) -> str:
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Where the brokers are, and how long they may take."""
-    return {"bootstrap_servers": settings.bootstrap_servers, "request_timeout_ms": settings.request_timeout_ms}
+    """Where the brokers are, and how long they may take. One by one: FastStream takes a text for one address."""
+    brokers = [address.strip() for address in settings.bootstrap_servers.split(",") if address.strip()]
+    return {"bootstrap_servers": brokers, "request_timeout_ms": settings.request_timeout_ms}
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from contextlib import aclosing
 import pytest
 
 from deploy.brokers.embedded import EmbeddedBroker
+from shared.control import ControlPlane
 from shared.errors import AppendError
 from shared.ids import new_response_id
 from shared.log import Appended, GroupConsumer, LogWriter, RawRecord, Tail, ensure_topics
 from shared.log.admin import admin_client
 from shared.records.journal import Cancel
 from shared.settings import MeshSettings
-from shared.topics import JOURNAL, OWNERS, Service
+from shared.topics import HISTORY_QUERIES, JOURNAL, OWNERS, Service
 
 WAIT_S = 20
 
@@ -112,3 +113,12 @@ async def test_an_admin_client_finds_who_is_left(
         await taken_over(turns, settings)
         await client._client.force_metadata_update()
         assert await client.list_topics()
+
+
+async def test_the_control_plane_takes_a_list_of_brokers(settings: MeshSettings) -> None:
+    async def ignore(_: RawRecord) -> None:
+        """Handles everything."""
+
+    plane = ControlPlane(settings, Service.HISTORY, [(HISTORY_QUERIES, ignore)], max_in_flight=4)
+    await plane.start()
+    await plane.stop()
