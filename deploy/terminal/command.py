@@ -43,17 +43,42 @@ def described_settings() -> str:
 
 
 def run(main: Callable[[], Awaitable[int]]) -> int:
-    """Run a command to its end and return its exit status; errors of ours become one line."""
+    """Run a command to its end and return its exit status; errors of ours, and of the system, become one line."""
+    if sys.stdout is None:
+        print("error: standard output is closed", file=sys.stderr)
+        return 1
     try:
-        return asyncio.run(_as_coroutine(main))
+        return _written(main)
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     except BrokenPipeError:  # whoever read this, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return BROKEN_PIPE_STATUS
+    except OSError as error:  # no space is left where standard output goes, say
+        _write_no_more()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except ChatmeshError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _written(main: Callable[[], Awaitable[int]]) -> int:
+    """The exit status, once all that was printed has left."""
+    try:
+        return asyncio.run(_as_coroutine(main))
+    finally:
+        sys.stdout.flush()
+
+
+def _write_no_more() -> None:
+    """Python writes what is left as it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def at_a_terminal() -> bool:
+    """Whether somebody can be asked on standard input."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 async def blocking(work: Callable[[], T]) -> T:
@@ -83,5 +108,8 @@ def shortened(text: str, width: int) -> str:
 
 
 def clock_time(unix_ms: int) -> str:
-    """`2026-11-21 20:18:49Z`."""
-    return f"{datetime.fromtimestamp(unix_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+    """`2026-11-21 20:18:49Z`; the number where the calendar has no such time: records bear what their writers say."""
+    try:
+        return f"{datetime.fromtimestamp(unix_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+    except (ValueError, OverflowError):
+        return f"{unix_ms} ms"

@@ -9,7 +9,7 @@ from deploy.terminal.command import broker_settings, run
 from deploy.terminal.dlq.letters import Letter, chosen
 from deploy.terminal.dlq.options import Options, parse
 from deploy.terminal.dlq.queues import read_letters
-from deploy.terminal.dlq.redriving import agreed, describe, plan, send_back
+from deploy.terminal.dlq.redriving import Plan, agreed, describe, plan, send_back
 from deploy.terminal.dlq.rendering import as_json, render_letter, render_list
 from shared.settings import MeshSettings
 from shared.topics import DEAD_LETTERS
@@ -28,10 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _main(options: Options) -> int:
     settings = broker_settings()
     topics = {address.topic for address in options.addresses} or DEAD_LETTERS.keys()
-    letters = chosen(await read_letters(settings, topics), options.addresses)
+    letters = await read_letters(settings, topics)
+    wanted = chosen(letters, options.addresses)
     if options.command == "redrive":
-        return await _redrive(settings, options, letters)
-    for line in _told(options, letters):
+        return await _redrive(settings, options, plan(wanted, letters, again=options.again))
+    for line in _told(options, wanted):
         print(line)
     return 0
 
@@ -44,8 +45,7 @@ def _told(options: Options, letters: list[Letter]) -> list[str]:
     return [line for letter in letters for line in render_letter(letter, content=options.content)]
 
 
-async def _redrive(settings: MeshSettings, options: Options, letters: list[Letter]) -> int:
-    found = plan(letters, again=options.again)
+async def _redrive(settings: MeshSettings, options: Options, found: Plan) -> int:
     for line in describe(found) or ["no dead letters"]:
         print(line, flush=True)
     named = [letter for letter, _ in found.refused if any(a.single and a.names(letter) for a in options.addresses)]

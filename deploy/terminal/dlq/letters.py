@@ -15,6 +15,8 @@ from shared.topics import DEAD_LETTERS, REGISTRY, Topic
 
 _ADDRESS = re.compile(r"(?P<topic>[a-z.]+?)(\.dlq)?(@(?P<number>\d+)|/(?P<partition>\d+)@(?P<offset>\d+))?")
 
+_TIMES = re.compile("[0-9]{1,9}")
+
 
 class LetterError(ChatmeshError):
     """What was asked for is no dead letter, or none that can be meant."""
@@ -22,7 +24,7 @@ class LetterError(ChatmeshError):
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter: the record at offset `number` of its queue, put aside at `at_ms` (unix ms).
+    """A dead letter: the record at offset `number` of the queue of its origin, put aside at `at_ms` (unix ms).
 
     `sent_back`: what stands in the queue of how it was sent back, in order.
     """
@@ -55,8 +57,8 @@ class Letter:
     @property
     def times(self) -> int:
         """How often it was sent back already, before it was put aside and since."""
-        before = self.body.headers.get(REDRIVEN_HEADER, "0")
-        return max([int(before) if before.isdecimal() else 0, *(each.times for each in self.sent_back)])
+        before = self.body.headers.get(REDRIVEN_HEADER, "")
+        return max([int(before) if _TIMES.fullmatch(before) else 0, *(each.times for each in self.sent_back)])
 
     def decoded(self) -> Record:
         """The record in it. Raises RecordError where this release cannot read it."""

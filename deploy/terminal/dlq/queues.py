@@ -7,11 +7,14 @@ from typing import Any
 from deploy.terminal.dlq.letters import Letter, collect
 from shared.errors import LogError, RecordError
 from shared.log import RawRecord, Tail, decode, partitions_found
+from shared.records import DeadLetter
 from shared.records.codec import Envelope
 from shared.settings import MeshSettings
-from shared.topics import DEAD_LETTERS, Outsider, Topic
+from shared.topics import DEAD_LETTERS, Outsider
 
 log = logging.getLogger(__name__)
+
+_SHOWN_CHARACTERS = 100
 
 
 async def read_letters(settings: MeshSettings, topics: Iterable[str]) -> list[Letter]:
@@ -31,16 +34,20 @@ async def _read(settings: MeshSettings, source: str) -> list[Letter]:
     await tail.start_since([0], 0)
     try:
         return collect(
-            [found async for batch in tail.backlog() for record in batch for found in _readable(queue, record)]
+            [found async for batch in tail.backlog() for record in batch for found in readable(source, record)]
         )
     finally:
         await tail.stop()
 
 
-def _readable(queue: Topic, record: RawRecord) -> list[Envelope[Any]]:
-    """One that this release cannot read hides no other."""
+def readable(source: str, record: RawRecord) -> list[Envelope[Any]]:
+    """One that this release cannot read, or that is of another queue, hides no other."""
+    queue = DEAD_LETTERS[source]
     try:
-        return [decode(queue, record)]
+        found = decode(queue, record)
+        if isinstance(found.record, DeadLetter) and found.record.origin_topic != source:
+            raise RecordError(f"it says that it is from {found.record.origin_topic[:_SHOWN_CHARACTERS]!r}")
     except RecordError as error:
         log.warning("leaves out what it cannot read at %s@%d: %s", queue.name, record.offset, error)
         return []
+    return [found]

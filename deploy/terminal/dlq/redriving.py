@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from deploy.terminal.command import blocking
+from deploy.terminal.command import at_a_terminal, blocking
 from deploy.terminal.dlq.letters import Letter
 from deploy.terminal.dlq.rules import note, why_not
 from shared.log.redrive import Redriver
@@ -15,22 +15,28 @@ SOURCE = "operator"
 """Who the marks in the queues are from, as CloudEvents' `source` names it."""
 
 Say = Callable[[str], None]
+Origin = tuple[str, int, int]
+"""As `Letter.origin`."""
 
 
 @dataclass
 class Plan:
     """What is to be sent back, by the record that was put aside: one record, several letters where several services put
-    it aside. `refused`: what cannot be, and why."""
+    it aside. `refused`: what cannot be, and why. `times`: how often each record was sent back already."""
 
-    records: dict[tuple[str, int, int], list[Letter]] = field(default_factory=dict)
+    records: dict[Origin, list[Letter]] = field(default_factory=dict)
     refused: list[tuple[Letter, str]] = field(default_factory=list)
+    times: dict[Origin, int] = field(default_factory=dict)
 
 
-def plan(letters: Sequence[Letter], *, again: bool) -> Plan:
-    """Every record once; `again`: also those that were sent back already. Pure."""
+def plan(wanted: Sequence[Letter], letters: Sequence[Letter], *, again: bool) -> Plan:
+    """Every record of the wanted letters once; `again`: also those that were sent back already, by whichever of all
+    the `letters`. Pure."""
     found = Plan()
     done = {letter.origin for letter in letters if letter.sent_back}
     for letter in letters:
+        found.times[letter.origin] = max(letter.times, found.times.get(letter.origin, 0))
+    for letter in wanted:
         refusal = why_not(letter)
         if refusal is None and letter.origin in done and not again:
             refusal = "it was sent back already; --again sends it once more"
@@ -54,7 +60,7 @@ def describe(found: Plan) -> list[str]:
 
 async def agreed(count: int) -> bool:
     """Ask the person at the terminal. False also where nobody is there to answer."""
-    if not sys.stdin.isatty():
+    if not at_a_terminal():
         print("error: nobody can be asked here: say --yes, or --dry-run", file=sys.stderr)
         return False
     question = f"send {count} record{'s' if count > 1 else ''} back? [y/N] "
@@ -72,8 +78,8 @@ async def send_back(settings: MeshSettings, found: Plan, say: Say) -> None:
     mark without its record would be a lie.
     """
     async with Redriver(settings, Outsider.OPERATOR, settings.service_id or SOURCE) as redriver:
-        for letters in found.records.values():
-            times = max(letter.times for letter in letters) + 1
+        for origin, letters in found.records.items():
+            times = found.times[origin] + 1
             sent = await redriver.send_back(letters[0].body, times)
             for letter in letters:
                 await redriver.note(letter.body, letter.number, sent, times)

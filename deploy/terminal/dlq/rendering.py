@@ -26,7 +26,8 @@ def render_list(letters: list[Letter], width: int, *, content: bool = False) -> 
     for letter in letters:
         body = letter.body
         what = letter.kind or "?"
-        lines.append(f"{letter.name:<{names}}  {clock_time(letter.at_ms)}  {body.service:<10}  {what}  {state(letter)}")
+        who = printable(body.service)
+        lines.append(f"{letter.name:<{names}}  {clock_time(letter.at_ms)}  {who:<10}  {what}  {state(letter)}")
         lines.append("  " + shortened(body.error, width - 2))
         if content:
             lines.append("  " + printable(body.value))
@@ -37,7 +38,7 @@ def render_letter(letter: Letter, *, content: bool = False) -> list[str]:
     """Everything about one letter, and whether it can be sent back."""
     body, refusal = letter.body, why_not(letter)
     rows = {
-        "put aside": f"{clock_time(letter.at_ms)} by {body.service}, after {_attempts(body.attempts)}",
+        "put aside": f"{clock_time(letter.at_ms)} by {printable(body.service)}, after {_attempts(body.attempts)}",
         "error": printable(body.error),
         "origin": _origin(letter),
         "key": printable(body.key or "-"),

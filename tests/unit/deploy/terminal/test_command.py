@@ -1,16 +1,26 @@
 """What the terminal tools let through to a terminal, and how they end."""
 
+import shlex
 import signal
+import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pexpect
 import pytest
 
 from deploy.terminal.chat.__main__ import main as chat
-from deploy.terminal.command import INTERRUPTED_STATUS, blocking, printable, run, shortened
+from deploy.terminal.command import (
+    BROKEN_PIPE_STATUS,
+    INTERRUPTED_STATUS,
+    blocking,
+    clock_time,
+    printable,
+    run,
+    shortened,
+)
 from shared.errors import LogError
+from tests.support.mesh import ROOT
 
 
 def test_nothing_steers_the_terminal_and_the_rest_is_left_as_it_is() -> None:
@@ -37,6 +47,41 @@ def test_errors_are_one_line_and_ctrl_c_is_none(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
+PRINTS = """
+import sys
+from deploy.terminal.command import run
+
+async def main():
+    print("something")
+    return 0
+
+sys.exit(run(main))
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        ("| true", BROKEN_PIPE_STATUS, ""),
+        ("> /dev/full", 1, "error: [Errno 28] No space left on device\n"),
+        (">&-", 1, "error: standard output is closed\n"),
+        ("<&- > /dev/null", 0, ""),
+    ],
+)
+def test_what_cannot_be_printed_is_one_line_at_the_most(redirection: str, status: int, said: str) -> None:
+    program = f"{shlex.quote(sys.executable)} -c {shlex.quote(PRINTS)}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; (sleep 0.2; exec {program}) {redirection}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+def test_a_time_that_is_none_is_a_number() -> None:
+    assert clock_time(1_795_293_743_000) == "2026-11-21 20:42:23Z"
+    assert clock_time(10**18) == f"{10**18} ms"
+
+
 ASKS = """
 import sys
 from deploy.terminal.command import run
@@ -51,8 +96,7 @@ sys.exit(run(main))
 
 @pytest.mark.parametrize(("key", "status"), [("\x03", INTERRUPTED_STATUS), ("\x04", 4), ("y\r", 3)])
 def test_the_first_ctrl_c_ends_a_question(key: str, status: int) -> None:
-    root = str(Path(__file__).parents[4])
-    child = pexpect.spawn(sys.executable, ["-c", ASKS], cwd=root, encoding="utf-8", timeout=30)
+    child = pexpect.spawn(sys.executable, ["-c", ASKS], cwd=str(ROOT), encoding="utf-8", timeout=30)
     child.expect_exact("send 2 records back? [y/N] ")
     child.send(key)
     child.expect(pexpect.EOF)

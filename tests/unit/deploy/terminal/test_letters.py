@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from deploy.terminal.dlq.letters import Address, Letter, LetterError, chosen, collect, parse_address
+from deploy.terminal.dlq.queues import readable
 from deploy.terminal.dlq.redriving import describe, plan
 from deploy.terminal.dlq.rendering import as_json, render_letter, render_list, state
 from deploy.terminal.dlq.rules import why_not
+from shared.log import RawRecord
 from shared.log.redrive import REDRIVEN_HEADER
 from shared.records import (
     Attached,
@@ -127,7 +129,7 @@ def test_work_that_was_given_up_and_what_nobody_can_read_stay() -> None:
 
 def test_a_record_that_two_services_put_aside_goes_back_once() -> None:
     ours, theirs = letter(EVENTS.name, completed(ID), 0), letter(EVENTS.name, completed(ID), 1, service="gateway")
-    found = plan([ours, theirs], again=False)
+    found = plan([ours, theirs], [ours, theirs], again=False)
     assert list(found.records.values()) == [[ours, theirs]]
     assert len(describe(found)) == 1
 
@@ -136,9 +138,11 @@ def test_what_went_back_goes_again_only_if_that_is_said() -> None:
     done = letter(EVENTS.name, completed(ID))
     done.sent_back.append(Redriven(letter_offset=0, partition=3, offset=20, times=1))
     twin = letter(EVENTS.name, completed(ID), 1)
-    found = plan([done, twin], again=False)
-    assert not found.records and all("--again" in reason for _, reason in found.refused)
-    assert plan([done, twin], again=True).records
+    for wanted in ([done, twin], [twin]):  # whichever of them is named
+        found = plan(wanted, [done, twin], again=False)
+        assert not found.records and all("--again" in reason for _, reason in found.refused)
+        found = plan(wanted, [done, twin], again=True)
+        assert (list(found.records.values()), found.times) == ([wanted], {twin.origin: 1})
 
 
 def test_content_is_shown_only_if_that_is_said_and_steers_no_terminal() -> None:
@@ -147,6 +151,26 @@ def test_content_is_shown_only_if_that_is_said_and_steers_no_terminal() -> None:
         assert "what the user wrote" not in shown and "\x1b" not in shown
     assert "\\x1b[31mwhat the user wrote" in "\n".join(render_letter(secret, content=True))
     assert json.loads(as_json(secret, content=True))["content"] == secret.body.value
+
+
+def test_a_letter_of_another_queue_or_none_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    ours, foreign = letter(EVENTS.name, completed(ID)), letter("\x1b[31mgateway.replies", completed(ID))
+    raw = [
+        RawRecord(0, number, 0, ID, encode_value(body), tuple(encode_headers(body, "history-1")))
+        for number, body in enumerate((foreign.body, ours.body))
+    ]
+    found = [envelope for record in raw for envelope in readable(EVENTS.name, record)]
+    assert [each.number for each in collect(found)] == [1]
+    assert "responses.events.dlq@0" in caplog.text and "gateway.replies" in caplog.text and "\x1b" not in caplog.text
+
+
+def test_whatever_others_wrote_into_it_a_letter_is_shown() -> None:
+    headers = {REDRIVEN_HEADER: "9" * 5000}
+    body = letter(EVENTS.name, completed(ID), service="\x1b[2Jhistory", headers=headers).body
+    odd = Letter(0, 2**62, body)
+    for shown in ("\n".join(render_letter(odd)), "\n".join(render_list([odd], 80))):
+        assert f"{2**62} ms" in shown and "\\x1b[2Jhistory" in shown and "\x1b" not in shown
+    assert (odd.times, state(odd)) == (0, "aside")
 
 
 def test_a_list_keeps_to_the_width_and_to_one_line_per_error() -> None:
