@@ -22,26 +22,39 @@ SETTINGS: dict[str, type[MeshSettings]] = {
     "inference": InferenceSettings,
     "history": HistorySettings,
 }
+FIELDS: dict[str, tuple[type[MeshSettings], str]] = {
+    "kafka.namespace": (MeshSettings, "namespace"),
+    "kafka.partitions": (MeshSettings, "partitions"),
+    "kafka.replicationFactor": (MeshSettings, "replication_factor"),
+    "kafka.minInsyncReplicas": (MeshSettings, "min_insync_replicas"),
+    "kafka.external.securityProtocol": (MeshSettings, "security_protocol"),
+    "kafka.external.saslMechanism": (MeshSettings, "sasl_mechanism"),
+    "kafka.external.checkHostname": (MeshSettings, "ssl_check_hostname"),
+    "startTimeoutS": (MeshSettings, "start_timeout_s"),
+    "tracing.content": (MeshSettings, "trace_content"),
+    "model.name": (InferenceSettings, "model"),
+    "inference.slots": (InferenceSettings, "slots"),
+    "inference.gpu.count": (InferenceSettings, "tensor_parallel"),
+    **{f"{service}.shutdownS": (cls, "shutdown_s") for service, cls in SETTINGS.items()},
+}
+"""The values that a service gets as one of its settings: what it would refuse at its start, the schema refuses."""
+
 _SET_BY_CHART = frozenset(
     {
+        *(variable_of(cls.model_fields[name], name) for cls, name in FIELDS.values()),
+        # What stands for no value, or for the name of a file.
         "CHATMESH_SERVICE_ID",
-        "CHATMESH_START_TIMEOUT_S",
-        "CHATMESH_SHUTDOWN_S",
         "CHATMESH_LOG_FORMAT",
-        "CHATMESH_TRACE_CONTENT",
         "CHATMESH_MANAGEMENT_PORT",
         "CHATMESH_MANAGEMENT_HOST",
         "CHATMESH_HOST",
         "PORT",
         "CHATMESH_API_KEYS",
         "CHATMESH_RATE_LIMITS",
-        "CHATMESH_MODEL",
         "CHATMESH_POLICY",
         "CHATMESH_DATA_DIR",
         "MONGODB_URL",
-        "CHATMESH_SLOTS",
         "CHATMESH_DEVICE",
-        "CHATMESH_TENSOR_PARALLEL",
         "CHATMESH_CACHE_DIR",
     }
 )
@@ -59,24 +72,28 @@ _STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 _OBJECTS = {"type": "array", "items": {"type": "object"}}
 _PORTS = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_OUR_LABELS = (
+    r"^(app\.kubernetes\.io/(name|instance|component|part-of|version|managed-by)|helm\.sh/chart|strimzi\.io/.*)$"
+)
+_LABELS = {**_TEXTS, "propertyNames": {"not": {"pattern": _OUR_LABELS}}}
+"""Selectors go by ours, and a key that stands twice is no YAML."""
 _ANY = {"type": "object"}
 _AT_LEAST_ONE = {"type": "integer", "minimum": 1}
 _PRINCIPAL = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+_BOUNDS = ("enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 RULES: dict[str, dict[str, Any]] = {
     "images.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "images.pullSecrets": _STRINGS,
-    "commonLabels": _TEXTS,
+    "commonLabels": _LABELS,
     "kafka.mode": {"enum": ["external", "strimzi"]},
-    "kafka.namespace": {"type": "string", "pattern": "^([A-Za-z0-9._-]{1,64})?$"},
-    "kafka.partitions": {"type": "integer", "minimum": 1, "maximum": 4096},
-    **{f"kafka.{count}": _AT_LEAST_ONE for count in ("replicationFactor", "minInsyncReplicas", "strimzi.nodes")},
     "kafka.external.bootstrapServers": {
         "type": "string",
         "pattern": r"^(\s*[^\s,:]+:[0-9]+\s*(,\s*[^\s,:]+:[0-9]+\s*)*)?$",
     },
-    "kafka.external.securityProtocol": {"enum": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]},
-    "kafka.external.saslMechanism": {"enum": ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]},
+    # Brokers' hosts and labels hold it with a suffix of up to 17 characters, in 63 altogether.
+    "kafka.strimzi.cluster": {"type": "string", "pattern": "^([a-z]([a-z0-9-]{0,38}[a-z0-9])?)?$"},
+    "kafka.strimzi.nodes": _AT_LEAST_ONE,
     "kafka.strimzi.spread": {"enum": ["DoNotSchedule", "ScheduleAnyway"]},
     "kafka.strimzi.config": _ANY,
     "kafka.strimzi.resources": _ANY,
@@ -141,7 +158,7 @@ OF_EACH_SERVICE: dict[str, dict[str, Any]] = {
     "tolerations": _OBJECTS,
     "affinity": _ANY,
     "podAnnotations": _TEXTS,
-    "podLabels": _TEXTS,
+    "podLabels": _LABELS,
     "extraVolumes": _OBJECTS,
     "extraVolumeMounts": _OBJECTS,
 }
@@ -169,14 +186,30 @@ def _schema_of(default: Any, path: str, rules: dict[str, dict[str, Any]]) -> dic
         return rules[path]
     if isinstance(default, dict):
         properties = {key: _schema_of(value, f"{path}.{key}".lstrip("."), rules) for key, value in default.items()}
-        return {"type": "object", "properties": properties, "additionalProperties": False}
-    if isinstance(default, bool):
-        return {"type": "boolean"}
-    if isinstance(default, int | float):
-        return {"type": "integer" if isinstance(default, int) else "number", "minimum": 0}
-    if isinstance(default, str):
-        return {"type": "string"}
+        # Helm drops what a values file sets to null: templates would find nothing where the defaults have something.
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": sorted(properties),
+            "additionalProperties": False,
+        }
+    return {"type": _type_of(default, path), **_bounds_of(default, path)}
+
+
+def _type_of(default: Any, path: str) -> str:
+    for kind, name in ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string")):
+        if isinstance(default, kind):
+            return name
     raise TypeError(f"{path} needs a rule: its default {default!r} does not tell what it may be")
+
+
+def _bounds_of(default: Any, path: str) -> dict[str, Any]:
+    if path in FIELDS:
+        cls, name = FIELDS[path]
+        field = cls.model_json_schema(by_alias=False)["properties"][name]
+        # An optional one is of its type or null.
+        return {key: of[key] for of in field.get("anyOf", [field]) for key in _BOUNDS if key in of}
+    return {"minimum": 0} if isinstance(default, int | float) and not isinstance(default, bool) else {}
 
 
 def settings_schema(cls: type[MeshSettings]) -> dict[str, Any]:

@@ -437,11 +437,19 @@ def test_what_pods_refer_to_is_there(rendered: Rendered) -> None:
         assert one["automountServiceAccountToken"] is False
 
 
-def test_the_longest_name_of_a_release_makes_names_that_kubernetes_takes(helm: Path) -> None:
-    release = "-".join(["release"] * 7)[:53].rstrip("-")
-    done = helm_template(helm, SCENARIOS["everything"], release=release)
+@pytest.mark.parametrize("scenario", ["everything", "strimzi", "minimal"])
+@pytest.mark.parametrize("release", ["-".join(["release"] * 7)[:53].rstrip("-"), "chat.v1", f"{'x' * 39}.{'y' * 9}"])
+def test_any_name_of_a_release_makes_names_that_kubernetes_takes(helm: Path, release: str, scenario: str) -> None:
+    done = helm_template(helm, SCENARIOS[scenario], release=release)
     assert done.returncode == 0, done.stderr
-    objects = Rendered("everything", done.stdout).objects
+    objects = Rendered(scenario, done.stdout).objects
+    names = [one["metadata"]["name"] for one in objects if one["kind"] == "Service"]
+    # Strimzi's operator makes pods and Services, and puts a pod's name into labels.
+    for pool in [one for one in objects if one["kind"] == "KafkaNodePool"]:
+        cluster = pool["metadata"]["labels"]["strimzi.io/cluster"]
+        names += [f"{cluster}-{pool['metadata']['name']}-{number}" for number in (0, 999)]
+        names += [f"{cluster}-kafka-bootstrap", f"{cluster}-entity-operator"]
+    assert [name for name in names if not re.fullmatch("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name)] == []
     assert len({(one["kind"], one["metadata"]["name"]) for one in objects}) == len(objects)
     for one in objects:
         name = one["metadata"]["name"]
@@ -590,6 +598,46 @@ def test_everything_of_strimzi_names_its_cluster(charts: Mapping[str, Rendered])
             assert {f"{cluster}-cluster-ca-cert", f"{RELEASE}-{name}"} <= set(secrets)
         assert nodes["spec"]["replicas"] >= chart.values["kafka"]["replicationFactor"]
         assert kafka["spec"]["kafka"]["config"]["auto.create.topics.enable"] is False
+        # Where topics are kept, so is what they are kept by.
+        for one in (kafka, nodes, *chart.of("KafkaTopic")):
+            assert one["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_brokers_are_configured_as_was_asked(helm: Path, charts: Mapping[str, Rendered]) -> None:
+    def config(chart: Rendered) -> Object:
+        return dict(chart.of("Kafka")[0]["spec"]["kafka"]["config"])
+
+    zero = ["--set", r"kafka.strimzi.config.group\.initial\.rebalance\.delay\.ms=0"]
+    with_it = config(Rendered("strimzi", helm_template(helm, SCENARIOS["strimzi"], *zero).stdout))
+    assert with_it == {**config(charts["strimzi"]), "group.initial.rebalance.delay.ms": 0}
+    assert config(charts["everything"])["log.retention.check.interval.ms"] == 60_000
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://collector.tracing.svc:4319", 4319),
+        ("https://otlp.example.com/otlp", 443),
+        ("http://[fd00::1]:4318", 4318),
+        ("http://collector", 80),
+    ],
+)
+def test_spans_get_out_to_wherever_they_are_sent(helm: Path, endpoint: str, port: int) -> None:
+    done = helm_template(helm, SCENARIOS["external"], "--set", f"tracing.endpoint={endpoint}")
+    rendered = Rendered("external", done.stdout)
+    for name in SERVICES:
+        template = rendered.named("Deployment", name)["spec"]["template"]
+        assert port in ports_of(rendered, template, "egress") - {53, 9094, 27017}
+
+
+def test_labels_of_a_services_own_come_over_those_of_all(helm: Path, tmp_path: Path) -> None:
+    done = helm_template(helm, SCENARIOS["everything"], "--set", "gateway.podLabels.team=web")
+    teams = {
+        name: template["metadata"]["labels"]["team"] for name, template in Rendered("everything", done.stdout).pods()
+    }
+    assert teams == {**dict.fromkeys(teams, "chat"), "gateway": "web"}
+    (tmp_path / "labels.yaml").write_text(done.stdout)
+    assert kubeconform(tmp_path / "labels.yaml").returncode == 0, "a key that stands twice"
 
 
 # -- what it is scaled and watched by ------------------------------------------------------------------------
@@ -667,9 +715,40 @@ def test_alerts_and_dashboard_are_those_of_every_deployment(charts: Mapping[str,
         ("history.mongodb.secretName=", "history keeps its store in SQLite, which one replica can"),
         ("ingress.enabled=true", "ingress.hosts is empty"),
         ("httpRoute.enabled=true", "httpRoute.parentRefs is empty"),
+        ("gateway.tolerations=null", "missing property 'tolerations'"),
+        ("networkPolicy.enabled=null", "missing property 'enabled'"),
+        ("inference.slots=0", "minimum: got 0, want 1"),
+        ("inference.gpu.count=0", "minimum: got 0, want 1"),
+        ("gateway.shutdownS=0", "exclusiveMinimum: got 0, want 0"),
+        ("kafka.replicationFactor=12", "maximum: got 12, want 9"),
+        (r"commonLabels.app\.kubernetes\.io/name=mine", "invalid propertyName 'app.kubernetes.io/name'"),
+        ("inference.extraEnv[0].name=CHATMESH_SLOTS", "inference: CHATMESH_SLOTS is set twice"),
+        (
+            "inference.gpu.enabled=true,inference.gpu.count=4,inference.settings.CHATMESH_ENGINE=transformers",
+            "inference: CHATMESH_ENGINE is set twice",
+        ),
+        (
+            "kafka.external.securityProtocol=SASL_PLAINTEXT",
+            "kafka.external.ca.secretName is set, but securityProtocol SASL_PLAINTEXT uses none",
+        ),
+        ("kafka.external.clientCertificates=true", "kafka.external.clientCertificates is set, but securityProtocol"),
+        (
+            "kafka.external.securityProtocol=SSL",
+            ".secretName is set, but securityProtocol SSL uses none",
+        ),
+        (
+            r"kafka.mode=strimzi,kafka.strimzi.config.auto\.create\.topics\.enable=true",
+            "kafka.strimzi.config: auto.create.topics.enable is the chart's to set",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm: Path, option: str, said: str) -> None:
     done = helm_template(helm, SCENARIOS["external"], "--set", option)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_a_name_that_no_service_may_have_is_refused(helm: Path) -> None:
+    done = helm_template(helm, SCENARIOS["minimal"], release="1chat")
+    assert done.returncode != 0
+    assert "the release's name, 1chat, begins with a digit" in done.stderr

@@ -1,20 +1,29 @@
 """The Helm chart's generated files and the schema of its values. tests/deploy/test_helm.py has what is rendered."""
 
 import json
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from pydantic import ValidationError
 
 from deploy.kubernetes import __main__ as command
 from deploy.kubernetes.crds import schemas_of
 from deploy.kubernetes.files import CHART, chart_files
-from deploy.kubernetes.values import SETTINGS, values_schema
+from deploy.kubernetes.values import FIELDS, SETTINGS, values_schema
 from deploy.toolbox.unpacking import KUBERNETES
 from shared.release import VERSION
-from shared.settings import variable_of
+from shared.settings import MeshSettings, variable_of
+
+NUMBERS = (0, 1, 9, 10, 64, 65, 4096, 4097)
+WORDS = ("SSL", "TLS", "PLAIN", "prod.", "a b", "")
+GONE: Any = object()
+"""What Helm makes of a null."""
+HELD_WHOLE = ("image", "settings", "podDisruptionBudget", "rateLimits")
+"""Objects that templates take as they come, or whose every field may be empty."""
 
 
 def test_generated_files_are_as_the_code_has_them() -> None:
@@ -46,23 +55,59 @@ def test_the_command_says_what_is_stale_and_writes_it(
 
 
 def faults(values: dict[str, Any]) -> list[str]:
-    return [error.message for error in Draft7Validator(values_schema()).iter_errors(values)]
+    """Of values over the chart's own, as Helm puts them together."""
+    return [error.message for error in Draft7Validator(values_schema()).iter_errors(over(own_values(), values))]
+
+
+def own_values() -> Any:
+    return yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def over(base: Any, top: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(top, dict):
+        return top
+    both = {**base, **{key: over(base.get(key), value) for key, value in top.items()}}
+    return {key: value for key, value in both.items() if value is not GONE}
 
 
 def test_the_schema_is_one_and_the_defaults_keep_to_it() -> None:
     Draft7Validator.check_schema(values_schema())
-    assert faults(yaml.safe_load((CHART / "values.yaml").read_text())) == []
+    assert faults({}) == []
 
 
-def test_every_value_has_a_type_and_objects_are_closed() -> None:
+def test_every_value_has_a_type_and_objects_are_closed_and_whole() -> None:
     def walk(schema: Any, path: str) -> None:
         assert schema.keys() & {"type", "enum", "anyOf"}, path
         if "properties" in schema:
             assert schema["additionalProperties"] is False, path
+            if not path.endswith(HELD_WHOLE):
+                assert schema["required"] == sorted(schema["properties"].keys() - {"global"}), path
             for name, below in schema["properties"].items():
                 walk(below, f"{path}.{name}")
 
     walk(values_schema(), "")
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_what_a_service_would_refuse_is_refused_before(path: str) -> None:
+    """Numbers on both sides of every bound, and words of which some are meant."""
+    cls, name = FIELDS[path]
+    default = reduce(lambda below, key: below[key], path.split("."), own_values())
+    for value in (True, False) if isinstance(default, bool) else WORDS if isinstance(default, str) else NUMBERS:
+        nested = reduce(lambda below, key: {key: below}, reversed(path.split(".")), value)
+        assert faults(nested) == [] or not takes(cls, name, value), value
+        assert faults(nested) != [] or takes(cls, name, value), value
+
+
+def takes(cls: type[MeshSettings], name: str, value: Any) -> bool:
+    """Whether the field takes it, whatever others would have to be beside it."""
+    field = cls.model_fields[name]
+    variable = variable_of(field, name) if field.validation_alias else name
+    try:
+        cls(**{variable: value})
+    except ValidationError as error:
+        return not [issue for issue in error.errors() if issue["loc"] == (variable,)]
+    return True
 
 
 @pytest.mark.parametrize(
@@ -78,6 +123,10 @@ def test_every_value_has_a_type_and_objects_are_closed() -> None:
         ({"moderation": {"settings": {"CHATMESH_TICK_MS": 1}}}, "1 is less than the minimum of 5"),
         ({"gateway": {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}}, "has too many properties"),
         ({"tracing": {"endpoint": "collector:4317"}}, "does not match"),
+        ({"gateway": {"tolerations": GONE}}, "'tolerations' is a required property"),
+        ({"networkPolicy": {"enabled": GONE}}, "'enabled' is a required property"),
+        ({"gateway": {"podLabels": {"app.kubernetes.io/name": "mine"}}}, "should not be valid under"),
+        ({"kafka": {"strimzi": {"cluster": "x" * 41}}}, "does not match"),
     ],
 )
 def test_a_wrong_value_is_refused(values: dict[str, Any], said: str) -> None:

@@ -1,3 +1,42 @@
+{{/* {root, component, principal}: a service's whole environment, in which nothing stands twice. */}}
+{{- define "chatmesh.env" -}}
+{{- $env := include "chatmesh.env.parts" . -}}
+{{- $seen := list -}}
+{{- range fromYamlArray $env -}}
+{{- if has .name $seen -}}
+{{- fail (printf "%s: %s is set twice; %s.settings and %s.extraEnv may name what the chart does not set by itself, once" $.component .name $.component $.component) -}}
+{{- end -}}
+{{- $seen = append $seen .name -}}
+{{- end -}}
+{{- $env -}}
+{{- end -}}
+
+{{- define "chatmesh.env.parts" -}}
+{{- $own := index .root.Values .component -}}
+{{ include "chatmesh.kafka.env" . }}
+# The topics are made by whoever has the right to: Strimzi's operator, the job beside this, or you.
+- {name: CHATMESH_CREATE_TOPICS, value: "false"}
+- {name: CHATMESH_SHUTDOWN_S, value: {{ $own.shutdownS | quote }}}
+- {name: CHATMESH_MANAGEMENT_HOST, value: 0.0.0.0}
+- {name: CHATMESH_MANAGEMENT_PORT, value: "9464"}
+- {name: CHATMESH_LOG_FORMAT, value: json}
+{{- with .root.Values.tracing.endpoint }}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.namespace.name={{ $.root.Release.Namespace }},k8s.pod.name=$(POD_NAME)"}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.root.Values.tracing.ratio | quote }}}
+- {name: CHATMESH_TRACE_CONTENT, value: {{ $.root.Values.tracing.content | quote }}}
+{{- end }}
+{{ include (printf "chatmesh.%s.env" .component) .root | trim }}
+{{- range $name, $value := $own.settings }}
+- {name: {{ $name }}, value: {{ include "chatmesh.scalar" $value | quote }}}
+{{- end }}
+{{- with $own.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* What the services differ in: per service its environment, mounts and volumes beside those that all have. */}}
 
 {{- define "chatmesh.model.env" -}}

@@ -1,10 +1,10 @@
-{{/* Names: at most 63 characters with the longest suffix that a pod gets. */}}
+{{/* Names: at most 63 characters with the longest suffix that a pod gets; a Service's begins with a letter and has no dots. */}}
 {{- define "chatmesh.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- if regexMatch "^[0-9]" .Release.Name -}}
+{{- fail (printf "the release's name, %s, begins with a digit, and a Service's may not: name it otherwise" .Release.Name) -}}
 {{- end -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- ternary $release (printf "%s-%s" $release .Chart.Name) (contains .Chart.Name $release) | trunc 40 | trimAll "-" -}}
 {{- end -}}
 
 {{- /* The mesh's name among others under one Prometheus. */}}
@@ -25,12 +25,12 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* Labels of a pod: {root, component}. Not the chart's version, whose change alone must not restart pods. */}}
+{{/* Labels of a pod: {root, component}, and `own` where its component has some. Not the chart's version, whose change alone must not restart pods. */}}
 {{- define "chatmesh.podLabels" -}}
 {{ include "chatmesh.selector" . }}
 app.kubernetes.io/part-of: chatmesh
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-{{- with .root.Values.commonLabels }}
+{{- with merge (dict) (.own | default dict) .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -62,20 +62,33 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* What every container is held to. */}}
-{{- define "chatmesh.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{/* What every pod has, and is held to: {root}. */}}
+{{- define "chatmesh.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .root.Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - {name: {{ . | quote }}}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
-{{- define "chatmesh.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{/* The same of every container: {root, component}. */}}
+{{- define "chatmesh.container" -}}
+image: {{ include "chatmesh.image" . | quote }}
+imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{/* {root, component}: seconds until a pod is killed; its own end has one deadline, shutdownS. */}}

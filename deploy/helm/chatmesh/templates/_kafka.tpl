@@ -28,6 +28,16 @@ checkHostname: true
 {{- $sasl := hasPrefix "SASL_" $external.securityProtocol }}
 {{- $tls := hasSuffix "SSL" $external.securityProtocol }}
 {{- $wants := printf "kafka.external.principals.%s.secretName" .principal }}
+{{- $unused := printf "is set, but securityProtocol %s uses none: it was meant to protect something" $external.securityProtocol }}
+{{- if and $external.ca.secretName (not $tls) }}
+{{- fail (printf "kafka.external.ca.secretName %s" $unused) }}
+{{- end }}
+{{- if and $external.clientCertificates (or $sasl (not $tls)) }}
+{{- fail (printf "kafka.external.clientCertificates %s" $unused) }}
+{{- end }}
+{{- if and $own.secretName (not $sasl) (not $external.clientCertificates) }}
+{{- fail (printf "%s %s (SSL does with clientCertificates)" $wants $unused) }}
+{{- end }}
 bootstrapServers: {{ required "kafka.external.bootstrapServers is needed, as host:port[,host:port]; or kafka.mode strimzi" $external.bootstrapServers | quote }}
 securityProtocol: {{ $external.securityProtocol }}
 checkHostname: {{ $external.checkHostname }}
@@ -42,7 +52,7 @@ passwordKey: {{ $own.passwordKey | quote }}
 caSecret: {{ . | quote }}
 caKey: {{ $external.ca.key | quote }}
 {{- end }}
-{{- if and $external.clientCertificates (not $sasl) }}
+{{- if $external.clientCertificates }}
 certificateSecret: {{ required (printf "%s is needed with clientCertificates: a secret with tls.crt and tls.key" $wants) $own.secretName | quote }}
 {{- end }}
 {{- end }}
