@@ -4,10 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    InvalidReplicationFactorError,
+    KafkaError,
+    NotControllerError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, LogError, SettingsError
 from shared.log.access import trouble
@@ -62,11 +70,22 @@ async def _reach(settings: KafkaSettings) -> None:
         await client.list_topics()
 
 
+class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
+    """aiokafka's, which takes it for granted that the brokers know of a controller."""
+
+    async def _send_to_controller(self, request: Any) -> Any:
+        if self._client.cluster.controller is None:
+            await self._client.force_metadata_update()
+        if self._client.cluster.controller is None:
+            raise NotControllerError("the brokers know of no controller now")
+        return await super()._send_to_controller(request)
+
+
 @asynccontextmanager
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. What aiokafka raises within the block becomes a BrokerUnavailableError, or an
     AccessDeniedError where the broker does not let us."""
-    client = AIOKafkaAdminClient(**client_options(settings))
+    client = AdminClient(**client_options(settings))
     try:
         await client.start()
         yield client
@@ -177,12 +196,7 @@ async def _create(client: AIOKafkaAdminClient, settings: KafkaSettings, missing:
         )
         for topic in missing
     ]
-    try:
-        answer = await client.create_topics(new)
-    except TopicAlreadyExistsError:
-        return
-    except KafkaError as error:
-        raise LogError(f"cannot create topics {[item.name for item in new]}: {error}") from error
+    answer = await client.create_topics(new)
     for name, code, *detail in answer.topic_errors:
         failure = for_code(code)
         if failure is TopicAuthorizationFailedError:
@@ -191,7 +205,10 @@ async def _create(client: AIOKafkaAdminClient, settings: KafkaSettings, missing:
                 "and set CHATMESH_CREATE_TOPICS=false"
             )
         if code != 0 and failure is not TopicAlreadyExistsError:
-            raise LogError(f"cannot create topic {name}: {failure.__name__} {' '.join(map(str, detail))}".rstrip())
+            # Of the copies that are wanted, some may be on brokers that have not registered yet.
+            passing = failure.retriable or failure is InvalidReplicationFactorError
+            said = f"cannot create topic {name}: {failure.__name__} {' '.join(map(str, detail))}".rstrip()
+            raise BrokerUnavailableError(said) if passing else LogError(said)
 
 
 async def _check_partitions(client: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[Topic]) -> None:

@@ -1,0 +1,91 @@
+"""A service's start against brokers that are only just starting themselves."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.admin import NewTopic
+from aiokafka.errors import RequestTimedOutError
+
+from shared.errors import BrokerUnavailableError, LogError
+from shared.log import prepare_log
+from shared.log.admin import AdminClient
+from shared.settings import MeshSettings
+
+NONE, TIMED_OUT, INVALID_REPLICATION_FACTOR, NOT_CONTROLLER, POLICY_VIOLATION = 0, 7, 38, 41, 44
+
+
+class Brokers:
+    """A cluster that answers each attempt to create topics with the next of `answers`, and then makes them."""
+
+    def __init__(self, answers: Sequence[int | Exception]) -> None:
+        self.tries = 0
+        self._answers = iter(answers)
+        self._topics: dict[str, NewTopic] = {}
+
+    def client(self, **_options: Any) -> "Brokers":
+        return self
+
+    async def start(self) -> None:
+        """They answer."""
+
+    async def close(self) -> None:
+        """They go on."""
+
+    async def list_topics(self) -> list[str]:
+        return list(self._topics)
+
+    async def create_topics(self, new: list[NewTopic]) -> Any:
+        self.tries += 1
+        answer = next(self._answers, NONE)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer == NONE:
+            self._topics |= {topic.name: topic for topic in new}
+        return SimpleNamespace(topic_errors=[(topic.name, answer, None) for topic in new])
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        return [{"topic": name, "partitions": [None] * self._topics[name].num_partitions} for name in names]
+
+
+async def start(monkeypatch: pytest.MonkeyPatch, *answers: int | Exception) -> Brokers:
+    brokers = Brokers(answers)
+    monkeypatch.setattr("shared.log.admin.AdminClient", brokers.client)
+    monkeypatch.setattr("shared.log.admin._RETRY_S", 0)
+    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=5), None)
+    return brokers
+
+
+@pytest.mark.parametrize("answer", [INVALID_REPLICATION_FACTOR, NOT_CONTROLLER, TIMED_OUT, RequestTimedOutError()])
+async def test_topics_that_cannot_be_made_yet_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, answer: int | Exception
+) -> None:
+    """One broker of three has registered, the controller moves, the cluster is busy."""
+    assert (await start(monkeypatch, answer, answer)).tries == 3
+
+
+async def test_what_no_waiting_mends_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LogError, match="PolicyViolationError") as raised:
+        await start(monkeypatch, POLICY_VIOLATION)
+    assert not isinstance(raised.value, BrokerUnavailableError)
+
+
+async def test_while_the_brokers_know_of_no_controller_they_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[None] = []
+
+    async def update() -> None:
+        updates.append(None)
+
+    async def reached(_client: AdminClient) -> None:
+        """They answer."""
+
+    async def none_there(_client: AdminClient) -> list[str]:
+        return []
+
+    monkeypatch.setattr(AdminClient, "start", reached)
+    monkeypatch.setattr(AdminClient, "list_topics", none_there)
+    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.force_metadata_update", lambda _client: update())
+    with pytest.raises(BrokerUnavailableError, match="controller"):
+        await prepare_log(MeshSettings(start_timeout_s=0.3), None)
+    assert len(updates) > 1
