@@ -38,6 +38,7 @@ from shared.log.meters import LaneMeter, WriterMeter
 from shared.records import Record
 from shared.records.codec import encode_headers, encode_value, header_time
 from shared.settings import KafkaSettings
+from shared.telemetry import apart
 from shared.telemetry.metrics import Metrics
 from shared.topics import Partitioning, Party, Topic, assert_may_produce
 
@@ -179,7 +180,7 @@ class LogWriter:
         lane.queue.append(_Pending(lane, record, trace, future))
         self._pending += 1
         if lane.task is None:
-            lane.task = asyncio.create_task(self._drain(lane), name="append")
+            lane.task = asyncio.create_task(self._drain(lane), name="append", context=apart())
         return future
 
     def _partition(self, topic: Topic, record: Record) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from services.gateway.fanout.stream import Stream
 from shared.errors import BrokerUnavailableError, RecordError
 from shared.log import RawRecord, decode
+from shared.telemetry import apart
 from shared.topics import EVENTS
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Follower:
         self._run(self._follow_from(partition, offset), on_end)
 
     def _run(self, work: Coroutine[Any, Any, None], on_end: OnEnd) -> None:
-        self._task = asyncio.create_task(work, name=f"follow {sorted(self.partitions)}")
+        self._task = asyncio.create_task(work, name=f"follow {sorted(self.partitions)}", context=apart())
         self._task.add_done_callback(on_end)
 
     async def stop(self) -> None:

@@ -11,6 +11,7 @@ from shared.ids import ResponseId, now_ms
 from shared.log import Replay
 from shared.records import Accepted, Screening
 from shared.records.codec import Envelope
+from shared.telemetry import apart
 from shared.topics import EVENTS, Topic
 
 MAX_KEYS = 256
@@ -128,7 +129,8 @@ class Scans:
 
     def _scan_what_is_due(self) -> None:
         while self._due and self._idle:
-            task = asyncio.create_task(self._scan(self._idle.pop(), self._due.popleft()), name="scan")
+            scanning = self._scan(self._idle.pop(), self._due.popleft())
+            task = asyncio.create_task(scanning, name="scan", context=apart())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 

@@ -20,6 +20,7 @@ from services.moderation.backends.port import Backend, BackendError, Excerpt, Ju
 from services.moderation.meter import ModerationMeter
 from shared.errors import SettingsError
 from shared.records import BackendReport
+from shared.telemetry import apart
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class Batcher:
     async def start(self) -> None:
         """Have the backend load, once however often it is asked for. Raises SettingsError."""
         if self._starting is None:
-            self._starting = asyncio.create_task(self._backend.start(), name=f"start of backend {self.name}")
+            name = f"start of backend {self.name}"
+            self._starting = asyncio.create_task(self._backend.start(), name=name, context=apart())
         starting = self._starting
         try:
             # Whoever gives up waiting leaves the others theirs.
@@ -125,7 +127,7 @@ class Batcher:
         question = _Question(excerpt, asyncio.get_running_loop().create_future())
         self._waiting[urgency].append(question)
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_all(), name=f"backend {self.name}")
+            self._asking = asyncio.create_task(self._ask_all(), name=f"backend {self.name}", context=apart())
         return question.answer
 
     async def _ask_all(self) -> None:

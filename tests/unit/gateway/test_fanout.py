@@ -14,6 +14,7 @@ from shared.errors import BrokerUnavailableError, LogError, RecordError
 from shared.ids import new_response_id
 from shared.log import RawRecord
 from shared.records.codec import encode_value
+from tests.support.traces import is_traced, traced
 from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeTail
 from tests.unit.gateway.logs import Log
 
@@ -190,6 +191,27 @@ async def test_a_replay_that_ended_before_the_follower_began_is_made_again(
     assert await read(lease) == projected(slow, whole(slow))
     lease.release()
     first.release()
+
+
+async def test_a_follower_is_in_no_trace_of_who_needed_it_first(
+    setup: Setup, make_log: Callable[..., Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await setup.fanout.rehome(["a", "b", "c"])
+    log = make_log(next(p for p in range(PARTITIONS) if p not in setup.fanout.home))
+    setup.say(log, log.accepted())
+    start, in_traces = FakeTail.start, list[bool]()
+
+    async def noted(tail: FakeTail, positions: Any) -> None:
+        in_traces.append(is_traced())
+        await start(tail, positions)
+
+    monkeypatch.setattr(FakeTail, "start", noted)
+    with traced():
+        lease = await setup.fanout.attach(log.id)
+    assert lease is not None
+    await asyncio.sleep(0)
+    lease.release()
+    assert in_traces == [False]
 
 
 async def test_a_follower_that_cannot_connect_tries_again_and_loses_nothing(

@@ -13,6 +13,7 @@ from shared.log import Replay
 from shared.records import Accepted, Screening
 from shared.records.codec import Envelope
 from shared.topics import EVENTS, Topic
+from tests.support.traces import is_traced, traced
 from tests.unit.gateway.logs import Log
 
 NOW_MS = 1_790_000_000_000
@@ -28,12 +29,14 @@ class FakeReader:
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
+        self.in_traces: list[bool] = []
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
     async def read(self, topic: Topic, partition: int, keys: Collection[str], *, since_ms: int) -> Replay:
         self.reads.append((partition, set(keys), since_ms))
+        self.in_traces.append(is_traced())
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -80,6 +83,13 @@ async def test_who_comes_together_shares_one_scan_from_the_oldest_on() -> None:
     for log, replay in zip(logs, found, strict=True):
         assert [envelope.record for envelope in replay.records] == setup.held[log.id.text]
         assert replay.next_offset == 77
+
+
+async def test_a_scan_for_many_is_in_no_trace_of_the_first() -> None:
+    setup = Setup()
+    with traced():
+        await setup.replay(setup.response())
+    assert setup.readers[0].in_traces == [False]
 
 
 async def test_who_comes_during_a_scan_shares_the_next_one() -> None:

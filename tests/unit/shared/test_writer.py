@@ -25,6 +25,7 @@ from shared.log.redrive import Redriver
 from shared.records import DeadLetter, Heartbeat
 from shared.settings import MeshSettings
 from shared.topics import DEAD_LETTERS, EVENTS, HEARTBEATS, Outsider, Service
+from tests.support.traces import is_traced, traced
 
 PATIENCE_S = 0.05
 EVENTS_LETTERS = DEAD_LETTERS[EVENTS.name]
@@ -84,6 +85,7 @@ class Producer:
         self.client = Client(self)
         self._sender = None
         self.closed = False
+        self.in_traces: list[bool] = []
 
     async def start(self) -> None:
         if self.world.away:
@@ -97,6 +99,7 @@ class Producer:
 
     async def send_batch(self, batch: BatchBuilder, _topic: str, *, partition: int) -> "asyncio.Future[Any]":
         assert batch.closed() and batch.record_count()
+        self.in_traces.append(is_traced())
         assert partition in self.client.known, "Unrecognized partition"
         if self.failure is not None:
             raise self.failure
@@ -145,6 +148,14 @@ async def test_appends_keep_their_order(world: World) -> None:
     assert world.batches == 1, "what waits together is sent together"
     await log_writer.stop()
     assert world.producers[0].closed
+
+
+async def test_what_is_sent_for_many_is_in_no_trace_of_the_first(world: World) -> None:
+    log_writer = await started()
+    with traced():
+        await log_writer.append(HEARTBEATS, beat(0), partition=0)
+    assert world.producers[0].in_traces == [False]
+    await log_writer.stop()
 
 
 async def test_a_full_batch_is_followed_by_the_next(world: World) -> None:

@@ -10,6 +10,7 @@ from services.moderation.judging import Answer, Batcher, Urgency
 from services.moderation.judging.batcher import HANGS_AFTER
 from shared.errors import SettingsError
 from tests.support.fakes import settle
+from tests.support.traces import is_traced, traced
 
 TIMEOUT_S = 0.05
 
@@ -31,9 +32,11 @@ class Held:
         self.cannot_start = False
         self.raises: Exception | None = None
         self.says: list[Judgement] | None = None
+        self.in_traces: list[bool] = []
 
     async def start(self) -> None:
         self.starts += 1
+        self.in_traces.append(is_traced())
         if self.cannot_start:
             raise SettingsError("no such model")
 
@@ -42,6 +45,7 @@ class Held:
 
     async def judge(self, excerpts: Sequence[Excerpt]) -> Sequence[Judgement]:
         self.calls.append([e.raw for e in excerpts])
+        self.in_traces.append(is_traced())
         await self.open.wait()
         if self.raises is not None:
             raise self.raises
@@ -51,6 +55,13 @@ class Held:
 def score(answer: Answer) -> float:
     assert answer.judgement is not None, answer.report
     return answer.judgement.scores["harm"]
+
+
+async def test_a_call_for_many_is_in_no_trace_of_the_first() -> None:
+    backend = Held()
+    with traced():
+        await Batcher(backend, timeout_s=5).ask(excerpt("a"))
+    assert backend.in_traces == [False, False]
 
 
 async def test_what_collects_during_a_call_goes_together_in_bounded_batches_and_in_order() -> None:
