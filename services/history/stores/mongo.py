@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from bson.errors import BSONError
+from dns.exception import DNSException
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import UpdateMany, UpdateOne, WriteConcern
 from pymongo.errors import (
@@ -548,6 +549,8 @@ def _translate(name: str, error: Exception) -> StoreError:
     """The three ways on which the service acts; the driver's own words are kept where they can quote no document."""
     codes = _codes(error)
     said = f"{name}: {type(error).__name__} {_words(error, codes)}"
+    if isinstance(error.__cause__, DNSException):  # the driver calls that a wrong configuration
+        return StoreUnavailableError(said)
     if isinstance(error, ConfigurationError):  # InvalidURI is one
         return StoreError(f"{name}: MONGODB_URL is no address that the driver can use: {type(error).__name__}")
     if codes & _BAD_CONFIGURATION.keys():
