@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
+TOOLS = ROOT / "deploy" / "toolbox"
 
 _BLOCK = re.compile(r"^(?=[A-Za-z0-9])", re.MULTILINE)
 
@@ -50,6 +51,6 @@ def read_lock(path: Path) -> list[Pin]:
 
 def all_pins(paths: Iterable[Path] | None = None) -> list[Pin]:
     """What any lock pins, each name and version once, by name."""
-    paths = sorted(LOCKS.glob("*.lock")) if paths is None else paths
+    paths = sorted([*LOCKS.glob("*.lock"), *TOOLS.glob("*.lock")]) if paths is None else paths
     found = {(pin.name, pin.version): pin for path in paths for pin in read_lock(path)}
     return [found[key] for key in sorted(found)]

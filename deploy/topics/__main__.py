@@ -20,7 +20,7 @@ from shared.log.admin import ensure_topics, wait_for_broker
 from shared.log.granting import grant
 from shared.settings import MeshSettings, load_settings
 from shared.telemetry.logs import setup_logging
-from shared.topics import REGISTRY
+from shared.topics import REGISTRY, Service
 
 Command = Callable[[MeshSettings, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -59,7 +59,9 @@ async def _check(settings: MeshSettings, _: argparse.Namespace) -> int:
 
 
 async def _acls(settings: MeshSettings, options: argparse.Namespace) -> int:
-    grants = acls.grants(settings.namespace, one=options.one_principal, consumers=options.consumer)
+    services = dict.fromkeys(Service, options.one_principal) if options.one_principal else {}
+    names = {**services, **dict(options.principal)}
+    grants = acls.grants(settings.namespace, names=names, consumers=options.consumer)
     if options.apply:
         await wait_for_broker(settings, settings.start_timeout_s)
         print(f"{await grant(settings, grants)} entries granted")
@@ -80,12 +82,42 @@ def _parser() -> argparse.ArgumentParser:
     lists.add_argument("--format", choices=sorted(acls.FORMATS), default="kafka", help="(kafka)")
     lists.add_argument("--apply", action="store_true", help="grant them at the broker, as a super user of it")
     lists.add_argument(
-        "--one-principal", metavar="NAME", help="all four services come as User:NAME, as with `make run` on your broker"
+        "--one-principal",
+        metavar="NAME",
+        type=_principal,
+        help="all four services come as User:NAME, as with `make run` on your broker",
     )
     lists.add_argument(
-        "--consumer", metavar="NAME", action="append", default=[], help="also let User:NAME read the public topics"
+        "--principal",
+        metavar="WHO=NAME",
+        type=_known_as,
+        action="append",
+        default=[],
+        help=f"WHO ({', '.join(acls.OF_THE_MESH)}) comes as User:NAME instead: as a certificate's whole subject, say",
+    )
+    lists.add_argument(
+        "--consumer",
+        metavar="NAME",
+        type=_principal,
+        action="append",
+        default=[],
+        help="also let User:NAME read the public topics",
     )
     return parser
+
+
+def _principal(text: str) -> str:
+    """A principal's name, also where it is written as access lists write it."""
+    if not (name := text.removeprefix("User:")):
+        raise argparse.ArgumentTypeError("the name is missing")
+    return name
+
+
+def _known_as(text: str) -> tuple[str, str]:
+    who, _, name = text.partition("=")
+    if who not in acls.OF_THE_MESH:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WHO=NAME with WHO one of {', '.join(acls.OF_THE_MESH)}")
+    return who, _principal(name)
 
 
 if __name__ == "__main__":

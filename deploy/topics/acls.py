@@ -1,28 +1,32 @@
 """Which principal gets which rights, and how that is written. Pure.
 
-Principals are named after the services; `admin` is the operators'.
+Principals are named after the services, unless told otherwise; `admin` is the operators'.
 """
 
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shared.log.granting import Grant
-from shared.rights import Right, consumer_rights, in_namespace, joined, mesh_rights, operator_rights, rights_of
+from shared.rights import Right, consumer_rights, in_namespace, joined, operator_rights, rights_of
 from shared.topics import Service
 
 OPERATORS = "admin"
+OF_THE_MESH = (*(service.value for service in Service), OPERATORS)
+"""Whom a mesh needs to have principals."""
+OWN_NAMES: Mapping[str, str] = {}
 
 
-def grants(namespace: str, *, one: str | None = None, consumers: Collection[str] = ()) -> list[Grant]:
-    """All that a mesh in `namespace` needs. `one`: the principal under which all four services run; `consumers`: those
-    outside that may read public topics. Who is named twice gets the rights of both."""
-    services = {one: mesh_rights()} if one else {service.value: rights_of(service) for service in Service}
+def grants(namespace: str, *, names: Mapping[str, str] = OWN_NAMES, consumers: Collection[str] = ()) -> list[Grant]:
+    """All that a mesh in `namespace` needs. `names`: under which name who of `OF_THE_MESH` comes, where it is not its
+    own; `consumers`: those outside that may read public topics. Who is named twice gets the rights of both."""
     by_name: defaultdict[str, list[Right]] = defaultdict(list)
-    outsiders = [(OPERATORS, operator_rights()), *((name, consumer_rights()) for name in consumers)]
-    for name, rights in [*services.items(), *outsiders]:
-        by_name[name] += rights
+    for service in Service:
+        by_name[names.get(service, service)] += rights_of(service)
+    by_name[names.get(OPERATORS, OPERATORS)] += operator_rights()
+    for name in consumers:
+        by_name[name] += consumer_rights()
     return [
         Grant(f"User:{name}", right)
         for name, rights in by_name.items()

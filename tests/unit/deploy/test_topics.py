@@ -61,28 +61,61 @@ def test_every_service_has_a_principal_of_its_name_and_operators_one() -> None:
 
 
 def test_one_principal_stands_for_all_four() -> None:
-    found = grants("", one="mesh")
+    found = grants("", names=dict.fromkeys(Service, "mesh"))
     assert {grant.right for grant in found if grant.principal == "User:mesh"} == set(mesh_rights())
     assert {grant.principal for grant in found} == {"User:mesh", f"User:{OPERATORS}"}
 
 
 @pytest.mark.parametrize(
-    ("one", "consumers", "name", "expected"),
+    ("names", "consumers", "name", "expected"),
     [
-        ("admin", [], "admin", [mesh_rights(), operator_rights()]),
-        (None, ["gateway"], "gateway", [rights_of(Service.GATEWAY), consumer_rights()]),
-        (None, ["admin"], "admin", [operator_rights(), consumer_rights()]),
+        (dict.fromkeys(Service, "admin"), [], "admin", [mesh_rights(), operator_rights()]),
+        ({}, ["gateway"], "gateway", [rights_of(Service.GATEWAY), consumer_rights()]),
+        ({}, ["admin"], "admin", [operator_rights(), consumer_rights()]),
+        ({"history": "inference"}, [], "inference", [rights_of(Service.HISTORY), rights_of(Service.INFERENCE)]),
     ],
 )
 def test_who_is_named_twice_gets_the_rights_of_both(
-    one: str | None, consumers: list[str], name: str, expected: list[tuple[Right, ...]]
+    names: dict[str, str], consumers: list[str], name: str, expected: list[tuple[Right, ...]]
 ) -> None:
-    theirs = [grant.right for grant in grants("", one=one, consumers=consumers) if grant.principal == f"User:{name}"]
+    theirs = [
+        grant.right for grant in grants("", names=names, consumers=consumers) if grant.principal == f"User:{name}"
+    ]
     assert len({(right.resource, right.name, right.pattern) for right in theirs}) == len(theirs)
     wanted = single(right for rights in expected for right in rights)
     missing, more = wanted - single(theirs), single(theirs) - wanted
     assert {operation for *_, operation in missing} <= {"Describe"}  # which Read and Write imply
     assert more == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "principals"),
+    [
+        ([], {"User:gateway", "User:moderation", "User:inference", "User:history", "User:admin"}),
+        (
+            ["--principal", "gateway=CN=gateway,O=Acme", "--principal", "admin=User:blue-admin"],
+            {"User:CN=gateway,O=Acme", "User:moderation", "User:inference", "User:history", "User:blue-admin"},
+        ),
+        (["--one-principal", "mesh", "--principal", "admin=ops"], {"User:mesh", "User:ops"}),
+        (
+            ["--one-principal", "mesh", "--principal", "inference=gpu", "--consumer", "User:billing"],
+            {"User:mesh", "User:gpu", "User:admin", "User:billing"},
+        ),
+    ],
+)
+def test_principals_may_have_names_of_the_operators_own(
+    options: list[str], principals: set[str], quiet: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["acls", "--format", "json", *options]) == 0
+    assert {entry["principal"] for entry in json.loads(capsys.readouterr().out)} == principals
+
+
+@pytest.mark.parametrize("option", [["--principal", "gatway=x"], ["--principal", "gateway="], ["--consumer", ""]])
+def test_a_principal_of_nobody_is_refused(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["acls", *option])
+    assert ended.value.code == 2
+    assert f"error: argument {option[0]}: " in capsys.readouterr().err
 
 
 def single(rights: Iterable[Right]) -> set[tuple[str, str, str, str]]:
@@ -110,10 +143,15 @@ def test_json_has_the_same_as_the_lines() -> None:
     assert listed[0].keys() == {"principal", "resource", "name", "pattern", "operations"}
 
 
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging that is set up would outlast a test."""
+    monkeypatch.setattr("deploy.topics.__main__.setup_logging", lambda _: None)
+
+
 def test_a_broker_that_is_not_there_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quiet: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deploy.topics.__main__.setup_logging", lambda _: None)  # would outlast this test
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("CHATMESH_START_TIMEOUT_S", "0.1")
     assert main(["check"]) == 1
