@@ -264,6 +264,21 @@ async def test_a_store_that_cannot_be_written_for_a_while_loses_nothing(
 
 
 @pytest.mark.any_broker
+@pytest.mark.parametrize("topic", [CONTEXT, EVENTS])
+async def test_what_is_too_long_for_a_dead_letter_ends_nobody(mesh: Mesh, probe: HistoryProbe, topic: Topic) -> None:
+    """A letter quotes its record, and here quotes take twice as much: neither fits another record."""
+    offset = await probe.put(topic, 1, b"who", b'"' * 3_000_000)
+    words = f"{topic.name} 1/{offset} has no dead letter, look for it there"
+    async with asyncio.timeout(20):
+        while not any(words in replica.process.log_text() for replica in mesh.of(Service.HISTORY)):
+            await asyncio.sleep(0.05)
+    query = a_query(an_id())
+    await probe.ask(query)
+    assert isinstance(await probe.answer(query), Rejected)
+    assert all(replica.process.running for replica in mesh.of(Service.HISTORY))
+
+
+@pytest.mark.any_broker
 async def test_while_the_store_does_not_answer_who_needs_it_hears_so_and_the_others_go_on(
     mesh: Mesh, probe: HistoryProbe
 ) -> None:
