@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
+from services.gateway import app
 from services.gateway.fanout import Fanout, Lease, Stream
 from services.gateway.fanout import follower as follower_module
 from services.gateway.fanout.follower import Follower
 from services.gateway.projections import RESPONSES, ClientEvent, ResponsesProjection
-from shared.errors import BrokerUnavailableError, LogError, RecordError
+from shared.errors import BrokerUnavailableError, LogError, RecordError, UnknownRecordError
 from shared.ids import new_response_id
 from shared.log import RawRecord
 from shared.records.codec import encode_value
+from shared.topics import Service
+from tests.support.fakes import MemoryLog, MemoryWriter, settle
 from tests.support.traces import is_traced, traced
 from tests.unit.gateway.fakes import FakeLog, FakePresence, FakeTail
 from tests.unit.gateway.logs import Log
@@ -302,6 +305,14 @@ async def test_the_end_of_a_follower_is_told(setup: Setup) -> None:
     with pytest.raises(LogError):
         async with asyncio.timeout(5):
             await setup.fanout.failed()
+
+
+async def test_who_follows_goes_on_while_the_writer_takes_no_dead_letter(caplog: pytest.LogCaptureFixture) -> None:
+    writer: Any = MemoryWriter(MemoryLog(), Service.GATEWAY)
+    writer.full = True
+    app._put_aside(writer, RawRecord(3, 7, 0, "k", b"{oops}", ()), UnknownRecordError("no kind of ours"))
+    await settle()
+    assert "responses.events 3/7 has no dead letter, look for it there" in caplog.text
 
 
 async def test_beyond_the_byte_bound_slow_readers_refill_from_the_log() -> None:
