@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from shared.futures import error_of
+
 log = logging.getLogger(__name__)
 
 HURRY_S = 1.0
@@ -182,7 +184,7 @@ class Lifetime:
     async def _end_task(self, task: "asyncio.Task[Any]") -> None:
         """Cancel what was spawned. What it raised is logged, unless it is what ended the service."""
         await _cancel(task)
-        if task is not self._raised and not task.cancelled() and (error := task.exception()) is not None:
+        if task is not self._raised and (error := error_of(task)) is not None:
             log.error("%s failed", task.get_name(), exc_info=error)
 
     async def _hasten(self) -> None:

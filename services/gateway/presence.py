@@ -5,6 +5,7 @@ import logging
 from itertools import count
 
 from shared.errors import AppendError
+from shared.futures import error_of
 from shared.ids import ResponseId
 from shared.log import Appended, LogWriter
 from shared.records import Attached, Cancel, Detached, JournalRecord
@@ -43,7 +44,7 @@ class JournalPresence:
 
 
 def _settled(record: JournalRecord, done: "asyncio.Future[Appended]") -> None:
-    error = None if done.cancelled() else done.exception()
+    error = error_of(done)
     if error is not None:
         _report(record, error)
 

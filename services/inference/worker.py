@@ -16,6 +16,7 @@ from services.inference.meter import ClaimOutcome, InferenceMeter
 from services.inference.takeover import JournalReader
 from shared.chat import ChatTemplateError, ChatTokenizer
 from shared.errors import AppendError, ChatmeshError
+from shared.futures import error_of
 from shared.heartbeats import Heart
 from shared.ids import new_id, now_ms
 from shared.log import Appended, LogWriter, Replayer, failing_late
@@ -242,7 +243,7 @@ class Worker:
 
         So a generation is held until its finish stands in the log.
         """
-        error = None if done.cancelled() else done.exception()
+        error = error_of(done)
         if isinstance(error, AppendError):
             self._release(generation, str(error), type(error).__name__)
         elif error is not None:
@@ -402,6 +403,6 @@ def _describe(generation: Generation, outcome: str, model: str) -> None:
 
 def _ignore_loss(done: "asyncio.Future[Appended]") -> None:
     """A lost `released` costs only time: the heartbeats no longer name the claim, so the owner's watch sees it."""
-    error = None if done.cancelled() else done.exception()
+    error = error_of(done)
     if error is not None and not isinstance(error, AppendError):
         raise error

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.gateway.errors import bad_request, too_many
+from shared.futures import error_of
 
 MAX_NAMED_LANES = 32
 MAX_IN_FLIGHT = 16
@@ -106,6 +107,6 @@ class Lanes:
                 self._idle.set()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
+        error = error_of(task)
         if error is not None and not self.failure.done():
             self.failure.set_exception(error)

@@ -21,6 +21,7 @@ from services.gateway.fanout.stream import Cursor, Stream
 from services.gateway.projections import RESPONSES, ClientEvent, Dialect
 from services.gateway.projections.dialect import E
 from shared.folds import EventFold
+from shared.futures import error_of
 from shared.ids import ResponseId
 from shared.log import Replay
 
@@ -288,6 +289,6 @@ class Fanout:
         task.add_done_callback(self._closing.discard)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
+        error = error_of(task)
         if error is not None and not self._failed.done():
             self._failed.set_exception(error)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from services.gateway.fanout import Lease, Stream
 from services.gateway.ledger import Receipt
 from services.gateway.ledger.window import WINDOW_MS
+from shared.futures import error_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Settlements:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if (error := error_of(task)) is not None:
             log.error("a request was not settled", exc_info=error)
 
 

@@ -23,6 +23,7 @@ from services.gateway.ledger.limits import Limits, RateLimits
 from services.gateway.ledger.window import Standing
 from services.gateway.settings import GatewaySettings
 from shared.errors import AppendError, RecordError
+from shared.futures import error_of
 from shared.ids import now_ms
 from shared.log import Appended, LogWriter, RawRecord, decode, failing_late
 from shared.log.writer import partition_of_key
@@ -301,7 +302,7 @@ class Ledger:
 
 
 def _report(record: Settlement | Outcome, done: "asyncio.Future[Appended]") -> None:
-    error = None if done.cancelled() else done.exception()
+    error = error_of(done)
     if error is not None:
         # A charge ends by itself after a minute, a key that nobody speaks for when its gateway is looked for.
         log.warning("%s of %s is lost: %s", type(record).__name__.lower(), record.response_id, error)

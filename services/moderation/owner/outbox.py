@@ -10,6 +10,7 @@ from services.moderation.meter import ModerationMeter
 from services.moderation.owner.gate import BEFORE_ANY_TEXT, Gate
 from services.moderation.owner.response import Owned
 from shared.errors import AppendError
+from shared.futures import error_of
 from shared.ids import parse_response_id
 from shared.log import Appended, LogWriter, RawRecord, failing_late, put_aside, put_work_aside
 from shared.records import (
@@ -138,7 +139,7 @@ class Outbox:
         return append
 
     def _check(self, owner_partition: int, done: asyncio.Future[Any]) -> None:
-        error = None if done.cancelled() else done.exception()
+        error = error_of(done)
         if error is None:
             return
         if not isinstance(error, AppendError):
