@@ -10,7 +10,7 @@ TORCH ?= $(if $(wildcard .venv/.installed-cpu),cpu,default)
 # Options for pytest: make unit ARGS="-k ids -x"
 ARGS ?=
 # Suites that `make test` runs at a time; each keeps about one core busy.
-LANES ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),1,2)
+LANES ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),1,3)
 
 BIN := .venv/bin
 ENVIRONMENT := .venv/.installed-$(TORCH)
@@ -33,7 +33,7 @@ help: ## this list
 run: $(ENVIRONMENT) ## start everything on this machine and print the address; Ctrl-C ends it
 	@exec $(BIN)/python -m deploy.local
 
-test: $(ENVIRONMENT) ## every suite, two side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
+test: $(ENVIRONMENT) ## every suite, three side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
 	@$(BIN)/python -m deploy.suites --lanes $(LANES) $(ARGS)
 
 unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about three minutes
@@ -61,8 +61,8 @@ chaos-short: $(ENVIRONMENT) ## every kind of fault once, and every scenario, on 
 fuzz: $(ENVIRONMENT) ## hostile HTTP, bodies and WebSocket frames, 100,000 of them: ARGS="--examples 20000 --seed 7"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints its address; KAFKA_PORT=9092
-	@exec $(BIN)/python -m deploy.brokers kafka $(KAFKA_PORT)
+kafka: $(ENVIRONMENT) ## Apache Kafka in the foreground (java and mvn): prints its address; KAFKA_PORT=9092, ARGS="--nodes 3"
+	@exec $(BIN)/python -m deploy.brokers kafka $(KAFKA_PORT) $(ARGS)
 
 mongo: $(ENVIRONMENT) ## a server that speaks MongoDB's protocol (FerretDB; Go): prints its address; MONGODB_PORT=27017
 	@exec $(BIN)/python -m deploy.stores ferretdb $(MONGODB_PORT)

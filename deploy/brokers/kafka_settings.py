@@ -1,6 +1,7 @@
-"""The settings of the one-node Apache Kafka that tests use, the same as a process and in a container."""
+"""The settings of the Apache Kafka that tests use: one node, the same as a process and in a container, or several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from deploy.brokers.port import Capabilities
 
@@ -9,6 +10,10 @@ KAFKA_VERSION = "4.4.0"
 
 APACHE_KAFKA = Capabilities(persistent=True, log_append_time=True, idempotence=True, session_timeout_ms=1000)
 """What a node with the settings below can do."""
+
+COPIES, IN_SYNC = 3, 2
+CLUSTER = replace(APACHE_KAFKA, replication_factor=COPIES, min_insync_replicas=IN_SYNC)
+"""What several of them can do: any one may be lost, and nothing that was acknowledged is."""
 
 
 def single_node(*, client_listener: str, advertised: str, controller_port: int) -> dict[str, str]:
@@ -42,6 +47,31 @@ def single_node(*, client_listener: str, advertised: str, controller_port: int) 
         "broker.heartbeat.interval.ms": "200",
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "500",
+    }
+
+
+def cluster_node(number: int, *, client_listener: str, controllers: Sequence[str]) -> dict[str, str]:
+    """The same for node `number` (from 1) of several, `controllers` being where each is asked for its vote.
+
+    Everything has COPIES copies, of which IN_SYNC must have a record before it counts: Kafka's own topics too. A broker
+    that is silent for 2 s has failed (Kafka's default: 9 s), a controller too.
+    """
+    listener = controllers[number - 1]
+    return single_node(
+        client_listener=client_listener, advertised=client_listener, controller_port=int(listener.rpartition(":")[2])
+    ) | {
+        "node.id": str(number),
+        "controller.quorum.voters": ",".join(f"{voter}@{where}" for voter, where in enumerate(controllers, 1)),
+        "controller.quorum.fetch.timeout.ms": "2000",
+        "controller.quorum.election.timeout.ms": "500",
+        "broker.session.timeout.ms": "2000",
+        "default.replication.factor": str(COPIES),
+        "min.insync.replicas": str(IN_SYNC),
+        "offsets.topic.replication.factor": str(COPIES),
+        "transaction.state.log.replication.factor": str(COPIES),
+        "transaction.state.log.min.isr": str(IN_SYNC),
+        "share.coordinator.state.topic.replication.factor": str(COPIES),
+        "share.coordinator.state.topic.min.isr": str(IN_SYNC),
     }
 
 

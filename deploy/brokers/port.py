@@ -25,6 +25,7 @@ class Capabilities:
     session_timeout_ms: the shortest group session timeout that works well there.
     fetch_max_wait_ms: how long a fetch may wait there: a broker that wakes it on new records may take its time.
     restarts_groups: a group takes new members at once when all of its members have ended.
+    replication_factor, min_insync_replicas: how topics are to be laid out there.
     controllable: `kill()` and `restart()` work; a broker that others started is not ours to kill.
     """
 
@@ -35,6 +36,8 @@ class Capabilities:
     fetch_max_wait_ms: int = 100
     creates_topics_unasked: bool = False
     restarts_groups: bool = True
+    replication_factor: int = 1
+    min_insync_replicas: int = 1
     controllable: bool = True
 
 

@@ -66,6 +66,8 @@ class Mesh:
             KAFKA_BOOTSTRAP_SERVERS=self.broker.bootstrap,
             namespace=self.namespace,
             partitions=self.partitions,
+            replication_factor=self.broker.capabilities.replication_factor,
+            min_insync_replicas=self.broker.capabilities.min_insync_replicas,
             **self.broker.access(principal),
         )
 
@@ -111,6 +113,8 @@ class Mesh:
             "CHATMESH_SERVICE_ID": service_id,
             "CHATMESH_DATA_DIR": str(self.folder / "data"),
             "CHATMESH_POLICY": str(POLICY),
+            "CHATMESH_REPLICATION_FACTOR": str(self.broker.capabilities.replication_factor),
+            "CHATMESH_MIN_INSYNC_REPLICAS": str(self.broker.capabilities.min_insync_replicas),
             "CHATMESH_SESSION_TIMEOUT_MS": str(self.broker.capabilities.session_timeout_ms),
             "CHATMESH_FETCH_MAX_WAIT_MS": str(self.broker.capabilities.fetch_max_wait_ms),
             **({"PORT": str(port)} if port is not None else {}),
