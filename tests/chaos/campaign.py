@@ -82,13 +82,20 @@ async def scene(suite: str, folder: Path, env: Mapping[str, str]) -> AsyncIterat
 
 async def campaign(suite: str, folder: Path, plan: Plan, progress: Progress = print) -> Result:
     """Run the plan; client and fault logs lie in `folder`. When the mesh does not heal, the faults end there."""
+    async with scene(suite, folder, environment(folder, plan)) as where:
+        return await carry_out(where, folder, plan, progress)
+
+
+def environment(folder: Path, plan: Plan) -> dict[str, str]:
+    """What the services of a scene need for the plan; writes their policy into `folder`."""
     policy = folder / "policy.yaml"
     policy.write_text(SCREENING.policy("chaos"))
-    env = SCRIPTED | {"CHATMESH_SCRIPT_TOKENS_PER_S": str(plan.tokens_per_s), "CHATMESH_POLICY": str(policy)}
-    async with AsyncExitStack() as stack:
-        where = await stack.enter_async_context(scene(suite, folder, env))
-        calm = stack.enter_context(Notebook(folder / "calm.jsonl"))
-        chaos = stack.enter_context(Notebook(folder / "chaos.jsonl"))
+    return SCRIPTED | {"CHATMESH_SCRIPT_TOKENS_PER_S": str(plan.tokens_per_s), "CHATMESH_POLICY": str(policy)}
+
+
+async def carry_out(where: Scene, folder: Path, plan: Plan, progress: Progress = print) -> Result:
+    """As `campaign`, where the scene is set."""
+    with Notebook(folder / "calm.jsonl") as calm, Notebook(folder / "chaos.jsonl") as chaos:
         await _Load(where.mesh, calm, plan).run(plan.baseline)
         load = _Load(where.mesh, chaos, plan)
         striking = asyncio.create_task(_strike(where, chaos, plan, lambda: load.begun, progress), name="faults")

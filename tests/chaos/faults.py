@@ -28,11 +28,18 @@ RESPONSE_TOPICS = b".responses."
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What faults are done to."""
+    """What faults are done to. Without a proxy before the broker the network has none."""
 
     mesh: Mesh
     broker: Broker
-    proxy: BrokerProxy
+    before_it: BrokerProxy | None = None
+
+    @property
+    def proxy(self) -> BrokerProxy:
+        """What stands between the mesh and the broker. Raises RuntimeError where nothing does."""
+        if self.before_it is None:
+            raise RuntimeError("faults of the network need a proxy before the broker")
+        return self.before_it
 
 
 class Fault(ABC):
