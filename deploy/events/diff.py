@@ -119,9 +119,10 @@ class _Comparison:
         this = Side(self.this.schema(name, tag), self.this.definitions)
         for trouble in sorted(set(troubles(reader=last, writer=this))):
             yield self._breaks_readers(name, _said(tag, trouble), tag, trouble.path)
-        for trouble in sorted(set(troubles(reader=this, writer=last, lost=False))):
+        breaking = sorted(set(troubles(reader=this, writer=last, lost=False)))
+        for trouble in breaking:
             yield self._breaks_us(name, _said(tag, trouble))
-        broken = {trouble.path for trouble in troubles(reader=this, writer=last, lost=False)}
+        broken = {trouble.path for trouble in breaking}
         for trouble in sorted(set(troubles(reader=this, writer=last))):
             if trouble.path not in broken:
                 yield Change(Kind.COMPATIBLE, f"{name}: {tag}.{trouble.path} is new")

@@ -29,8 +29,9 @@ def found() -> dict[str, str]:
 
 def write() -> Iterator[Path]:
     """Write them all, and nothing stays of what the registry no longer has."""
+    made = wanted()  # which may fail, and then what lies there stays
     shutil.rmtree(SCHEMAS, ignore_errors=True)
-    for name, text in wanted().items():
+    for name, text in made.items():
         path = DOCS / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

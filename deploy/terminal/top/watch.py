@@ -117,12 +117,17 @@ class Watch:
             await self.scrape()
 
     def count(self, batch: Iterable[RawRecord]) -> None:
-        """Take records of the public log. Deltas are counted undecoded."""
+        """Take records of the public log. Deltas are counted undecoded.
+
+        On a broker that keeps its producers' times, one whose clock is ahead would stay for longer than a minute.
+        """
+        now = self._log_now_ms()
         for record in batch:
+            at_ms = min(record.timestamp_ms, now)
             if record.kind in _COUNTED:
-                self._flow.count(record.timestamp_ms, record.kind)
+                self._flow.count(at_ms, record.kind)
             if record.kind in ENDS:
-                self._flow.count(record.timestamp_ms, "output_tokens", _output_tokens(record))
+                self._flow.count(at_ms, "output_tokens", _output_tokens(record))
 
 
 @asynccontextmanager

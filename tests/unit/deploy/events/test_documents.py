@@ -27,6 +27,17 @@ def test_they_are_written_alike_every_time() -> None:
     assert documents.wanted() == documents.wanted()
 
 
+def test_what_cannot_be_made_leaves_what_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "one.json").write_text("{}")
+    monkeypatch.setattr(documents, "DOCS", tmp_path)
+    monkeypatch.setattr(documents, "SCHEMAS", tmp_path / "schemas")
+    monkeypatch.setattr(documents, "wanted", lambda: pytest.fail("a record without an example"))
+    with pytest.raises(pytest.fail.Exception):
+        list(documents.write())
+    assert set(documents.found()) == {"schemas/one.json"}
+
+
 def test_consumers_are_told_of_public_topics_and_of_nothing_that_only_internal_ones_carry() -> None:
     document = consumers_document()
     assert {channel["address"] for channel in document["channels"].values()} == {topic.name for topic in PUBLIC}

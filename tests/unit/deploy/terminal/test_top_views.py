@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -15,8 +16,11 @@ from deploy.terminal.top.rendering import render
 from deploy.terminal.top.roster import Roster
 from deploy.terminal.top.scrape import Scraper, sums, urls_of_run
 from deploy.terminal.top.view import GroupRow, View, group_rows, service_rows
+from deploy.terminal.top.watch import Watch
 from shared.errors import LogError
 from shared.heartbeats import Member
+from shared.ids import now_ms
+from shared.log import RawRecord
 from shared.log.progress import GroupProgress
 from shared.records import Heartbeat
 from shared.settings import MeshSettings
@@ -66,6 +70,17 @@ def test_the_flow_counts_a_minute_and_forgets_the_rest() -> None:
     assert flow.totals(67_000, ENDS) == Totals(0, (("completed", 1),), 120, 0.2, 1)
     assert flow.totals(67_000, ENDS).tokens_per_s == 2.0
     assert flow.totals(200_000, ENDS) == Totals()
+
+
+def test_a_clock_that_is_ahead_stops_no_minute() -> None:
+    now = now_ms()
+    heard = SimpleNamespace(cluster=SimpleNamespace(now_ms=now, members={}))
+    watch = Watch(MeshSettings(), heard, Scraper([]))  # type: ignore[arg-type]
+    for at_ms in (now + 3_600_000, now - 30_000):
+        watch.count([RawRecord(0, 0, at_ms, "resp_1", b"{}", (("ce_type", b"chatmesh.accepted"),))])
+    assert watch.view().totals.accepted == 2
+    heard.cluster.now_ms = now + 120_000
+    assert watch.view().totals.accepted == 0
 
 
 EXPOSITION = """\
