@@ -460,6 +460,34 @@ def test_any_name_of_a_release_makes_names_that_kubernetes_takes(helm: Path, rel
             assert re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", label), label
 
 
+def test_names_that_look_like_something_else_are_names(helm: Path, tmp_path: Path) -> None:
+    paths = (
+        *(f"kafka.external.principals.{name}.{key}" for name in SERVICES for key in ("secretName", "passwordKey")),
+        *(
+            "kafka.external.ca.secretName",
+            "kafka.external.ca.key",
+            "gateway.apiKeys.secretName",
+            "images.pullSecrets[0]",
+        ),
+        *(
+            "history.mongodb.secretName",
+            "gateway.priorityClassName",
+            "inference.gpu.runtimeClassName",
+            "ingress.className",
+        ),
+        *("model.token.secretName", "model.existingClaim", "inference.cache.existingClaim"),
+    )
+    more = (
+        "history.autoscaling.enabled=true,inference.gpu.enabled=true,ingress.enabled=true,ingress.hosts={a.example.com}"
+    )
+    options = ["--set", f"{more},model.download=true", "--set-string", ",".join(f"{path}=1e3" for path in paths)]
+    done = helm_template(helm, SCENARIOS["external"], *options, release="true")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "names.yaml").write_text(done.stdout)
+    checked = kubeconform(tmp_path / "names.yaml")
+    assert checked.returncode == 0, checked.stdout
+
+
 def selects(selector: Mapping[str, str], template: Object) -> bool:
     return selector.items() <= template["metadata"]["labels"].items()
 
@@ -660,7 +688,7 @@ def test_scaling_goes_by_metrics_that_are_there(charts: Mapping[str, Rendered]) 
         assert labels["mesh"] == mesh_of(charts["everything"])
 
 
-def test_history_is_scaled_by_groups_and_topics_that_are_there(charts: Mapping[str, Rendered]) -> None:
+def test_history_is_scaled_by_groups_and_topics_that_are_there(helm: Path, charts: Mapping[str, Rendered]) -> None:
     chart = charts["everything"]
     triggers = [trigger["metadata"] for trigger in chart.named("ScaledObject", "history")["spec"]["triggers"]]
     assert {(one["consumerGroup"], one["topic"]) for one in triggers} == {
@@ -671,6 +699,15 @@ def test_history_is_scaled_by_groups_and_topics_that_are_there(charts: Mapping[s
     assert {(one["tls"], one["sasl"], one["bootstrapServers"]) for one in triggers} == {
         ("enable", "scram_sha512", "events-kafka-bootstrap:9093")
     }
+    spaced = helm_template(
+        helm,
+        SCENARIOS["plain"],
+        *("--set", r"kafka.external.bootstrapServers=a.example.com:9092 \, b.example.com:9093"),
+    )
+    for trigger in Rendered("plain", spaced.stdout).named("ScaledObject", "history")["spec"]["triggers"]:
+        assert trigger["metadata"]["bootstrapServers"] == "a.example.com:9092,b.example.com:9093", (
+            "KEDA takes no spaces"
+        )
     access = chart.named("TriggerAuthentication", "history")["spec"]
     assert access["secretTargetRef"] == [
         {"parameter": "password", "name": f"{RELEASE}-history", "key": "password"},

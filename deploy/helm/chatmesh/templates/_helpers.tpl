@@ -15,14 +15,14 @@
 {{/* What selects the pods of one component: {root, component}. Never changes, for a Deployment's selector cannot. */}}
 {{- define "chatmesh.selector" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{/* What selects all pods of the release. */}}
 {{- define "chatmesh.selector.all" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels of a pod: {root, component}, and `own` where its component has some. Not the chart's version, whose change alone must not restart pods. */}}

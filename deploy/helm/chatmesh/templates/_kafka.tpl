@@ -38,7 +38,7 @@ checkHostname: true
 {{- if and $own.secretName (not $sasl) (not $external.clientCertificates) }}
 {{- fail (printf "%s %s (SSL does with clientCertificates)" $wants $unused) }}
 {{- end }}
-bootstrapServers: {{ required "kafka.external.bootstrapServers is needed, as host:port[,host:port]; or kafka.mode strimzi" $external.bootstrapServers | quote }}
+bootstrapServers: {{ required "kafka.external.bootstrapServers is needed, as host:port[,host:port]; or kafka.mode strimzi" $external.bootstrapServers | nospace | quote }}
 securityProtocol: {{ $external.securityProtocol }}
 checkHostname: {{ $external.checkHostname }}
 {{- if $sasl }}
@@ -108,21 +108,21 @@ certificateSecret: {{ required (printf "%s is needed with clientCertificates: a 
 {{- if $access.passwordSecret }}
 - name: kafka
   secret:
-    secretName: {{ $access.passwordSecret }}
+    secretName: {{ $access.passwordSecret | quote }}
     defaultMode: 0440
-    items: [{key: {{ $access.passwordKey }}, path: password}]
+    items: [{key: {{ $access.passwordKey | quote }}, path: password}]
 {{- else if $access.certificateSecret }}
 - name: kafka
   secret:
-    secretName: {{ $access.certificateSecret }}
+    secretName: {{ $access.certificateSecret | quote }}
     defaultMode: 0440
     items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
 {{- end }}
 {{- if $access.caSecret }}
 - name: kafka-ca
   secret:
-    secretName: {{ $access.caSecret }}
-    items: [{key: {{ $access.caKey }}, path: ca.crt}]
+    secretName: {{ $access.caSecret | quote }}
+    items: [{key: {{ $access.caKey | quote }}, path: ca.crt}]
 {{- end }}
 {{- end -}}
 
