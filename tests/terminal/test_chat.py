@@ -119,9 +119,8 @@ async def test_the_tools_find_the_run_of_this_folder_by_themselves(mesh: Mesh, t
         assert status == 0 and json.loads(seen)["totals"]["accepted"]
 
 
-@pytest.fixture
-def terminal(mesh: Mesh) -> Iterator[pexpect.spawn]:
-    child = pexpect.spawn(
+def at_a_terminal(mesh: Mesh) -> pexpect.spawn:
+    return pexpect.spawn(
         sys.executable,
         ["-m", "deploy.terminal.chat", "--base-url", ",".join(mesh.urls())],
         cwd=str(ROOT),
@@ -130,6 +129,11 @@ def terminal(mesh: Mesh) -> Iterator[pexpect.spawn]:
         timeout=WAIT_S,
         dimensions=(24, 80),
     )
+
+
+@pytest.fixture
+def terminal(mesh: Mesh) -> Iterator[pexpect.spawn]:
+    child = at_a_terminal(mesh)
     try:
         child.expect("/help says what else there is")
         yield child
@@ -142,6 +146,15 @@ def say(terminal: pexpect.spawn, keys: str) -> None:
     terminal.expect_exact(WAITS)
     terminal.send(keys)
     terminal.expect_exact(WAITS_NO_MORE)
+
+
+def test_what_is_typed_ahead_is_sent_once_the_prompt_is_up(mesh: Mesh) -> None:
+    child = at_a_terminal(mesh)
+    try:
+        child.send("I was early.\r")  # the terminal makes a line feed of it, for nobody has told it not to
+        child.expect("I was early.\r\n.* tokens in")
+    finally:
+        child.close(force=True)
 
 
 def test_a_person_converses_cancels_and_leaves(terminal: pexpect.spawn) -> None:

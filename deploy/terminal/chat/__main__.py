@@ -13,14 +13,15 @@ from deploy.terminal.chat.gateways import ChatError, Gateways, base_urls
 from deploy.terminal.chat.line import Line
 from deploy.terminal.chat.options import Options, parse
 from deploy.terminal.chat.screen import Screen
-from deploy.terminal.command import blocking, run
+from deploy.terminal.command import at_a_terminal, blocking, run
 from shared.settings import load_settings
 
 _CANCELLED_STATUS = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if a single answer failed or was refused, or nobody answers; 130 if it was cancelled."""
+    """Exit status 0; 1 if a single answer failed or was refused, or was cancelled by others, or nobody answers; 130 if
+    it was cancelled here."""
     options = parse(arguments)
     return run(functools.partial(_main, options))
 
@@ -35,7 +36,7 @@ async def _main(options: Options) -> int:
         conversation = Conversation(line, screen, model, options.previous_response_id, options.fields)
         message = await _message(options)
         if message is not None:
-            return await _one_shot(conversation, message)
+            return await one_shot(conversation, message)
         screen.note(f"{model} at {gateways.url}; /help says what else there is")
         from deploy.terminal.chat.prompt import Prompt  # half a second, which a pipe need not wait for
 
@@ -55,7 +56,7 @@ async def _first_model(gateways: Gateways) -> str:
 
 async def _message(options: Options) -> str | None:
     """The one thing to ask, None if the person is to be asked for it. Raises ChatError where it is empty."""
-    if options.message is None and sys.stdin.isatty():
+    if options.message is None and at_a_terminal():
         return None
     message = await blocking(_read_all) if options.message is None else options.message
     if not message.strip():
@@ -64,17 +65,20 @@ async def _message(options: Options) -> str | None:
 
 
 def _read_all() -> str:
+    if sys.stdin is None:
+        raise ChatError("there is nothing to ask: standard input is closed")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise ChatError(f"what standard input holds is no text in UTF-8: {error.reason}") from error
 
 
-async def _one_shot(conversation: Conversation, message: str) -> int:
+async def one_shot(conversation: Conversation, message: str) -> int:
+    """Ask once; the exit status."""
     end = await conversation.turn(message)
     if end.outcome == "cancelled":
         return _CANCELLED_STATUS
-    return 1 if end.outcome in ("failed", "refused") else 0
+    return 0 if end.is_well else 1
 
 
 if __name__ == "__main__":

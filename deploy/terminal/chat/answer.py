@@ -5,11 +5,15 @@ from typing import Any, Literal
 
 CONNECTION_LIMIT = "websocket_connection_limit_reached"
 """The code by which a gateway says that this connection has lived long enough, and what runs can be resumed."""
-UNAVAILABLE_STATUS = 503
+OTHERS_MAY = frozenset({429, 500, 502, 503, 504})
+"""The statuses of errors that another gateway, or the same one later, need not make."""
+_UNAVAILABLE = frozenset({503})
 _DELTA = "response.output_text.delta"
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
-Outcome = Literal["completed", "incomplete", "cancelled", "failed", "refused"]
+Outcome = Literal["completed", "incomplete", "cancelled", "abandoned", "failed", "refused"]
+"""`abandoned`: cancelled, though not from here."""
+_GONE = ("failed", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,12 @@ class End:
     @property
     def can_be_continued(self) -> bool:
         """Whether the next turn can go on from it."""
-        return self.outcome in ("completed", "incomplete", "cancelled")
+        return self.outcome not in _GONE
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it came to what the person wanted, as far as it went."""
+        return self.outcome not in (*_GONE, "abandoned")
 
 
 class Answer:
@@ -77,9 +86,15 @@ class Answer:
         return rest
 
 
-def is_unavailable(event: Any) -> bool:
-    """Whether the gateway cannot serve now, so that another one may."""
-    return bool(event.type == "error" and event.status == UNAVAILABLE_STATUS)
+def refusal(event: Any, *, named: bool) -> str:
+    """`503: words` where the gateway cannot serve now and another try may fare better, "" if it can.
+
+    What is asked about a response that has a name is where it goes on, which hurts nothing to ask again. A request for
+    a new one may have been accepted, but where the gateway says that it is not available at all.
+    """
+    if event.type != "error" or event.status not in (OTHERS_MAY if named else _UNAVAILABLE):
+        return ""
+    return f"{event.status}: {event.error.message}"
 
 
 def request(model: str, text: str, parent: str | None, options: dict[str, Any]) -> dict[str, Any]:

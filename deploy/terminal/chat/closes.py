@@ -7,12 +7,12 @@ from websockets.frames import Close, CloseCode
 
 from deploy.terminal.command import printable
 
-_NO_GATEWAY = "is no gateway that this chat can talk to, or something between them changes what they say."
+NO_GATEWAY = "is no gateway that this chat can talk to, or something between them changes what they say."
 
 FINAL: Mapping[int, str] = {
-    CloseCode.PROTOCOL_ERROR: _NO_GATEWAY,
-    CloseCode.UNSUPPORTED_DATA: _NO_GATEWAY,
-    CloseCode.INVALID_DATA: _NO_GATEWAY,
+    CloseCode.PROTOCOL_ERROR: NO_GATEWAY,
+    CloseCode.UNSUPPORTED_DATA: NO_GATEWAY,
+    CloseCode.INVALID_DATA: NO_GATEWAY,
     CloseCode.POLICY_VIOLATION: "does not serve this chat, by a rule of its own: ask whoever runs it.",
     CloseCode.MESSAGE_TOO_BIG: "takes no message of this length: send less, or have CHATMESH_BODY_LIMIT_BYTES raised.",
 }

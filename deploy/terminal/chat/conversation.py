@@ -20,6 +20,8 @@ HELP = """\
 Enter sends; Alt-Enter begins another line; pasted text keeps its lines.
 Ctrl-C during an answer cancels it; once more leaves it to itself."""
 
+ABANDONED = "cancelled by somebody else, or because nobody followed it for CHATMESH_FOREGROUND_GRACE_S"
+
 
 class Conversation:
     """Turns with one model, each going on from the one before by `previous_response_id`.
@@ -46,10 +48,12 @@ class Conversation:
             self._screen.end_answer()
         end = answer.end
         assert end is not None, "ask returns at the end"
+        if end.outcome == "cancelled" and not self._line.cancel_asked:
+            end = End("abandoned", ABANDONED, end.usage)
         if end.can_be_continued:
             self.parent = answer.response_id
         told = describe_end(end, time.monotonic() - begun_s, self._line.reconnects - reconnects)
-        (self._screen.error if end.outcome in ("refused", "failed") else self._screen.note)(told)
+        (self._screen.note if end.is_well else self._screen.error)(told)
         return end
 
     async def converse(self, read: Callable[[], Awaitable[str]]) -> None:
@@ -79,10 +83,11 @@ class Conversation:
         try:
             await self.turn(text)
         except KeyboardInterrupt:
-            await self._line.close()
             self._screen.note("left; nothing goes on from this answer")
+            await self._line.close()
         except ChatError as error:
             self._screen.error(str(error))
+            await self._line.close()  # what else comes is of the answer that went wrong
 
 
 async def _interruptibly(work: Awaitable[None], interrupt: Callable[[], bool]) -> None:

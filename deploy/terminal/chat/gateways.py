@@ -1,23 +1,27 @@
 """The gateways of a mesh: where they are, what they serve, and the one that answers now."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from openai import APIError, APIStatusError, AsyncOpenAI
+from openai import APIError, APIResponseValidationError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from deploy.local.access import is_address
+from deploy.local.access import is_address, is_local
+from deploy.terminal.chat.answer import OTHERS_MAY
+from deploy.terminal.chat.closes import NO_GATEWAY
 from deploy.terminal.chat.patience import Patience
 from shared.errors import ChatmeshError
 
 OPEN_TIMEOUT_S = 5.0
-_OTHERS_MAY = (429, 500, 502, 503, 504)
 _API_ROOT = "/v1"
+_PROXIES = ("all_proxy", "https_proxy", "http_proxy")
 _SHOWN_CHARACTERS = 300
 
 
@@ -28,11 +32,15 @@ class ChatError(ChatmeshError):
 def base_urls(given: Sequence[str], environment: Mapping[str, str], of_run: str | None) -> list[str]:
     """Where to look for gateways: what the user says, OPENAI_BASE_URL, this folder's `make run`, this machine's PORT.
 
-    Each may be several, separated by commas, with or without `/v1`. Raises ChatError for what is no address.
+    Each may be several, separated by commas, with or without `/v1`. Raises ChatError for what is no address, and where
+    none is among what was named.
     """
     named = ",".join(given) or environment.get("OPENAI_BASE_URL", "")
     found = named or of_run or f"http://127.0.0.1:{environment.get('PORT') or 8080}"
-    return [_with_root(url.strip()) for url in found.split(",") if url.strip()]
+    urls = [_with_root(url.strip()) for url in found.split(",") if url.strip()]
+    if not urls:
+        raise ChatError(f"{named!r} names no gateway: write http://host:port")
+    return urls
 
 
 def _with_root(url: str) -> str:
@@ -40,6 +48,27 @@ def _with_root(url: str) -> str:
         raise ChatError(f"{url!r} is no address of a gateway: write http://host:port")
     parts = urlsplit(url)
     return (url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{_API_ROOT}").rstrip("/")
+
+
+@contextmanager
+def understood(url: str) -> Iterator[None]:
+    """What no gateway of ours says, and nothing in the block can read, is a ChatError."""
+    try:
+        yield
+    except (AttributeError, TypeError, LookupError, ValueError, RecursionError, APIResponseValidationError) as error:
+        raise ChatError(f"{url} {NO_GATEWAY}") from error
+
+
+def _client(url: str, api_key: str) -> AsyncOpenAI:
+    """Raises ChatError where the environment names a proxy that cannot be used."""
+    options: Any = {"api_key": api_key, "max_retries": 0, "timeout": OPEN_TIMEOUT_S}
+    if is_local(url):
+        options["http_client"] = DefaultAsyncHttpxClient(trust_env=False)
+    try:
+        return AsyncOpenAI(base_url=url, **options)
+    except Exception as error:  # of the HTTP client, which names no base for its errors
+        proxies = " or ".join(name for name in os.environ if name.lower() in _PROXIES)
+        raise ChatError(f"the proxy that {proxies or 'the environment'} names cannot be used: {error}") from error
 
 
 @dataclass
@@ -50,8 +79,7 @@ class Gateways:
     api_key: str
 
     def __post_init__(self) -> None:
-        options: Any = {"api_key": self.api_key, "max_retries": 0, "timeout": OPEN_TIMEOUT_S}
-        self._clients = [AsyncOpenAI(base_url=url, **options) for url in self.urls]
+        self._clients = [_client(url, self.api_key) for url in self.urls]
         self._current = 0
 
     @property
@@ -81,10 +109,11 @@ class Gateways:
         error: APIError
         for _ in self.urls:
             try:
-                return [model.id async for model in self.client.models.list()]
+                with understood(self.url):
+                    return [_name_of(model) async for model in self.client.models.list()]
             except APIError as said:
                 error = said
-            if isinstance(error, APIStatusError) and error.status_code not in _OTHERS_MAY:
+            if isinstance(error, APIStatusError) and error.status_code not in OTHERS_MAY:
                 break
             self.next()
         raise self._failed(error) from error
@@ -100,13 +129,13 @@ class Gateways:
             try:
                 return await self._connect(query)
             except (OSError, TimeoutError, WebSocketException) as error:
-                denied = isinstance(error, InvalidStatus) and error.response.status_code not in _OTHERS_MAY
+                denied = isinstance(error, InvalidStatus) and error.response.status_code not in OTHERS_MAY
                 if denied or not await patience.endures():
                     raise self._failed(error) from error
             self.next()
 
     async def _connect(self, query: dict[str, str]) -> AsyncResponsesConnection:
-        options: Any = {"open_timeout": OPEN_TIMEOUT_S}
+        options: Any = {"open_timeout": OPEN_TIMEOUT_S, **({"proxy": None} if is_local(self.url) else {})}
         return await self.client.responses.connect(
             extra_query=dict(query), websocket_connection_options=options
         ).enter()
@@ -122,6 +151,13 @@ class Gateways:
         return ChatError(
             f"no gateway answers at {where}: start a mesh with `make run`, or say where one is with --base-url"
         )
+
+
+def _name_of(model: Any) -> str:
+    """The SDK checks nothing of what it reads."""
+    if not isinstance(model.id, str):
+        raise TypeError("a model without a name")
+    return model.id
 
 
 def _told(error: Exception) -> tuple[int | None, str]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.local.arguments import seconds
+
 _SENT = ("instructions", "max_output_tokens", "temperature")
 
 
@@ -44,7 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--previous-response-id", metavar="resp_…", help="go on from this response")
     parser.add_argument(
         "--patience",
-        type=float,
+        type=seconds,
         default=60.0,
         metavar="SECONDS",
         help="for how long gateways are tried when connections break and nothing new comes (60)",

@@ -28,15 +28,18 @@ class Prompt:
 
 
 def _bindings() -> KeyBindings:
-    """Enter sends; Alt-Enter and Ctrl-J begin another line. A pasted text keeps its lines."""
+    """Enter sends; Alt-Enter begins another line. A pasted text keeps its lines.
+
+    Enter typed before the editor is up comes as Ctrl-J: until then the terminal makes a line feed of it.
+    """
     bindings = KeyBindings()
 
     @bindings.add("enter")
+    @bindings.add("c-j")
     def send(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
     @bindings.add("escape", "enter")
-    @bindings.add("c-j")
     def another_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 

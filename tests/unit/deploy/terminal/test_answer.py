@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy.terminal.chat.answer import CONNECTION_LIMIT, Answer, End, Usage, is_unavailable, request
+from deploy.terminal.chat.answer import CONNECTION_LIMIT, Answer, End, Usage, refusal, request
 from tests.unit.deploy.terminal.events import created, delta, ended, error
 
 
@@ -57,8 +57,12 @@ def test_only_what_may_stand_in_a_conversation_is_gone_on_from() -> None:
     assert not End("failed").can_be_continued and not End("refused").can_be_continued
 
 
-def test_another_gateway_may_serve_what_this_one_cannot() -> None:
-    assert is_unavailable(error(503)) and not is_unavailable(error(429)) and not is_unavailable(delta(1, ""))
+def test_another_try_may_fare_better_than_one_that_was_refused() -> None:
+    assert refusal(error(503), named=False) == refusal(error(503), named=True) == "503: what is wrong"
+    for status in (429, 500):
+        assert not refusal(error(status), named=False) and refusal(error(status), named=True)
+    for event in (error(404), error(None), delta(1, "")):
+        assert not refusal(event, named=True)
 
 
 def test_the_first_turn_has_no_parent() -> None:

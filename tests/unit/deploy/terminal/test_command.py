@@ -117,6 +117,21 @@ def test_the_first_ctrl_c_ends_the_reading_of_a_pipe(monkeypatch: pytest.MonkeyP
     assert not read_on
 
 
+def test_a_pipe_that_is_closed_holds_nothing_to_ask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert chat(["--base-url", "http://127.0.0.1:1", "--model", "m"]) == 1
+    assert capsys.readouterr().err == "error: there is nothing to ask: standard input is closed\n"
+
+
+@pytest.mark.parametrize("patience", ["nan", "inf", "-1", "soon"])
+def test_a_patience_that_is_none_is_a_usage_error(patience: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        chat(["--patience", patience])
+    assert "is no number of seconds above 0" in capsys.readouterr().err
+
+
 def test_ctrl_c_before_a_question_is_not_forgotten() -> None:
     asked = []
 

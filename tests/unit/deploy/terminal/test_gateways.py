@@ -1,5 +1,7 @@
 """Where gateways are looked for, with which key, and for how long."""
 
+import asyncio
+
 import pytest
 
 from deploy.local.access import api_key
@@ -42,6 +44,48 @@ NO_ADDRESSES = [
 def test_what_is_no_address_is_said_to_be_none(wrong: str) -> None:
     with pytest.raises(ChatError, match="write http://host:port"):
         base_urls([wrong], {}, None)
+
+
+@pytest.mark.parametrize(("given", "environment"), [([","], {}), ([" "], {}), ([], {"OPENAI_BASE_URL": " , "})])
+def test_what_names_nothing_is_said_to_name_nothing(given: list[str], environment: dict[str, str]) -> None:
+    with pytest.raises(ChatError, match="names no gateway: write http://host:port"):
+        base_urls(given, environment, RUN)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://127.0.0.1:1", "http://[::1"])
+async def test_a_proxy_that_cannot_be_used_is_named_and_none_is_asked_for_this_machine(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ChatError, match="the proxy that ALL_PROXY names cannot be used: "):
+        Gateways(["http://gateway:1/v1"], "none")
+    gateways = Gateways(["http://127.0.0.1:1/v1"], "none")
+    with pytest.raises(ChatError, match=r"no gateway answers at http://127\.0\.0\.1:1/v1"):
+        await gateways.connect({}, Patience(1, 0.0))
+    with pytest.raises(ChatError, match=r"no gateway answers at http://127\.0\.0\.1:1/v1"):
+        await gateways.models()
+    await gateways.close()
+
+
+ELSE = ["<html>hello</html>", "[]", "null", "{", "5", '{"data": ["a"]}', '{"data": [{}]}', '{"data": 5}', ""]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+@pytest.mark.parametrize("body", ELSE)
+async def test_what_answers_with_something_else_is_no_gateway(body: str, kind: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {200 if body else 204} x\r\ncontent-type: {kind}\r\nconnection: close\r\n"
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        gateways = Gateways([url], "none")
+        with pytest.raises(ChatError, match=f"{url} is no gateway that this chat can talk to"):
+            await gateways.models()
+        await gateways.close()
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "sk-ours\r", "sk-\udcff"])

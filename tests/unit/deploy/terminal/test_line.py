@@ -1,6 +1,7 @@
 """Asking over connections that break: what is sent again, what is resumed, where a cancel goes."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -142,10 +143,58 @@ async def test_connections_that_bring_nothing_new_end_with_the_patience(
     monkeypatch.setattr("deploy.terminal.chat.patience.asyncio.sleep", pause)
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s + sum(pauses))
     gateways = Gateways(Connection(*named, BREAKS), *(Connection(*named, BREAKS) for _ in range(100)), count=1)
-    with pytest.raises(ChatError, match="lost again and again, and in 9 s nothing new came"):
+    with pytest.raises(ChatError, match="is lost, and in 9 s nothing new came"):
         await line_to(gateways, patience_s=9.0).ask({}, Answer(), lambda _: None)
     assert pauses == [0.1, 0.3, 1.0, *[2.0] * 4]  # the connection that the last one led to was the last
     assert len(gateways.asked) == len(pauses) + 2
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_a_gateway_that_cannot_serve_now_does_not_end_an_answer_that_runs(status: int) -> None:
+    mid_stream = Connection(created(), delta(1, "Hel"), error(status))
+    resumed = (Connection(error(status)), Connection(delta(2, "lo"), ended(3, text="Hello")))
+    gateways, notices = Gateways(mid_stream, *resumed), list[str]()
+    text, answer = await asked(line_to(gateways, notices.append))
+    assert (text, answer.end and answer.end.outcome) == ("Hello", "completed")
+    assert notices[0] == f"gateway-0 answers {status}: what is wrong"
+    assert gateways.asked[1:] == [({"response_id": "resp_1", "starting_after": "1"}, 60.0)] * 2
+
+
+async def test_what_nobody_will_ever_serve_ends_an_answer() -> None:
+    _, answer = await asked(line_to(Gateways(Connection(created(), BREAKS), Connection(error(404)))))
+    assert answer.end is not None and answer.end.outcome == "refused"
+
+
+async def test_gateways_that_never_serve_end_it_with_their_words() -> None:
+    connections = Connection(created(), BREAKS), *(Connection(error(503)) for _ in range(4))
+    with pytest.raises(ChatError, match=r"^gateway-0 answers 503: what is wrong, and in 0 s nothing new came"):
+        await asked(line_to(Gateways(*connections, count=1), patience_s=0.0))
+
+
+NONSENSE = [
+    5,
+    None,
+    SimpleNamespace(type="foo"),
+    SimpleNamespace(type="error", code="c", message="as OpenAI tells it over HTTP", sequence_number=1),
+    ended(1, usage=SimpleNamespace(input_tokens=1, output_tokens=1, input_tokens_details=None)),
+    ended(1, "incomplete"),
+    json.JSONDecodeError("Expecting value", "<html>", 0),
+    RecursionError(),
+]
+
+
+@pytest.mark.parametrize("event", NONSENSE, ids=str)
+async def test_what_is_no_event_of_ours_ends_the_turn_in_words(event: Any) -> None:
+    with pytest.raises(ChatError, match=r"^gateway-0 is no gateway that this chat can talk to"):
+        await asked(line_to(Gateways(Connection(created(), event))))
+
+
+async def test_it_knows_who_cancelled() -> None:
+    line = line_to(Gateways(Connection(created(), ended(1, "cancelled"))))
+    await asked(line)
+    assert not line.cancel_asked
+    line.cancel()
+    assert line.cancel_asked
 
 
 async def test_an_event_renews_the_patience() -> None:
