@@ -6,11 +6,13 @@ a shell or a manifest writes one that is not set. A secret may come from a file 
 `KAFKA_SASL_PASSWORD_FILE` names the file that holds `KAFKA_SASL_PASSWORD`.
 """
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -19,6 +21,7 @@ from shared.errors import SettingsError
 S = TypeVar("S", bound="MeshSettings")
 ENV_PREFIX = "CHATMESH_"
 _FILE = "_FILE"
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^]\s]+)]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 
 
 def env(name: str, default: Any, description: str, **bounds: Any) -> Any:
@@ -67,10 +70,30 @@ def variable_of(field: FieldInfo, field_name: str) -> str:
     return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{ENV_PREFIX}{field_name}".upper()
 
 
+def addresses_of(servers: str) -> list[tuple[str, int]]:
+    """Hosts and ports from `host:port[,host:port]`, an IPv6 address in brackets. Raises ValueError that quotes what is
+    none."""
+    return [_address(server.strip()) for server in servers.split(",")]
+
+
+def _address(server: str) -> tuple[str, int]:
+    found = _ADDRESS.fullmatch(server)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise ValueError(f"{server!r} is not host:port")
+    if found["ipv6"] is None:
+        return found["host"], int(found["port"])
+    try:
+        return str(ipaddress.IPv6Address(found["ipv6"])), int(found["port"])
+    except ValueError as error:
+        raise ValueError(f"{server!r} is not [IPv6 address]:port") from error
+
+
 class KafkaSettings(BaseSettings):
     """How to reach the broker, and how the mesh's topics are laid out there."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     bootstrap_servers: str = env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092", "host:port[,host:port]")
     namespace: str = Field("", pattern=r"^([A-Za-z0-9._-]{1,64})?$", description="prefix of topics and groups")
@@ -140,25 +163,42 @@ class KafkaSettings(BaseSettings):
         """Arguments, then the environment, then the files that it names for secrets."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, servers: str) -> str:
+        addresses_of(servers)
+        return servers
+
     @model_validator(mode="after")
-    def _access_is_whole(self) -> Self:
-        """What the protocol needs is there, and what it would not use is not: it was meant to protect something."""
-        if faults := [*_sasl_faults(self), *_tls_faults(self)]:
+    def _fit_together(self) -> Self:
+        if faults := [*_sasl_faults(self), *_tls_faults(self), *_layout_faults(self), *_timing_faults(self)]:
             raise ValueError("; ".join(faults))
         return self
 
-    @model_validator(mode="after")
-    def _copies_suffice(self) -> Self:
-        """Else no append would ever count, and only appends would tell."""
-        if self.min_insync_replicas > self.replication_factor:
-            raise ValueError(
-                f"CHATMESH_MIN_INSYNC_REPLICAS is {self.min_insync_replicas}, more copies than "
-                f"CHATMESH_REPLICATION_FACTOR={self.replication_factor} makes"
-            )
-        return self
+
+def _layout_faults(settings: KafkaSettings) -> list[str]:
+    """Else no append would ever count, and only appends would tell."""
+    if settings.min_insync_replicas <= settings.replication_factor:
+        return []
+    return [
+        f"CHATMESH_MIN_INSYNC_REPLICAS is {settings.min_insync_replicas}, more copies than "
+        f"CHATMESH_REPLICATION_FACTOR={settings.replication_factor} makes"
+    ]
+
+
+def _timing_faults(settings: KafkaSettings) -> list[str]:
+    """What would be given up each time before it could come."""
+    limits = {"heartbeat_interval_ms": "session_timeout_ms", "fetch_max_wait_ms": "request_timeout_ms"}
+    return [
+        f"{ENV_PREFIX}{name.upper()} is {getattr(settings, name)}, and "
+        f"{ENV_PREFIX}{limit.upper()}={getattr(settings, limit)} is no longer"
+        for name, limit in limits.items()
+        if getattr(settings, name) >= getattr(settings, limit)
+    ]
 
 
 def _sasl_faults(settings: KafkaSettings) -> list[str]:
+    """What the protocol needs is there, and what it would not use is not: it was meant to protect something."""
     variables = {"KAFKA_SASL_USERNAME": settings.sasl_username, "KAFKA_SASL_PASSWORD": settings.kafka_password}
     given = [name for name, value in variables.items() if value]
     protocol = settings.security_protocol
@@ -217,8 +257,9 @@ def _describe(cls: type[BaseSettings], issue: Any) -> str:
     name = field if field in _aliases(cls) else f"{ENV_PREFIX}{field}".upper()
     shown = issue["type"] != "missing" and name not in _secrets(cls)
     value = f" (got {issue.get('input')!r})" if shown else ""
+    said = str(issue["msg"]).removeprefix("Value error, ")
     # What a check of several settings says names their variables itself; its input would be all of them, secrets too.
-    return f"{name}: {issue['msg']}{value}" if field else str(issue["msg"]).removeprefix("Value error, ")
+    return f"{name}: {said}{value}" if field else said
 
 
 def _secrets(cls: type[BaseSettings]) -> set[str]:

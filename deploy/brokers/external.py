@@ -2,6 +2,7 @@
 
 from deploy.brokers.port import Broker, BrokerError, Capabilities
 from deploy.brokers.ports import accepts
+from shared.settings import addresses_of
 
 VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 _CONNECT_TIMEOUT_S = 3.0
@@ -18,7 +19,10 @@ class ExternalBroker(Broker):
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._addresses = [_parse_address(part.strip()) for part in bootstrap.split(",")]
+        try:
+            self._addresses = addresses_of(bootstrap)
+        except ValueError as error:
+            raise BrokerError(f"{VARIABLE} must be host:port[,host:port…]: {error}") from error
 
     @property
     def bootstrap(self) -> str:
@@ -37,10 +41,3 @@ class ExternalBroker(Broker):
 
     def restart(self) -> None:
         raise BrokerError(f"the broker at {self._bootstrap} is not ours to restart")
-
-
-def _parse_address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise BrokerError(f"{VARIABLE} must be host:port[,host:port…], and {text!r} is not")
-    return host.strip("[]"), int(port)

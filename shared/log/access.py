@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.conn import create_conn
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
@@ -26,7 +26,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, SettingsError
 from shared.log.connections import Connection
-from shared.settings import KafkaSettings
+from shared.settings import KafkaSettings, addresses_of
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ async def raise_if_refused(settings: KafkaSettings) -> None:
 
     Returns where one does, where none answers, and after PROBE_TIMEOUT_S: all that may be otherwise at the next try.
     """
-    addresses = [(host, port) for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False)]
+    addresses = addresses_of(settings.bootstrap_servers)
     refusal: AccessDeniedError | None = None
     with contextlib.suppress(TimeoutError):  # one that hangs hides neither who lets us in nor who does not
         async with asyncio.timeout(PROBE_TIMEOUT_S), _answers(_enter(settings, *each) for each in addresses) as answers:

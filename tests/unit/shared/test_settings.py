@@ -10,7 +10,7 @@ from services.history.settings import HistorySettings
 from services.inference.settings import InferenceSettings
 from services.moderation.settings import ModerationSettings
 from shared.errors import SettingsError
-from shared.settings import MeshSettings, describe_settings, load_settings
+from shared.settings import MeshSettings, addresses_of, describe_settings, load_settings
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,18 @@ from shared.settings import MeshSettings, describe_settings, load_settings
         ("CHATMESH_LOG_LEVEL", "LOUD"),
         ("CHATMESH_SILENT_AFTER_S", "-1"),
         ("CHATMESH_NAMESPACE", "has space"),
+        ("CHATMESH_SHUTDOWN_S", "inf"),
+        ("CHATMESH_START_TIMEOUT_S", "nan"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost:abc"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka"),
+        ("KAFKA_BOOTSTRAP_SERVERS", ":9092"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:70000"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:0"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092,"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092 other:9092"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "SSL://kafka:9092"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "::1:9092"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "[kafka]:9092"),
     ],
 )
 def test_a_wrong_setting_names_its_variable_and_value(
@@ -31,6 +43,41 @@ def test_a_wrong_setting_names_its_variable_and_value(
         load_settings(MeshSettings)
     assert variable in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+def test_addresses_are_read_in_one_way() -> None:
+    named = addresses_of("kafka-1.example:9092, 10.0.0.7:19092,[fe80::1]:9093,_x:65535")
+    assert named == [("kafka-1.example", 9092), ("10.0.0.7", 19092), ("fe80::1", 9093), ("_x", 65535)]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"CHATMESH_HEARTBEAT_INTERVAL_MS": "6000"},
+            "CHATMESH_HEARTBEAT_INTERVAL_MS is 6000, and CHATMESH_SESSION_TIMEOUT_MS=6000 is no longer",
+        ),
+        (
+            {"CHATMESH_FETCH_MAX_WAIT_MS": "900", "CHATMESH_REQUEST_TIMEOUT_MS": "800"},
+            "CHATMESH_FETCH_MAX_WAIT_MS is 900, and CHATMESH_REQUEST_TIMEOUT_MS=800 is no longer",
+        ),
+    ],
+)
+def test_nothing_is_given_up_before_it_could_come(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=said):
+        load_settings(MeshSettings)
+
+
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATMESH_MIN_INSYNC_REPLICAS", "2")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "gateway")
+    with pytest.raises(SettingsError, match="MIN_INSYNC_REPLICAS") as caught:
+        load_settings(MeshSettings)
+    assert "KAFKA_SASL_USERNAME" in str(caught.value)
 
 
 def test_no_more_copies_are_asked_for_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
