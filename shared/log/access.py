@@ -264,10 +264,24 @@ async def _connected(settings: KafkaSettings, host: str, port: int) -> Connectio
             host, port, request_timeout_ms=settings.request_timeout_ms, **access_options(settings)
         )
     except (KafkaError, *_HANDSHAKE_ERRORS) as error:
-        if why := _why_refused(settings, error):
-            raise _refused(settings, host, port, why) from error
-        raise
+        why = _why_refused(settings, error)
+        if why is None and settings.uses_tls and await _speaks_without_tls(settings, host, port):
+            why = _no_tls(settings)
+        if why is None:
+            raise
+        raise _refused(settings, host, port, why) from error
     return connection
+
+
+async def _speaks_without_tls(settings: KafkaSettings, host: str, port: int) -> bool:
+    """Whether a Kafka broker answers there in the clear, to the question that needs no name. Apache Kafka hangs up on a
+    TLS handshake that it does not expect, as whoever shuts down does."""
+    try:
+        connection = await create_conn(host, port, request_timeout_ms=settings.request_timeout_ms)
+    except (KafkaError, OSError, EOFError):
+        return False
+    connection.close()
+    return True
 
 
 def _refused(settings: KafkaSettings, host: str, port: int, why: str) -> AccessDeniedError:
@@ -277,7 +291,8 @@ def _refused(settings: KafkaSettings, host: str, port: int, why: str) -> AccessD
 def _why_refused(settings: KafkaSettings, error: BaseException) -> str | None:
     """What the failure of a connection says about access; None: nothing."""
     if isinstance(error, SaslAuthenticationFailed):
-        return "knows no such name or password (KAFKA_SASL_USERNAME; KAFKA_SASL_PASSWORD)"
+        variables = "KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD, KAFKA_SASL_MECHANISM"
+        return f"knows no such name or password for {settings.sasl_mechanism} ({variables})"
     if isinstance(error, UnsupportedSaslMechanismError):
         return f"does not take KAFKA_SASL_MECHANISM={settings.sasl_mechanism}"
     if isinstance(error, IllegalSaslStateError):
@@ -295,10 +310,14 @@ def _why_no_tls(settings: KafkaSettings, error: BaseException | None) -> str | N
     if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
         return f"refuses the certificate of KAFKA_SSL_CERTFILE, or that there is none ({error.reason})"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-        return f"does not speak TLS: KAFKA_SECURITY_PROTOCOL={settings.security_protocol} is not its protocol"
+        return _no_tls(settings)
     if isinstance(error, asyncio.IncompleteReadError) and error.expected in _TLS_ALERT:
         return "speaks TLS: set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
     return None
+
+
+def _no_tls(settings: KafkaSettings) -> str:
+    return f"does not speak TLS: KAFKA_SECURITY_PROTOCOL={settings.security_protocol} is not its protocol"
 
 
 def _hung_up(error: KafkaError) -> bool:

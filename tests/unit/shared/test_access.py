@@ -271,3 +271,29 @@ async def test_where_nobody_says_anything_nobody_is_refused(monkeypatch: pytest.
     monkeypatch.setattr("shared.log.access.PROBE_TIMEOUT_S", 0.2)
     async with serving(is_silent) as (silent,):
         await ask(silent, "127.0.0.1:1")
+
+
+async def speaks_no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Apache Kafka takes a handshake for a request of 369 MB, and hangs up."""
+    (length,) = struct.unpack(">i", await reader.readexactly(4))
+    if length < 1_000_000:
+        correlation = (await reader.readexactly(length))[4:8]
+        versions = struct.pack(">hi", 0, 1) + struct.pack(">hhh", 18, 0, 0)
+        writer.write(struct.pack(">i", 4 + len(versions)) + correlation + versions)
+    writer.close()
+
+
+async def hangs_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One that shuts down, or a proxy before it."""
+    writer.close()
+
+
+async def test_a_broker_that_answers_only_without_tls_does_not_speak_it() -> None:
+    async with serving(speaks_no_tls) as (address,):
+        with pytest.raises(AccessDeniedError, match=r"does not speak TLS: KAFKA_SECURITY_PROTOCOL=SSL is not its"):
+            await raise_if_refused(settings(KAFKA_BOOTSTRAP_SERVERS=address))
+
+
+async def test_a_handshake_that_is_broken_off_refuses_nobody() -> None:
+    async with asyncio.timeout(5), serving(hangs_up) as (address,):
+        await raise_if_refused(settings(KAFKA_BOOTSTRAP_SERVERS=address))
