@@ -1,14 +1,14 @@
 """One secured Apache Kafka, and on it a mesh whose services have the least rights that the registry derives."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 
 from deploy.brokers import jvm
-from deploy.brokers.secured import THIRD_PARTY, SecuredJvmBroker
+from deploy.brokers.secured import CLEAR, ENCRYPTED, THIRD_PARTY, SecuredJvmBroker
 from deploy.topics.acls import grants
 from shared.log.admin import wait_for_broker
 from shared.log.granting import grant
@@ -17,19 +17,28 @@ from tests.support.mesh import Mesh
 from tests.support.policies import TEST_POLICY
 
 COUNTS = {Service.GATEWAY: 1, Service.MODERATION: 1, Service.INFERENCE: 2, Service.HISTORY: 1}
+COMES_BY = {
+    Service.GATEWAY: (ENCRYPTED, "SCRAM-SHA-256"),
+    Service.MODERATION: (ENCRYPTED, "PLAIN"),
+    Service.INFERENCE: (CLEAR, "SCRAM-SHA-512"),
+    Service.HISTORY: (CLEAR, "PLAIN"),
+}
+"""Each in another way; all others by SCRAM-SHA-512 over TLS."""
+CLEAR_SESSION_S = 5
+"""Whoever comes without TLS is disconnected again and again: nothing may be lost by that, nor anybody notice."""
 TOKENS_PER_S = 40
 POISON = "hemlock"
 
 
 @pytest.fixture(scope="session")
 def secured_broker() -> Iterator[SecuredJvmBroker]:
-    """TLS, SCRAM and access lists that nothing stands in."""
+    """TLS, passwords, and access lists that nothing stands in."""
     if missing := jvm.missing_tools():
         trouble = f"a secured Apache Kafka needs {' and '.join(missing)}"
         if "kafka" in os.environ.get("CHATMESH_REQUIRE_BROKERS", ""):
             pytest.fail(f"CHATMESH_REQUIRE_BROKERS asks for the suite on kafka: {trouble}")
         pytest.skip(trouble)
-    with SecuredJvmBroker() as running:
+    with SecuredJvmBroker(clear_session_s=CLEAR_SESSION_S) as running:
         yield running
 
 
@@ -48,13 +57,22 @@ async def secured_mesh(
         "CHATMESH_SCRIPT_TOKENS_PER_S": str(TOKENS_PER_S),
         "CHATMESH_POLICY": str(folder / "policy.yaml"),
     }
-    mesh = Mesh(secured_broker, folder, env=env, counts=COUNTS)
+    mesh = Mesh(secured_broker, folder, env=env, counts={})
     await wait_for_broker(mesh.settings, 30)
     await grant(mesh.settings, grants(mesh.namespace, consumers=[THIRD_PARTY]))
     async with mesh:
-        mesh.add(Service.MODERATION)  # after the first one, so that it reads the policy that stands in the log
-        await mesh.wait_ready(service=Service.MODERATION)
+        await start(mesh, COUNTS)
+        await start(mesh, {Service.MODERATION: 1})  # after the first one, so that it reads the policy in the log
         yield mesh
+
+
+async def start(mesh: Mesh, counts: Mapping[Service, int]) -> None:
+    """So many more, ready, that come by COMES_BY."""
+    assert isinstance(mesh.broker, SecuredJvmBroker)
+    for service, count in counts.items():
+        for _ in range(count):
+            mesh.add(service, **mesh.broker.access_by(service.value, *COMES_BY[service]))
+    await mesh.wait_ready()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trustme
 
 from deploy.brokers.ports import free_port
-from deploy.brokers.secured import ADMIN, SecuredJvmBroker
+from deploy.brokers.secured import ADMIN, CLEAR, ENCRYPTED, MECHANISMS, SecuredJvmBroker
 from deploy.topics.acls import grants
 from shared.errors import AccessDeniedError, AppendError, BrokerUnavailableError
 from shared.log import LogWriter, Tail, prepare_log
@@ -19,6 +20,7 @@ from shared.records import Heartbeat
 from shared.rights import Right, in_namespace, rights_of
 from shared.settings import MeshSettings
 from shared.topics import EVENTS, HEARTBEATS, REGISTRY, Service
+from tests.security.passwords import MECHANISM, set_password
 from tests.security.tools import run_tool
 from tests.support.mesh import Mesh, Replica
 
@@ -59,23 +61,67 @@ def without_anything(broker: SecuredJvmBroker, folder: Path) -> dict[str, str]:
     return {**without_a_name(broker, folder), "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT", "KAFKA_SSL_CAFILE": ""}
 
 
+def without_a_name_or_tls(broker: SecuredJvmBroker, folder: Path) -> dict[str, str]:
+    return {**without_anything(broker, folder), "KAFKA_BOOTSTRAP_SERVERS": broker.plaintext_bootstrap}
+
+
+def with_tls_for_nothing(broker: SecuredJvmBroker, _: Path) -> dict[str, str]:
+    return {"KAFKA_BOOTSTRAP_SERVERS": broker.plaintext_bootstrap}
+
+
+def by_another_mechanism(broker: SecuredJvmBroker, _: Path) -> dict[str, str]:
+    return {**broker.access_by("gateway", CLEAR, "PLAIN"), "KAFKA_SASL_MECHANISM": "SCRAM-SHA-256"}
+
+
+def by_a_name_where_certificates_count(broker: SecuredJvmBroker, _: Path) -> dict[str, str]:
+    shown = str(broker.certificates.issue("gateway"))
+    return {"KAFKA_BOOTSTRAP_SERVERS": broker.mtls_bootstrap, "KAFKA_SSL_CERTFILE": shown}
+
+
+def wrong_password(protocol: str, mechanism: str) -> Change:
+    return lambda broker, _: {**broker.access_by("gateway", protocol, mechanism), "KAFKA_SASL_PASSWORD": "wrong"}
+
+
 def without_a_certificate(broker: SecuredJvmBroker, folder: Path) -> dict[str, str]:
     return {**without_a_name(broker, folder), "KAFKA_BOOTSTRAP_SERVERS": broker.mtls_bootstrap}
 
 
 REFUSED: list[tuple[str, Change, str]] = [
-    ("wrong password", lambda *_: {"KAFKA_SASL_PASSWORD": "wrong"}, r"knows no such name or password"),
+    *(
+        (
+            f"wrong password, {mechanism}, {protocol}",
+            wrong_password(protocol, mechanism),
+            rf"knows no such name or password for {mechanism} \(",
+        )
+        for protocol, mechanisms in MECHANISMS.items()
+        for mechanism in mechanisms
+    ),
     (
         "unknown name",
         lambda *_: {"KAFKA_SASL_USERNAME": "nobody"},
         r"does not let User:nobody in: .*KAFKA_SASL_USERNAME",
     ),
-    ("other mechanism", lambda *_: {"KAFKA_SASL_MECHANISM": "PLAIN"}, r"does not take KAFKA_SASL_MECHANISM=PLAIN"),
+    ("other mechanism", by_another_mechanism, r"does not take KAFKA_SASL_MECHANISM=SCRAM-SHA-256"),
     ("other authority", other_authority, r"certificate that KAFKA_SSL_CAFILE does not vouch for"),
     ("other host", by_another_name, r"certificate for another host: .*'localhost'"),
     ("no TLS", without_tls, r"it speaks TLS: set KAFKA_SECURITY_PROTOCOL"),
     ("no TLS, no name", without_anything, r"it speaks TLS: set KAFKA_SECURITY_PROTOCOL"),
+    (
+        "TLS where there is none",
+        with_tls_for_nothing,
+        r"does not speak TLS: KAFKA_SECURITY_PROTOCOL=SASL_SSL is not its",
+    ),
+    (
+        "no name where there is no TLS",
+        without_a_name_or_tls,
+        r"wants a name and a password: set KAFKA_SECURITY_PROTOCOL",
+    ),
     ("no name", without_a_name, r"wants a name and a password: set KAFKA_SECURITY_PROTOCOL"),
+    (
+        "a name in vain",
+        by_a_name_where_certificates_count,
+        r"asks for no name and password: KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+    ),
     ("no certificate", without_a_certificate, r"refuses the certificate of KAFKA_SSL_CERTFILE, or that there is none"),
 ]
 
@@ -92,6 +138,50 @@ async def test_who_is_not_let_in_learns_why_at_once(
             await prepare_log(settings, Service.GATEWAY)
     assert "\n" not in str(caught.value)
     assert secured_broker.passwords["gateway"] not in str(caught.value)
+
+
+@asynccontextmanager
+async def history(mesh: Mesh, **env: str) -> AsyncIterator[Replica]:
+    """A service that nobody misses, under way; afterwards it is gone."""
+    replica = mesh.add(Service.HISTORY, **env)
+    try:
+        yield replica
+    finally:
+        await asyncio.to_thread(replica.process.stop, 10)
+        mesh.retire(replica)
+
+
+async def last_words(replica: Replica) -> list[str]:
+    """The last lines of a service that ends by itself, with a failure."""
+    assert await asyncio.to_thread(replica.process.wait, WAIT_S), "it goes on"
+    assert replica.process.exit_code == 1
+    return replica.process.log_tail(20)
+
+
+@pytest.mark.parametrize(("protocol", "mechanism"), [(ENCRYPTED, "SCRAM-SHA-256"), (CLEAR, "PLAIN")])
+async def test_a_service_with_a_wrong_password_ends_in_one_line(
+    secured_broker: SecuredJvmBroker, mesh: Mesh, protocol: str, mechanism: str
+) -> None:
+    wrong = secured_broker.access_by("history", protocol, mechanism) | {"KAFKA_SASL_PASSWORD": "wrong"}
+    async with history(mesh, **wrong) as replica:
+        lines = await last_words(replica)
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: the broker at ") and f"for {mechanism} " in lines[0], lines
+
+
+async def test_a_service_whose_password_changes_ends_in_one_line(secured_broker: SecuredJvmBroker, mesh: Mesh) -> None:
+    """Not at once: the broker asks again when connections are opened, and lets none live beyond CLEAR_SESSION_S."""
+    leaver = "leaver"
+    await set_password(mesh.settings, leaver, "at first")
+    rights = in_namespace(mesh.namespace, rights_of(Service.HISTORY))
+    await grant(mesh.settings, [Grant(f"User:{leaver}", right) for right in rights])
+    theirs = {"KAFKA_SASL_USERNAME": leaver, "KAFKA_SASL_PASSWORD": "at first"}
+    async with history(mesh, **secured_broker.access_by("history", CLEAR, MECHANISM) | theirs) as replica:
+        await mesh.wait_ready(service=Service.HISTORY)
+        await set_password(mesh.settings, leaver, "later")
+        lines = await last_words(replica)
+    assert "does not let User:leaver in: it knows no such name or password" in lines[-1], lines
+    assert lines[-1].startswith("error: ") and not any("Traceback" in line for line in lines), lines
 
 
 async def test_where_nobody_answers_is_waited_for() -> None:
@@ -148,20 +238,10 @@ async def test_who_may_not_make_topics_is_told_how_to_do_without(secured_broker:
         await prepare_log(settings, Service.HISTORY)
 
 
-def ended(replica: Replica) -> list[str]:
-    """The last lines of a service that ends by itself."""
-    assert replica.process.wait(WAIT_S) is not None, "it goes on"
-    assert replica.process.exit_code == 1
-    return replica.process.log_tail(20)
-
-
 async def test_a_service_without_its_rights_ends_in_one_line(mesh: Mesh) -> None:
     namespace = f"u{uuid.uuid4().hex[:12]}."
-    replica = mesh.add(Service.HISTORY, CHATMESH_NAMESPACE=namespace)
-    try:
-        lines = await asyncio.to_thread(ended, replica)
-    finally:
-        mesh.retire(replica)
+    async with history(mesh, CHATMESH_NAMESPACE=namespace) as replica:
+        lines = await last_words(replica)
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: User:history may not Write topic ")
     assert f"Read group {namespace}history.recorder" in lines[0]
@@ -177,18 +257,14 @@ async def test_a_service_without_its_rights_ends_in_one_line(mesh: Mesh) -> None
     ids=lambda right: right.name,
 )
 async def test_a_service_that_loses_a_right_ends_in_one_line(mesh: Mesh, lost: Right) -> None:
-    replica = mesh.add(Service.HISTORY)
-    try:
+    (named,) = in_namespace(mesh.namespace, [lost])
+    async with history(mesh) as replica:
         await mesh.wait_ready(service=Service.HISTORY)
-        (named,) = in_namespace(mesh.namespace, [lost])
         await revoke(mesh.settings, [Grant("User:history", named)])
         try:
-            lines = await asyncio.to_thread(ended, replica)
+            lines = await last_words(replica)
         finally:
             await grant(mesh.settings, [Grant("User:history", named)])
-    finally:
-        await asyncio.to_thread(replica.process.stop, 10)
-        mesh.retire(replica)
     assert "error: User:history may not" in lines[-1] and named.name in lines[-1], lines
 
 
