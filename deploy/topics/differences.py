@@ -1,4 +1,4 @@
-"""How the topics on the broker differ from what the registry declares."""
+"""How the topics on the broker differ from what the registry declares, and which take no records for want of copies."""
 
 from collections.abc import Mapping
 
@@ -27,8 +27,12 @@ def compare(settings: MeshSettings, topic: Topic, found: Mapping[str, TopicFound
         **topic.broker_config(settings.min_insync_replicas),
     }
     is_so = {"partitions": str(there.partitions), "replication factor": str(there.replicas), **there.config}
-    return [
+    lines = [
         f"{name}: {key} is {is_so.get(key, 'not set')}, not {value}"
         for key, value in wanted.items()
         if is_so.get(key) != value
     ]
+    if closed := sum(copies < settings.min_insync_replicas for copies in there.in_sync):
+        least = f"fewer than {settings.min_insync_replicas} copies are in sync"
+        lines.append(f"{name}: {closed} of {there.partitions} partitions take no records now: {least}")
+    return lines

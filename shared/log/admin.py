@@ -1,6 +1,7 @@
 """Topics on the broker: made from the registry, checked at start."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,7 +72,19 @@ async def _reach(settings: KafkaSettings) -> None:
 
 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
-    """aiokafka's, which takes it for granted that the brokers know of a controller."""
+    """aiokafka's, which takes it for granted that the brokers know of a controller, and that each of them answers."""
+
+    async def _send_request(self, request: Any, node_id: int | None = None) -> Any:
+        if node_id is None:  # aiokafka draws one, which may have died a moment ago
+            node_id = await self._first_ready()
+        return await super()._send_request(request, node_id)
+
+    async def _first_ready(self) -> int | None:
+        brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
+        for node_id in random.sample(brokers, len(brokers)):
+            if await self._client.ready(node_id):
+                return int(node_id)
+        return None
 
     async def _send_to_controller(self, request: Any) -> Any:
         if self._client.cluster.controller is None:
@@ -136,11 +149,13 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class TopicFound:
-    """A topic as the broker has it; `config` holds what is set there and what is the broker's default."""
+    """A topic as the broker has it; `config` holds what is set there and what is the broker's default. `in_sync`: of
+    each partition, how many copies have all its records now."""
 
     partitions: int
     replicas: int
     config: Mapping[str, str]
+    in_sync: tuple[int, ...]
 
 
 async def topics_found(settings: KafkaSettings, topics: Collection[Topic]) -> dict[str, TopicFound]:
@@ -153,7 +168,12 @@ async def topics_found(settings: KafkaSettings, topics: Collection[Topic]) -> di
         described = {found["topic"]: found["partitions"] for found in await client.describe_topics(names)}
         configs = await _configs(client, settings, names)
     return {
-        name: TopicFound(len(parts), len(parts[0]["replicas"]) if parts else 0, configs[name])
+        name: TopicFound(
+            len(parts),
+            len(parts[0]["replicas"]) if parts else 0,
+            configs[name],
+            tuple(len(part["isr"]) for part in parts),
+        )
         for name, parts in described.items()
     }
 

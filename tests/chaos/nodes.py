@@ -11,6 +11,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from deploy.brokers.cluster import ClusterNode, JvmCluster
+from deploy.topics import differences
 from shared.log.clients import group_name, topic_name
 from shared.topics import Group, Service, Topic
 from tests.chaos.faults import Fault, Scene
@@ -162,6 +163,7 @@ class NodeKilled(Fault):
             scene.mesh.add(self._newcomer)
 
     async def heal(self, scene: Scene, victim: Replica | None) -> bool:
+        assert await differences.find(scene.mesh.settings) == []  # operators can look, whoever is away
         await answered(scene.mesh)
         await scene.mesh.wait_ready(ALONE_S)
         await asyncio.to_thread(self._victims[-1].restart)

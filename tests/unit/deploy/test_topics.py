@@ -17,7 +17,7 @@ from shared.settings import MeshSettings
 from shared.topics import JOURNAL, Service
 
 SETTINGS = MeshSettings(namespace="blue.", partitions=32, replication_factor=3, min_insync_replicas=2)
-AS_DECLARED = TopicFound(32, 3, JOURNAL.broker_config(2))
+AS_DECLARED = TopicFound(32, 3, JOURNAL.broker_config(2), (3,) * 32)
 
 
 def differences(found: TopicFound | None) -> list[str]:
@@ -27,6 +27,7 @@ def differences(found: TopicFound | None) -> list[str]:
 def test_a_topic_as_declared_differs_in_nothing_whatever_else_is_set_there() -> None:
     assert differences(AS_DECLARED) == []
     assert differences(replace(AS_DECLARED, config={**AS_DECLARED.config, "segment.ms": "1"})) == []
+    assert differences(replace(AS_DECLARED, in_sync=(3, 2) * 16)) == []  # one broker is away
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,10 @@ def test_a_topic_as_declared_differs_in_nothing_whatever_else_is_set_there() -> 
         (None, "blue.responses.journal: missing"),
         (replace(AS_DECLARED, partitions=8), "blue.responses.journal: partitions is 8, not 32"),
         (replace(AS_DECLARED, replicas=1), "blue.responses.journal: replication factor is 1, not 3"),
+        (
+            replace(AS_DECLARED, in_sync=(1, 2) * 16),
+            "blue.responses.journal: 16 of 32 partitions take no records now: fewer than 2 copies are in sync",
+        ),
         (
             replace(AS_DECLARED, config={**AS_DECLARED.config, "retention.ms": "60000"}),
             "blue.responses.journal: retention.ms is 60000, not 86400000",

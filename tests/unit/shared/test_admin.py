@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.errors import RequestTimedOutError
+from aiokafka.structs import BrokerMetadata
 
 from shared.errors import BrokerUnavailableError, LogError
 from shared.log import prepare_log
@@ -89,3 +90,23 @@ async def test_while_the_brokers_know_of_no_controller_they_are_waited_for(monke
     with pytest.raises(BrokerUnavailableError, match="controller"):
         await prepare_log(MeshSettings(start_timeout_s=0.3), None)
     assert len(updates) > 1
+
+
+@pytest.mark.parametrize("alive", [1, 2, 3])
+async def test_who_asks_any_broker_asks_one_that_answers(monkeypatch: pytest.MonkeyPatch, alive: int) -> None:
+    async def ready(_client: object, node_id: int) -> bool:
+        return node_id == alive
+
+    async def send(_client: object, node_id: int, _request: object) -> Any:
+        asked.append(node_id)
+        return SimpleNamespace(to_object=lambda: {"topics": []})
+
+    asked: list[int] = []
+    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.ready", ready)
+    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.send", send)
+    client = AdminClient(bootstrap_servers="127.0.0.1:1")
+    client._client.cluster._brokers = {
+        number: BrokerMetadata(number, "127.0.0.1", number, None) for number in (1, 2, 3)
+    }
+    assert await client.list_topics() == []
+    assert asked == [alive]
