@@ -69,7 +69,7 @@ class ControlPlane:
             # Side by side, unlike `broker.start()`: a broker lets each new group wait seconds for more members.
             await self._broker.connect()
             await asyncio.gather(*(subscription.start() for subscription in self._subscriptions))
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
             await self._leave()
             raise await trouble(self._settings, "read the control plane", error) from error
 

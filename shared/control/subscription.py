@@ -23,12 +23,11 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 
 from shared.control.intake import Intake
-from shared.log.access import FORBIDDEN, forbidden, raise_if_locked_out
-from shared.log.clients import MAX_REQUEST_BYTES, close_consumer, group_name, topic_name
+from shared.log.access import FORBIDDEN, forbidden
+from shared.log.clients import MAX_REQUEST_BYTES, close_consumer, group_name, topic_name, uninterrupted, until_opened
 from shared.log.meters import ReaderMeter
-from shared.log.outage import Outage
 from shared.log.tail import RawRecord, raw
-from shared.log.watching import STALLED_AFTER_S, StalledError, Watch
+from shared.log.watching import REJOINED_AFTER_S, STALLED_AFTER_S, StalledError, Watch
 from shared.settings import MeshSettings
 from shared.telemetry.metrics import Metrics
 from shared.topics import CONTROL_GROUPS, Service, Topic, assert_may_consume
@@ -85,17 +84,20 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._subscriber.consumer
 
     async def start(self) -> None:
-        """Join the group. Raises KafkaError."""
-        await self._join()
+        """Join the group. Raises KafkaError, TimeoutError."""
+        await self._joined()
         self._meter.watch(lambda: self.consumer)
 
-    async def _join(self) -> None:
+    async def _joined(self) -> AIOKafkaConsumer:
+        """One attempt, of which nothing stays open where it fails. Raises KafkaError, TimeoutError."""
         try:
-            await self._subscriber.start()
+            async with asyncio.timeout(REJOINED_AFTER_S):
+                await uninterrupted(self._subscriber.start())
         except BaseException:
             await self.leave()
             raise
         self._watched = Watch(self.consumer)
+        return self.consumer
 
     async def leave(self) -> None:
         """Leave the group, also where the consumer is broken: of one whose fetcher died, FastStream's `stop()` would
@@ -140,19 +142,7 @@ class Subscription(ConsumerRebalanceListener):  # type: ignore[misc]
         log.warning("%s is joined anew: %s", self._name, error)
         await self.leave()
         self.intake.forget_all()
-        outage = Outage(log, f"attempts to {self._what}")
-        while True:
-            try:
-                await self._join()
-            except FORBIDDEN as refused:
-                raise forbidden(self._settings, self._what, refused) from refused
-            except KafkaError as failed:
-                outage.failed(failed)
-                await raise_if_locked_out(self._settings)
-                await asyncio.sleep(self._look_every_s)
-            else:
-                outage.over()
-                return
+        await until_opened(self._settings, self._what, self._joined)
 
     async def _commit(self, partition: int, next_offset: int) -> None:
         """What cannot be committed is delivered again, to us or to whose the partition is now; that does no harm."""
