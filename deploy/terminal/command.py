@@ -101,6 +101,11 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def printable_json(text: str) -> str:
+    """The same of what JSON holds in its strings, in escapes of its own: it is read as before."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def shortened(text: str, width: int) -> str:
     """One line of at most `width` characters."""
     line = " ".join(printable(text).split())

@@ -133,6 +133,6 @@ class Line:
             self._cancelling = asyncio.create_task(self._send_cancel(name), name="cancel")
 
     async def _send_cancel(self, response_id: str) -> None:
-        with contextlib.suppress(APIError):  # it ended by itself, or this gateway does not answer
+        with contextlib.suppress(APIError, ChatError), understood(self._gateways.url):  # ended, or nobody answers
             await self._gateways.client.responses.cancel(response_id)
             self._cancel_wanted = False

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from deploy.terminal.command import clock_time, printable, shortened
+from deploy.terminal.command import clock_time, printable, printable_json, shortened
 from deploy.terminal.dlq.letters import Letter
 from deploy.terminal.dlq.rules import note, why_not
 
@@ -76,7 +76,7 @@ def as_json(letter: Letter, *, content: bool = False) -> str:
         "can_be_sent_back": refusal is None,
         "why_not": refusal,
     }
-    return json.dumps({**found, "content": body.value} if content else found, ensure_ascii=False)
+    return printable_json(json.dumps({**found, "content": body.value} if content else found, ensure_ascii=False))
 
 
 def _origin(letter: Letter) -> str:

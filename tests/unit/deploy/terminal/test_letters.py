@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deploy.terminal.command import printable
 from deploy.terminal.dlq.letters import Address, Letter, LetterError, chosen, collect, parse_address
 from deploy.terminal.dlq.queues import readable
 from deploy.terminal.dlq.redriving import describe, plan
@@ -146,11 +147,12 @@ def test_what_went_back_goes_again_only_if_that_is_said() -> None:
 
 
 def test_content_is_shown_only_if_that_is_said_and_steers_no_terminal() -> None:
-    secret = letter(EVENTS.name, completed(ID), value="\x1b[31mwhat the user wrote")
+    secret = letter(EVENTS.name, completed(ID), value="\x1b[31mwhat the user wrote", key="ü\x9b\u202e")
     for shown in ("\n".join(render_letter(secret)), "\n".join(render_list([secret], 80)), as_json(secret)):
-        assert "what the user wrote" not in shown and "\x1b" not in shown
+        assert "what the user wrote" not in shown and shown == printable(shown)
     assert "\\x1b[31mwhat the user wrote" in "\n".join(render_letter(secret, content=True))
-    assert json.loads(as_json(secret, content=True))["content"] == secret.body.value
+    told = json.loads(as_json(secret, content=True))
+    assert (told["content"], told["key"]) == (secret.body.value, secret.body.key) and "ü" in as_json(secret)
 
 
 def test_a_letter_of_another_queue_or_none_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
