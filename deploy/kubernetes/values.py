@@ -70,7 +70,13 @@ _TUNABLE = frozenset(
 
 _STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 _OBJECTS = {"type": "array", "items": {"type": "object"}}
-_PORTS = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_PORTS = {"type": "array", "items": _PORT}
+_ADDRESS = (
+    r"\s*([^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\])"
+    r":(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})\s*"
+)
+"""What shared.settings takes for an address, which is no pattern there."""
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 _OUR_LABELS = (
     r"^(app\.kubernetes\.io/(name|instance|component|part-of|version|managed-by)|helm\.sh/chart|strimzi\.io/.*)$"
@@ -89,7 +95,7 @@ RULES: dict[str, dict[str, Any]] = {
     "kafka.mode": {"enum": ["external", "strimzi"]},
     "kafka.external.bootstrapServers": {
         "type": "string",
-        "pattern": r"^(\s*[^\s,:]+:[0-9]+\s*(,\s*[^\s,:]+:[0-9]+\s*)*)?$",
+        "pattern": f"^({_ADDRESS}(,{_ADDRESS})*)?$",
     },
     # Brokers' hosts and labels hold it with a suffix of up to 17 characters, in 63 altogether.
     "kafka.strimzi.cluster": {"type": "string", "pattern": "^([a-z]([a-z0-9-]{0,38}[a-z0-9])?)?$"},
@@ -104,8 +110,10 @@ RULES: dict[str, dict[str, Any]] = {
         "properties": {"tiers": _ANY, "tenants": _ANY},
         "additionalProperties": False,
     },
+    "gateway.service.port": _PORT,
     "gateway.service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "gateway.service.annotations": _TEXTS,
+    "inference.gpu.resource": {"type": "string", "minLength": 1},
     "inference.gpu.nodeSelector": _TEXTS,
     "inference.gpu.tolerations": _OBJECTS,
     "inference.autoscaling.utilization": {"type": "number", "exclusiveMinimum": 0, "maximum": 2},

@@ -1,7 +1,7 @@
 """The Helm chart's generated files and the schema of its values. tests/deploy/test_helm.py has what is rendered."""
 
 import json
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,15 @@ def test_the_command_says_what_is_stale_and_writes_it(
 
 def faults(values: dict[str, Any]) -> list[str]:
     """Of values over the chart's own, as Helm puts them together."""
-    return [error.message for error in Draft7Validator(values_schema()).iter_errors(over(own_values(), values))]
+    return [error.message for error in validator().iter_errors(over(own_values(), values))]
 
 
+@cache
+def validator() -> Any:
+    return Draft7Validator(values_schema())
+
+
+@cache
 def own_values() -> Any:
     return yaml.safe_load((CHART / "values.yaml").read_text())
 
@@ -127,6 +133,8 @@ def takes(cls: type[MeshSettings], name: str, value: Any) -> bool:
         ({"networkPolicy": {"enabled": GONE}}, "'enabled' is a required property"),
         ({"gateway": {"podLabels": {"app.kubernetes.io/name": "mine"}}}, "should not be valid under"),
         ({"kafka": {"strimzi": {"cluster": "x" * 41}}}, "does not match"),
+        ({"gateway": {"service": {"port": 0}}}, "0 is less than the minimum of 1"),
+        ({"inference": {"gpu": {"resource": ""}}}, "should be non-empty"),
     ],
 )
 def test_a_wrong_value_is_refused(values: dict[str, Any], said: str) -> None:
