@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 import shared.log.batches  # from here on aiokafka's consumers get past what they cannot read
 import shared.log.bootstrap  # from here on aiokafka's clients find their way back
 import shared.log.coordination  # noqa: F401 - and hear of it where a coordinator does not know
+from shared.futures import error_of
 from shared.log.access import FORBIDDEN, access_options, forbidden, raise_if_locked_out, trouble
 from shared.log.outage import Outage
 from shared.settings import KafkaSettings
@@ -104,7 +105,7 @@ async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
         if not task.done():
             task.cancel()
-        elif not task.cancelled() and (error := task.exception()) is not None:
+        elif (error := error_of(task)) is not None:
             log.debug("cancelled, and failed as well: %s", error)
         raise
 

@@ -147,6 +147,7 @@ class GroupConsumer:
         self._meter.healed()
         log.warning("%s is joined anew for %s: %s", self._group, self._name, error)
         await self._leave(self._consumer)
+        await self._reading.pause()
         await until_opened(self._settings, self._what, self._joined)
 
     async def _joined(self) -> AIOKafkaConsumer:

@@ -1,10 +1,11 @@
 """The consumer with which a reader reads: only ever one that has started and that nobody has closed."""
 
+import asyncio
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shared.log.clients import close_consumer
+from shared.log.clients import RECONNECT_S, close_consumer
 from shared.log.watching import Poller
 
 
@@ -15,6 +16,7 @@ class Reading:
     def __init__(self) -> None:
         self.opened: AIOKafkaConsumer | None = None
         self._poller: Poller
+        self._brought_records = False
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -29,7 +31,7 @@ class Reading:
 
     def adopt(self, consumer: AIOKafkaConsumer) -> None:
         """Go on with this one, which has started."""
-        self.opened, self._poller = consumer, Poller(consumer)
+        self.opened, self._poller, self._brought_records = consumer, Poller(consumer), False
 
     def forget(self) -> None:
         """Go on with none: whoever opened it has closed it."""
@@ -43,4 +45,12 @@ class Reading:
 
     async def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
         """As `Poller.poll`."""
-        return await self._poller.poll(timeout_ms)
+        found = await self._poller.poll(timeout_ms)
+        self._brought_records = self._brought_records or bool(found)
+        return found
+
+    async def pause(self) -> None:
+        """Wait RECONNECT_S before the next one is opened if the last one brought nothing: what broke it may break all
+        that follow, as fast as they connect."""
+        if not self._brought_records:
+            await asyncio.sleep(RECONNECT_S)

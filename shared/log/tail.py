@@ -228,6 +228,7 @@ class Tail:
         self._meter.healed()
         log.warning("%s is read anew from where it stands: %s", self._name, error)
         await self._reading.close()
+        await self._reading.pause()
         consumer = await until_opened(
             self._settings, self._what, lambda: opened(make_consumer(self._settings), close_consumer)
         )

@@ -156,6 +156,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("shared.log.tail.make_consumer", world.make)
     monkeypatch.setattr("shared.log.group.make_consumer", world.make)
     monkeypatch.setattr("shared.log.clients.RECONNECT_S", 0)
+    monkeypatch.setattr("shared.log.reading.RECONNECT_S", 0)
     monkeypatch.setattr("shared.log.group.RECONNECT_S", 0)
     monkeypatch.setattr(watching, "STALLED_AFTER_S", 0)  # a look before every poll
     return world
@@ -500,3 +501,28 @@ async def test_a_start_that_is_cancelled_leaves_no_consumer_behind(world: World)
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert world.consumers[0].closed
+
+
+@pytest.mark.parametrize("brought", [0, 1])
+async def test_consumers_that_bring_nothing_are_not_replaced_in_a_hurry(
+    world: World, monkeypatch: pytest.MonkeyPatch, brought: int
+) -> None:
+    """What no consumer can read breaks each of them as soon as it has connected."""
+    pauses: list[float] = []
+    real_sleep = asyncio.sleep
+
+    async def sleep(delay_s: float) -> None:
+        pauses.extend([delay_s] if delay_s else [])
+        await real_sleep(0)
+
+    monkeypatch.setattr("shared.log.reading.RECONNECT_S", 7)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    journal = member(Owner())
+    world.ends = {0: brought, 1: 0}
+    await journal.start()
+    async with aclosing(journal.batches()) as batches:
+        await read(batches, brought)
+        world.consumers[0].failure = KafkaError("Unexpected error during data retrieval")
+        world.ends = {0: brought + 1, 1: 0}
+        await read(batches, 1)
+    assert pauses == ([] if brought else [7])
