@@ -76,7 +76,7 @@ _ADDRESS = (
     r"\s*([^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\])"
     r":(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})\s*"
 )
-"""What shared.settings takes for an address, which is no pattern there."""
+"""What `shared.settings.addresses_of` takes; a test compares."""
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 _OUR_LABELS = (
     r"^(app\.kubernetes\.io/(name|instance|component|part-of|version|managed-by)|helm\.sh/chart|strimzi\.io/.*)$"

@@ -16,7 +16,7 @@ from deploy.kubernetes.files import CHART, chart_files
 from deploy.kubernetes.values import FIELDS, SETTINGS, values_schema
 from deploy.toolbox.unpacking import KUBERNETES
 from shared.release import VERSION
-from shared.settings import MeshSettings, variable_of
+from shared.settings import MeshSettings, addresses_of, variable_of
 
 NUMBERS = (0, 1, 9, 10, 64, 65, 4096, 4097)
 WORDS = ("SSL", "TLS", "PLAIN", "prod.", "a b", "")
@@ -103,6 +103,24 @@ def test_what_a_service_would_refuse_is_refused_before(path: str) -> None:
         nested = reduce(lambda below, key: {key: below}, reversed(path.split(".")), value)
         assert faults(nested) == [] or not takes(cls, name, value), value
         assert faults(nested) != [] or takes(cls, name, value), value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a:1", "a:65535", "a.example.com:9092,b.example.com:9093", " a:1 , b:2 ", "[fd00::1]:9092", "10.0.0.1:9092"),
+        *("a", ":9092", "a:0", "a:65536", "a:70000", "a:abc", "a:1,", "a:1,,b:2", "a b:1", "a: 1", "SSL://a:9093"),
+        *("fd00::1:9092", "[fd00::1:9092", "[]:9092", "a:1;b:2"),
+    ],
+)
+def test_the_chart_takes_the_addresses_that_services_take(text: str) -> None:
+    refused = faults({"kafka": {"external": {"bootstrapServers": text}}})
+    try:
+        addresses_of(text)
+    except ValueError:
+        assert refused
+    else:
+        assert not refused
 
 
 def takes(cls: type[MeshSettings], name: str, value: Any) -> bool:
