@@ -40,6 +40,7 @@ from services.gateway.web.server import Server, bind
 from shared.arenas import share_arenas
 from shared.chat import load_chat_tokenizer
 from shared.errors import BrokerUnavailableError, RecordError
+from shared.futures import error_of
 from shared.heartbeats import Cluster, ClusterWatcher, Heart
 from shared.lifetime import Lifetime, Stop
 from shared.log import LogWriter, RawRecord, Replayer, Tail, note_lost, prepare_log, put_aside
@@ -232,7 +233,7 @@ def _put_aside(writer: LogWriter, record: RawRecord, error: RecordError) -> None
 
 
 def _note_lost_letter(record: RawRecord, done: "asyncio.Future[bool]") -> None:
-    error = None if done.cancelled() else done.exception()
+    error = error_of(done)
     if isinstance(error, Exception):
         note_lost(EVENTS, record, error)
 
