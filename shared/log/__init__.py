@@ -1,6 +1,6 @@
 """The log: the only way in which services touch Kafka on the token path. All aiokafka calls live here."""
 
-from shared.log.admin import ensure_topics, partitions_found, prepare_log, wait_for_broker
+from shared.log.admin import ensure_topics, existing_partitions, partitions_found, prepare_log, wait_for_broker
 from shared.log.dead_letters import note_lost, put_aside, put_work_aside
 from shared.log.group import GroupConsumer
 from shared.log.replay import Replay, Replayer
@@ -18,6 +18,7 @@ __all__ = [
     "decode",
     "decode_of_response",
     "ensure_topics",
+    "existing_partitions",
     "failing_late",
     "note_lost",
     "partitions_found",

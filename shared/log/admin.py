@@ -135,6 +135,15 @@ async def partitions_found(settings: KafkaSettings, topic: Topic) -> int:
         return len(described["partitions"])
 
 
+async def existing_partitions(settings: KafkaSettings, topic: Topic) -> int:
+    """The same of a topic that is there. Raises LogError where no mesh ever ran, and as `partitions_found`."""
+    count = await partitions_found(settings, topic)
+    if not count:
+        name = topic_name(settings, topic)
+        raise LogError(f"no mesh has run on the broker at {settings.bootstrap_servers}: there is no topic {name}")
+    return count
+
+
 async def ensure_topics(settings: KafkaSettings) -> list[str]:
     """Create the topics of the registry that are missing and check the partition counts of those that exist.
 

@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from shared.errors import AppendError
-from shared.log.admin import partitions_found
+from shared.log.admin import existing_partitions
 from shared.log.clients import abandon_producer, close_producer, find_partition, make_producer, started, topic_name
 from shared.log.writer import Appended, partition_of_key
 from shared.records import DeadLetter, Redriven
@@ -62,7 +62,7 @@ class Redriver:
         """The one it came from; a key's may be another one since, where partitions were added."""
         if topic.partitioning is not Partitioning.KEY or letter.key is None:
             return letter.origin_partition
-        return partition_of_key(letter.key, await partitions_found(self._settings, topic))
+        return partition_of_key(letter.key, await existing_partitions(self._settings, topic))
 
     async def _append(
         self, topic: Topic, partition: int, key: str, value: bytes, headers: list[tuple[str, str]]

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from deploy.terminal.dlq.letters import Letter, collect
-from shared.errors import LogError, RecordError
-from shared.log import RawRecord, Tail, decode, partitions_found
+from shared.errors import RecordError
+from shared.log import RawRecord, Tail, decode, existing_partitions
 from shared.records import DeadLetter
 from shared.records.codec import Envelope
 from shared.settings import MeshSettings
@@ -27,11 +27,9 @@ async def read_letters(settings: MeshSettings, topics: Iterable[str]) -> list[Le
 
 async def _read(settings: MeshSettings, source: str) -> list[Letter]:
     queue = DEAD_LETTERS[source]
-    if not await partitions_found(settings, queue):
-        name = settings.namespace + queue.name
-        raise LogError(f"no mesh has run on the broker at {settings.bootstrap_servers}: there is no topic {name}")
+    partitions = await existing_partitions(settings, queue)
     tail = Tail(settings, Outsider.OPERATOR, queue, skips_gone=True)
-    await tail.start_since([0], 0)
+    await tail.start_since(range(partitions), 0)
     try:
         return collect(
             [found async for batch in tail.backlog() for record in batch for found in readable(source, record)]

@@ -14,7 +14,7 @@ from deploy.terminal.top.view import GroupRow, View, group_rows, service_rows
 from shared.errors import LogError, RecordError
 from shared.heartbeats import Cluster, ClusterWatcher
 from shared.ids import now_ms
-from shared.log import RawRecord, Tail, decode, partitions_found
+from shared.log import RawRecord, Tail, decode, existing_partitions
 from shared.log.progress import ProgressReader
 from shared.records import TERMINALS
 from shared.settings import MeshSettings
@@ -137,7 +137,8 @@ async def watching(settings: MeshSettings, metrics_urls: Iterable[str]) -> Async
     watcher = ClusterWatcher(settings, Outsider.OPERATOR)
     events = Tail(settings, Outsider.OPERATOR, EVENTS, skips_gone=True)
     watch = Watch(settings, watcher, Scraper(metrics_urls))
-    partitions = await _partitions(settings)
+    await existing_partitions(settings, HEARTBEATS)
+    partitions = await existing_partitions(settings, EVENTS)
     async with contextlib.AsyncExitStack() as stack:
         await watcher.start()
         stack.push_async_callback(watcher.stop)
@@ -155,15 +156,6 @@ async def watching(settings: MeshSettings, metrics_urls: Iterable[str]) -> Async
         stack.push_async_callback(watch.stop)
         watch.start(events, reader)
         yield watch
-
-
-async def _partitions(settings: MeshSettings) -> int:
-    for topic in (HEARTBEATS, EVENTS):
-        count = await partitions_found(settings, topic)
-        if not count:
-            name = settings.namespace + topic.name
-            raise LogError(f"no mesh has run on the broker at {settings.bootstrap_servers}: there is no topic {name}")
-    return count
 
 
 def _output_tokens(record: RawRecord) -> int:

@@ -12,9 +12,9 @@ import msgspec
 from services.moderation.report.options import Options, parse
 from services.moderation.report.rendering import render, render_verdict
 from services.moderation.report.summary import Summary, as_json
-from shared.errors import ChatmeshError, LogError, RecordError
+from shared.errors import ChatmeshError, RecordError
 from shared.ids import now_ms
-from shared.log import RawRecord, Tail, decode, partitions_found
+from shared.log import RawRecord, Tail, decode, existing_partitions
 from shared.records import Verdict
 from shared.settings import MeshSettings, load_settings
 from shared.telemetry import setup_logging
@@ -59,10 +59,7 @@ async def report(settings: MeshSettings, options: Options, say: Say) -> None:
 
 
 async def _tail(settings: MeshSettings, options: Options) -> Tail:
-    count = await partitions_found(settings, VERDICTS)
-    if not count:
-        topic = settings.namespace + VERDICTS.name
-        raise LogError(f"no mesh has run on the broker at {settings.bootstrap_servers}: there is no topic {topic}")
+    count = await existing_partitions(settings, VERDICTS)
     tail = Tail(settings, Outsider.CONSUMER, VERDICTS, skips_gone=True)
     await tail.start_since(range(count), now_ms() - int(options.since_s * 1000))
     return tail
