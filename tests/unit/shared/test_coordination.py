@@ -22,7 +22,7 @@ P0 = TopicPartition("t", 0)
 COMMITTED = OffsetFetchResponse_v3(0, [("t", [(0, 42, "note", 0)])], 0)
 
 
-class Broker:
+class CoordinatorNode:
     """Gives these answers in turn, to who knows it as node 1."""
 
     def __init__(self, *answers: OffsetFetchResponse_v3) -> None:
@@ -41,7 +41,7 @@ class Broker:
         return True
 
 
-async def committed(broker: Broker, kind: type[GroupCoordinator] = Coordinator) -> dict[TopicPartition, Any]:
+async def committed(broker: CoordinatorNode, kind: type[GroupCoordinator] = Coordinator) -> dict[TopicPartition, Any]:
     """What a member of a group that asks this broker is told."""
     consumer = make_consumer(MeshSettings(), group="g")
     client = consumer._client
@@ -66,18 +66,18 @@ def of_the_group(error_code: int) -> OffsetFetchResponse_v3:
 async def test_who_does_not_know_yet_is_asked_again_and_who_will_not_know_is_left(
     error: type[Exception], lookups: int
 ) -> None:
-    broker = Broker(of_the_group(error.errno), COMMITTED)  # type: ignore[attr-defined]
+    broker = CoordinatorNode(of_the_group(error.errno), COMMITTED)  # type: ignore[attr-defined]
     assert (await committed(broker))[P0].offset == 42
     assert broker.looked_up == lookups
 
 
 async def test_what_no_question_mends_is_raised() -> None:
     with pytest.raises(GroupAuthorizationFailedError):
-        await committed(Broker(of_the_group(GroupAuthorizationFailedError.errno)))
+        await committed(CoordinatorNode(of_the_group(GroupAuthorizationFailedError.errno)))
 
 
 async def test_a_group_that_committed_nothing_has_no_offset() -> None:
-    assert await committed(Broker(OffsetFetchResponse_v3(0, [("t", [(0, -1, "", 0)])], 0))) == {}
+    assert await committed(CoordinatorNode(OffsetFetchResponse_v3(0, [("t", [(0, -1, "", 0)])], 0))) == {}
 
 
 def test_consumers_ask_so() -> None:
@@ -86,4 +86,4 @@ def test_consumers_ask_so() -> None:
 
 async def test_aiokafka_still_takes_it_for_nothing() -> None:
     """Where this fails, `shared/log/coordination.py` is needed no more."""
-    assert await committed(Broker(of_the_group(GroupLoadInProgressError.errno)), GroupCoordinator) == {}
+    assert await committed(CoordinatorNode(of_the_group(GroupLoadInProgressError.errno)), GroupCoordinator) == {}
