@@ -30,7 +30,8 @@ _RETRY_S = 0.2
 
 
 async def prepare_log(settings: MeshSettings, party: Party | None) -> None:
-    """Return once `party` can work on the log: a broker answers, has the topics, and grants what the registry does.
+    """Return once `party` can work on the log: a broker answers, has the topics, grants what the registry does, and
+    whoever leads the partitions answers too.
 
     None: all four services, under one principal. Topics that are missing are made, unless `create_topics` is off.
     Raises BrokerUnavailableError after `start_timeout_s`, AccessDeniedError, SettingsError for other partition counts,
@@ -59,16 +60,27 @@ async def _until_available(work: Callable[[], Awaitable[None]], timeout_s: float
 async def _prepare(settings: MeshSettings, party: Party | None) -> None:
     if settings.has_principal:
         await check_rights(settings, mesh_rights() if party is None else rights_of(party))
+    topics = [topic for topic in REGISTRY.values() if party is None or party in topic.parties]
     if settings.create_topics:
         await ensure_topics(settings)
     else:
-        await check_topics(settings, [topic for topic in REGISTRY.values() if party is None or party in topic.parties])
+        await check_topics(settings, topics)
+    await _reach_leaders(settings, topics)
 
 
 async def _reach(settings: KafkaSettings) -> None:
     """Also at the address that the broker gives for itself, which may not be the one that led in."""
     async with admin_client(settings) as client:
         await client.list_topics()
+
+
+async def _reach_leaders(settings: KafkaSettings, topics: Collection[Topic]) -> None:
+    """A broker that has died leads what it led until the others notice: what begins before would fail on it."""
+    async with admin_client(settings) as client:
+        described = await client.describe_topics([topic_name(settings, topic) for topic in topics])
+        for leader in sorted({part["leader"] for topic in described for part in topic["partitions"]}):
+            if not await client._client.ready(leader):
+                raise BrokerUnavailableError(f"broker {leader} leads partitions of the mesh and does not answer")
 
 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]

@@ -18,10 +18,13 @@ NONE, TIMED_OUT, INVALID_REPLICATION_FACTOR, NOT_CONTROLLER, POLICY_VIOLATION = 
 
 
 class Brokers:
-    """A cluster that answers each attempt to create topics with the next of `answers`, and then makes them."""
+    """A cluster that answers each attempt to create topics with the next of `answers`, and then makes them. The broker
+    that leads them answers after so many looks."""
 
-    def __init__(self, answers: Sequence[int | Exception]) -> None:
+    def __init__(self, answers: Sequence[int | Exception], silent_looks: int = 0) -> None:
         self.tries = 0
+        self.silent_looks = silent_looks
+        self._client = self
         self._answers = iter(answers)
         self._topics: dict[str, NewTopic] = {}
 
@@ -47,14 +50,19 @@ class Brokers:
         return SimpleNamespace(topic_errors=[(topic.name, answer, None) for topic in new])
 
     async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
-        return [{"topic": name, "partitions": [None] * self._topics[name].num_partitions} for name in names]
+        return [{"topic": name, "partitions": [{"leader": 7}] * self._topics[name].num_partitions} for name in names]
+
+    async def ready(self, node_id: int) -> bool:
+        assert node_id == 7
+        self.silent_looks -= 1
+        return self.silent_looks < 0
 
 
-async def start(monkeypatch: pytest.MonkeyPatch, *answers: int | Exception) -> Brokers:
-    brokers = Brokers(answers)
+async def start(monkeypatch: pytest.MonkeyPatch, *answers: int | Exception, silent_looks: int = 0) -> Brokers:
+    brokers = Brokers(answers, silent_looks)
     monkeypatch.setattr("shared.log.admin.AdminClient", brokers.client)
     monkeypatch.setattr("shared.log.admin._RETRY_S", 0)
-    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=5), None)
+    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=2), None)
     return brokers
 
 
@@ -64,6 +72,16 @@ async def test_topics_that_cannot_be_made_yet_are_waited_for(
 ) -> None:
     """One broker of three has registered, the controller moves, the cluster is busy."""
     assert (await start(monkeypatch, answer, answer)).tries == 3
+
+
+async def test_a_leader_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It died, and the other brokers have not noticed."""
+    assert (await start(monkeypatch, silent_looks=3)).silent_looks == -1
+
+
+async def test_a_leader_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerUnavailableError, match="broker 7 leads partitions"):
+        await start(monkeypatch, silent_looks=1_000_000)
 
 
 async def test_what_no_waiting_mends_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
