@@ -6,8 +6,12 @@ record, not at all. What the queue never takes is the same for all of them.
 """
 
 import logging
+from itertools import islice
+
+import msgspec
 
 from shared.errors import RecordRefusedError
+from shared.log.clients import MAX_REQUEST_BYTES
 from shared.log.tail import RawRecord
 from shared.log.writer import LogWriter
 from shared.records import DeadLetter, Record
@@ -17,12 +21,20 @@ from shared.topics import DEAD_LETTERS, Service, Topic
 
 log = logging.getLogger(__name__)
 
+_MOST_BYTES = MAX_REQUEST_BYTES - 16 * 1024
+"""The rest is for what stands around the letter."""
+# Characters, of which JSON makes up to six bytes each.
+_VALUE = 256 * 1024
+_PART = 1024
+_MOST_HEADERS = 64
+
 
 async def put_aside(
     writer: LogWriter, service: Service, topic: Topic, record: RawRecord, error: Exception, attempts: int = 1
 ) -> bool:
-    """Put a consumed record aside as it was. False if its letter is longer than the broker takes: then the log names
-    the place where it stands. Raises AppendError, after which a second try may succeed.
+    """Put a consumed record aside as it was; of one that does not fit its letter, the beginning. False if no broker
+    takes it all the same: then the log names the place where it stands. Raises AppendError, after which a second try
+    may succeed.
 
     The letter quotes what users wrote in the record alone: of the error it says what a log may (`named_cause_of`).
     """
@@ -38,11 +50,26 @@ async def put_aside(
         headers={name: value.decode("utf-8", "replace") for name, value in record.headers},
     )
     try:
-        await writer.append(DEAD_LETTERS[topic.name], letter, partition=0)
+        await writer.append(DEAD_LETTERS[topic.name], _fitting(letter), partition=0)
     except RecordRefusedError as refused:
         note_lost(topic, record, refused)
         return False
     return True
+
+
+def _fitting(letter: DeadLetter) -> DeadLetter:
+    """`letter`, or where it is longer than a request may be, the beginnings of its parts and how long it was."""
+    # The key stands in the record itself and in its headers too.
+    size = len(encode_value(letter)) + 2 * len(letter.subject.encode())
+    if size <= _MOST_BYTES:
+        return letter
+    return msgspec.structs.replace(
+        letter,
+        error=f"{letter.error} (too long for its dead letter: {size:,} bytes where {_MOST_BYTES:,} fit)",
+        key=(letter.key or "")[:_PART],
+        value=letter.value[:_VALUE],
+        headers={name[:_PART]: value[:_PART] for name, value in islice(letter.headers.items(), _MOST_HEADERS)},
+    )
 
 
 def note_lost(topic: Topic, record: RawRecord, error: Exception) -> None:
@@ -65,7 +92,7 @@ async def put_work_aside(
         value=encode_value(record).decode(),
     )
     try:
-        await writer.append(DEAD_LETTERS[topic.name], letter, partition=0)
+        await writer.append(DEAD_LETTERS[topic.name], _fitting(letter), partition=0)
     except RecordRefusedError as refused:
         log.error("%s of %s has no dead letter: %s", type(record).__name__, record.subject, refused)
         return False
