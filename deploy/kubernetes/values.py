@@ -92,6 +92,7 @@ RULES: dict[str, dict[str, Any]] = {
     "images.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "images.pullSecrets": _STRINGS,
     "commonLabels": _LABELS,
+    "listenAddress": {"enum": ["0.0.0.0", "::"]},
     "kafka.mode": {"enum": ["external", "strimzi"]},
     "kafka.external.bootstrapServers": {
         "type": "string",

@@ -20,6 +20,7 @@ from deploy.kubernetes.files import CHART, acls
 from deploy.kubernetes.values import SETTINGS
 from deploy.toolbox.unpacking import KUBERNETES
 from services.gateway.ledger import load_rate_limits
+from services.gateway.settings import GatewaySettings
 from services.moderation.policy import load_policy
 from shared.rights import consumer_rights, in_namespace, operator_rights, rights_of
 from shared.settings import MeshSettings, load_settings, variable_of
@@ -294,7 +295,9 @@ def test_a_service_understands_what_its_pod_tells_it(
     assert not [name for name in environment if name not in known and not NOT_OURS.match(name)]
     settings = load_settings(SETTINGS[component])
     assert settings.create_topics is False
-    assert settings.management_host == "0.0.0.0"
+    assert settings.management_host == rendered.values["listenAddress"]
+    if isinstance(settings, GatewaySettings):
+        assert settings.host == rendered.values["listenAddress"]
     assert settings.partitions == rendered.values["kafka"]["partitions"]
     assert settings.namespace == rendered.values["kafka"]["namespace"]
     if settings.uses_sasl:

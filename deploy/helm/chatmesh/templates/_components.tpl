@@ -17,7 +17,7 @@
 # The topics are made by whoever has the right to: Strimzi's operator, the job beside this, or you.
 - {name: CHATMESH_CREATE_TOPICS, value: "false"}
 - {name: CHATMESH_SHUTDOWN_S, value: {{ $own.shutdownS | quote }}}
-- {name: CHATMESH_MANAGEMENT_HOST, value: 0.0.0.0}
+- {name: CHATMESH_MANAGEMENT_HOST, value: {{ .root.Values.listenAddress | quote }}}
 - {name: CHATMESH_MANAGEMENT_PORT, value: "9464"}
 - {name: CHATMESH_LOG_FORMAT, value: json}
 {{- with .root.Values.tracing.endpoint }}
@@ -74,7 +74,7 @@
 {{/* gateway */}}
 
 {{- define "chatmesh.gateway.env" -}}
-- {name: CHATMESH_HOST, value: 0.0.0.0}
+- {name: CHATMESH_HOST, value: {{ .Values.listenAddress | quote }}}
 - {name: PORT, value: "8080"}
 - {name: CHATMESH_API_KEYS, value: /etc/chatmesh/keys/api-keys.yaml}
 {{- if .Values.gateway.rateLimits }}
