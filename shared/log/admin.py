@@ -171,7 +171,7 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class TopicFound:
     """A topic as the broker has it; `config` holds what is set there and what is the broker's default. `in_sync`: of
-    each partition, how many copies have all its records now."""
+    each partition, how many copies have all its records, and a broker that answers."""
 
     partitions: int
     replicas: int
@@ -188,12 +188,15 @@ async def topics_found(settings: KafkaSettings, topics: Collection[Topic]) -> di
             return {}
         described = {found["topic"]: found["partitions"] for found in await client.describe_topics(names)}
         configs = await _configs(client, settings, names)
+        holders = {broker for parts in described.values() for part in parts for broker in part["isr"]}
+        # Without a majority of controllers nobody notices who is gone.
+        alive = {broker for broker in holders if await client._client.ready(broker)}
     return {
         name: TopicFound(
             len(parts),
             len(parts[0]["replicas"]) if parts else 0,
             configs[name],
-            tuple(len(part["isr"]) for part in parts),
+            tuple(len(alive.intersection(part["isr"])) for part in parts),
         )
         for name, parts in described.items()
     }

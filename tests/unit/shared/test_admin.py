@@ -62,7 +62,7 @@ async def start(monkeypatch: pytest.MonkeyPatch, *answers: int | Exception, sile
     brokers = Brokers(answers, silent_looks)
     monkeypatch.setattr("shared.log.admin.AdminClient", brokers.client)
     monkeypatch.setattr("shared.log.admin._RETRY_S", 0)
-    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=2), None)
+    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=1), None)
     return brokers
 
 
