@@ -1,9 +1,12 @@
 """The view as tables: the same on a terminal, at any width, and in a pipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +19,7 @@ _NEWS_SHOWN = 5
 _STATES = {"ready": "green", "starting": "yellow", "draining": "yellow"}
 _SOME_LAG = 1000
 _LEAST_WIDTH = 8
+_MARKS = ">~"
 
 
 def render(view: View, *, brief: bool = False) -> RenderableType:
@@ -56,11 +60,9 @@ def _tokens(view: View) -> str:
     return said + (f"\n{missing} of {scraped.asked} metrics endpoints do not answer" if missing else "")
 
 
-def _services(view: View) -> Table:
-    table = _table("~SERVICE", "STATE", ">BEAT", ">PARTS", ">FREE", ">CLAIMS", ">WAIT", ">STEPS/s", "~MODEL")
-    for row in view.services:
-        table.add_row(*_service(row))
-    return table
+def _services(view: View) -> "_Fitting":
+    columns = ("~SERVICE", "STATE", ">BEAT", ">PARTS", ">FREE", ">CLAIMS", ">WAIT", ">STEPS/s", "~MODEL")
+    return _Fitting(columns, [tuple(_service(row)) for row in view.services])
 
 
 def _service(row: ServiceRow) -> Iterator[Text | str]:
@@ -75,13 +77,18 @@ def _service(row: ServiceRow) -> Iterator[Text | str]:
     yield _yielding(row.model if row.state == "ready" else row.detail)
 
 
-def _groups(rows: tuple[GroupRow, ...]) -> Table:
-    table = _table("~GROUP", "~TOPIC", "STATE", ">MEMBERS", ">LAG", ">WORST")
-    for row in rows:
-        worst = "-" if row.worst_partition is None else f"{row.worst_lag:,} in {row.worst_partition}"
-        lag = Text(f"{row.lag:,}", "red" if row.lag >= _SOME_LAG else "")
-        table.add_row(_yielding(row.group), _yielding(row.topic), row.state, str(row.members), lag, worst)
-    return table
+def _groups(rows: tuple[GroupRow, ...]) -> "_Fitting":
+    columns = ("~GROUP", "~TOPIC", "STATE", ">MEMBERS", ">LAG", ">WORST")
+    return _Fitting(columns, [tuple(_group(row)) for row in rows])
+
+
+def _group(row: GroupRow) -> Iterator[Text | str]:
+    yield _yielding(row.group)
+    yield _yielding(row.topic)
+    yield row.state
+    yield str(row.members)
+    yield Text(f"{row.lag:,}", "red" if row.lag >= _SOME_LAG else "")
+    yield "-" if row.worst_partition is None else f"{row.worst_lag:,} in {row.worst_partition}"
 
 
 def _yielding(text: str) -> Text:
@@ -89,12 +96,36 @@ def _yielding(text: str) -> Text:
     return Text(printable(text), no_wrap=True, overflow="ellipsis")
 
 
-def _table(*columns: str) -> Table:
-    """Columns that begin with `>` are right-aligned, those with `~` give way where the terminal is narrow."""
+@dataclass(frozen=True)
+class _Fitting:
+    """A table of as many of its columns, from the left, as there is room for.
+
+    Columns that begin with `>` are right-aligned, those with `~` give way where the terminal is narrow.
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Text | str, ...]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        needed = accumulate(self._least(number) + 1 for number in range(len(self.columns)))
+        shown = max(1, sum(width <= options.max_width for width in needed))
+        table = _table(self.columns[:shown])
+        for row in self.rows:
+            table.add_row(*row[:shown])
+        yield table
+
+    def _least(self, number: int) -> int:
+        """The width without which a column says nothing."""
+        name = self.columns[number]
+        cells = max(cell_len(str(text)) for text in (name.lstrip(_MARKS), *(row[number] for row in self.rows)))
+        return min(cells, _LEAST_WIDTH) if name.startswith("~") else cells
+
+
+def _table(columns: Iterable[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name in columns:
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
         yields = name.startswith("~")
         least = _LEAST_WIDTH if yields else None
-        table.add_column(name.lstrip(">~"), justify=justify, no_wrap=not yields, min_width=least)
+        table.add_column(name.lstrip(_MARKS), justify=justify, no_wrap=not yields, min_width=least)
     return table
