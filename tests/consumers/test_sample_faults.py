@@ -28,7 +28,7 @@ from tests.consumers.test_samples import SAMPLES, started
 AWAY_S = 6.0
 """Longer than the JavaScript client tries by itself."""
 _PRINTED_S = 60.0
-_ENDED_S = 10.0
+_ENDED_S = 30.0
 
 NO_RECORDS: tuple[tuple[bytes | None, dict[str, bytes | None]], ...] = (
     (b"{}", {}),
