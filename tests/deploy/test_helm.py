@@ -345,10 +345,7 @@ def test_the_job_that_makes_the_topics_runs_as_admin(
     ("scenario", "told"),
     [
         ("external", {"name": "HF_HUB_OFFLINE", "value": "1"}),
-        (
-            "everything",
-            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hugging-face", "key": "token"}}},
-        ),
+        ("everything", {"name": "HF_TOKEN_PATH", "value": "/etc/chatmesh/hub/token"}),
     ],
 )
 def test_every_service_may_fetch_gated_models_or_none(
@@ -357,7 +354,8 @@ def test_every_service_may_fetch_gated_models_or_none(
     """Inference its model, the gateway and history that model's tokenizer, moderation the models of a policy."""
     for name in SERVICES:
         one = container(charts[scenario].named("Deployment", name)["spec"]["template"])
-        assert [entry for entry in one["env"] if entry["name"] in ("HF_TOKEN", "HF_HUB_OFFLINE")] == [told], name
+        assert [entry for entry in one["env"] if entry["name"] in ("HF_TOKEN_PATH", "HF_HUB_OFFLINE")] == [told], name
+        assert not [entry for entry in one["env"] if "secretKeyRef" in entry.get("valueFrom", {})], "secrets are files"
 
 
 def test_limits_and_policy_are_read_as_they_were_meant(charts: Mapping[str, Rendered], tmp_path: Path) -> None:

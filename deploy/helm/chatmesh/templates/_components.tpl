@@ -49,22 +49,39 @@
 {{/* Of whoever may fetch from the Hugging Face hub: a model, its tokenizer, what a moderation policy names. */}}
 {{- define "chatmesh.hub.env" -}}
 {{- if .Values.model.download }}
-{{- with .Values.model.token.secretName }}
-- name: HF_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: {{ $.Values.model.token.key | quote }}}}
+{{- if .Values.model.token.secretName }}
+- {name: HF_TOKEN_PATH, value: /etc/chatmesh/hub/token}
 {{- end }}
 {{- else }}
 - {name: HF_HUB_OFFLINE, value: "1"}
 {{- end }}
 {{- end -}}
 
+{{- define "chatmesh.hub.mounts" -}}
+{{- if and .Values.model.download .Values.model.token.secretName }}
+- {name: hub-token, mountPath: /etc/chatmesh/hub, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "chatmesh.hub.volumes" -}}
+{{- if and .Values.model.download .Values.model.token.secretName }}
+- name: hub-token
+  secret:
+    secretName: {{ .Values.model.token.secretName | quote }}
+    defaultMode: 0440
+    items: [{key: {{ .Values.model.token.key | quote }}, path: token}]
+{{- end }}
+{{- end -}}
+
 {{- define "chatmesh.model.mounts" -}}
+{{ include "chatmesh.hub.mounts" . }}
 {{- if .Values.model.existingClaim }}
 - {name: models, mountPath: {{ .Values.model.path | quote }}, readOnly: true}
 {{- end }}
 {{- end -}}
 
 {{- define "chatmesh.model.volumes" -}}
+{{ include "chatmesh.hub.volumes" . }}
 {{- with .Values.model.existingClaim }}
 - name: models
   persistentVolumeClaim: {claimName: {{ . | quote }}, readOnly: true}
@@ -119,6 +136,7 @@
 {{- if .Values.moderation.policy }}
 - {name: policy, mountPath: /etc/chatmesh/policy, readOnly: true}
 {{- end }}
+{{ include "chatmesh.hub.mounts" . }}
 {{- end -}}
 
 {{- define "chatmesh.moderation.volumes" -}}
@@ -128,6 +146,7 @@
 - name: policy
   configMap: {name: {{ include "chatmesh.fullname" . }}-policy}
 {{- end }}
+{{ include "chatmesh.hub.volumes" . }}
 {{- end -}}
 
 {{/* inference */}}
