@@ -98,7 +98,7 @@ class GroupConsumer:
     async def start(self) -> None:
         """Join the group; returns when `on_assigned` has. Raises BrokerUnavailableError, AccessDeniedError."""
         await started(self._settings, self._what, self._made(), self._leave)
-        self._meter.watch(lambda: self._reading.opened)
+        self._meter.watch(lambda: self._reading.opened, lambda: self._reading.ends)
         if self._introduction is not None:
             await asyncio.wait([self._introduction])
 
@@ -161,7 +161,7 @@ class GroupConsumer:
         try:
             await self._give_up()
         finally:
-            self._reading.forget()
+            await self._reading.forget()
             await self._end_commits()
             await close_consumer(consumer)
 

@@ -4,9 +4,9 @@ Who is given no `Metrics` measures all the same, for nobody.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from shared.telemetry.metrics import (
     CONSUMED_MESSAGES,
@@ -26,6 +26,7 @@ _NO_ERROR = ""
 _SOURCES = {letters.name: source for source, letters in LETTERS.items()}
 
 Consumer = Callable[[], AIOKafkaConsumer | None]
+Ends = Callable[[], Mapping[TopicPartition, int]]
 
 
 class ReaderMeter:
@@ -48,10 +49,10 @@ class ReaderMeter:
         """A consumer was replaced."""
         self._healed.inc()
 
-    def watch(self, consumer: Consumer) -> None:
-        """Show from now on how far `consumer()` lags behind."""
+    def watch(self, consumer: Consumer, ends: Ends = dict) -> None:
+        """Show from now on how far `consumer()` lags behind; `ends()` may be younger than what its fetches brought."""
         self.leave()
-        self._forget = self._metrics.read(CONSUMER_LAG, lambda: self._lags(consumer()))
+        self._forget = self._metrics.read(CONSUMER_LAG, lambda: self._lags(consumer(), ends()))
 
     def leave(self) -> None:
         """Show it no more."""
@@ -59,12 +60,12 @@ class ReaderMeter:
         if forget is not None:
             forget()
 
-    def _lags(self, consumer: AIOKafkaConsumer | None) -> list[Sample]:
-        return [((self._topic, self._group, str(where)), lag) for where, lag in lags(consumer).items()]
+    def _lags(self, consumer: AIOKafkaConsumer | None, ends: Mapping[TopicPartition, int]) -> list[Sample]:
+        return [((self._topic, self._group, str(where)), lag) for where, lag in lags(consumer, ends).items()]
 
 
-def lags(consumer: AIOKafkaConsumer | None) -> dict[int, int]:
-    """Partition → records between the consumer's position and the end that its last fetch brought along.
+def lags(consumer: AIOKafkaConsumer | None, ends: Mapping[TopicPartition, int]) -> dict[int, int]:
+    """Partition → records between the consumer's position and the end, by its last fetch or by `ends`.
 
     Asks nobody, from any thread. What is not known yet is left out. aiokafka has no public name for a position that
     is known already, and its `highwater()` does not bear that the assignment changes meanwhile.
@@ -76,9 +77,10 @@ def lags(consumer: AIOKafkaConsumer | None) -> dict[int, int]:
     found: dict[int, int] = {}
     for where in assignment.tps:
         state = assignment.state_value(where)
-        position, end = state._position, state.highwater
-        if position is not None and end is not None:
-            found[where.partition] = max(0, end - position)
+        position = state._position
+        known = [end for end in (state.highwater, ends.get(where)) if end is not None]
+        if position is not None and known:
+            found[where.partition] = max(0, max(known) - position)
     return found
 
 

@@ -1,11 +1,13 @@
 """The consumer with which a reader reads: only ever one that has started and that nobody has closed."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from shared.log.clients import RECONNECT_S, close_consumer
+from shared.log.ends import Ends
 from shared.log.watching import Poller
 
 
@@ -17,6 +19,7 @@ class Reading:
         self.opened: AIOKafkaConsumer | None = None
         self._poller: Poller
         self._brought_records = False
+        self._ends: Ends | None = None
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -25,6 +28,12 @@ class Reading:
             raise RuntimeError("no consumer is open: start comes first, and stop last")
         return self.opened
 
+    @property
+    def ends(self) -> Mapping[TopicPartition, int]:
+        """The ends of its partitions as they were asked for last, from any thread."""
+        ends = self._ends
+        return ends.known if ends is not None else {}
+
     def holds(self, consumer: AIOKafkaConsumer) -> bool:
         """Whether it is this one that is open."""
         return self.opened is consumer
@@ -32,15 +41,19 @@ class Reading:
     def adopt(self, consumer: AIOKafkaConsumer) -> None:
         """Go on with this one, which has started."""
         self.opened, self._poller, self._brought_records = consumer, Poller(consumer), False
+        self._ends = Ends(consumer)
 
-    def forget(self) -> None:
-        """Go on with none: whoever opened it has closed it."""
+    async def forget(self) -> None:
+        """Go on with none: whoever opened it closes it."""
         self.opened = None
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            await ends.stop()
 
     async def close(self) -> None:
         """Close the consumer, if there is one."""
         if (consumer := self.opened) is not None:
-            self.forget()
+            await self.forget()
             await close_consumer(consumer)
 
     async def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:

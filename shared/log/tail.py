@@ -157,7 +157,7 @@ class Tail:
         await started(self._settings, self._what, consumer, close_consumer, begin())
         self._seek(consumer)
         self._reading.adopt(consumer)
-        self._meter.watch(lambda: self._reading.opened)
+        self._meter.watch(lambda: self._reading.opened, lambda: self._reading.ends)
 
     def _seek(self, consumer: AIOKafkaConsumer) -> None:
         for partition, offset in self._next.items():

@@ -314,7 +314,7 @@ CONSUMER_LAG: Final = Declared(
     "chatmesh_consumer_lag_records",
     Kind.GAUGE,
     ALL,
-    "Records between what was read and the end of the partition as the last fetch saw it; no group: a tail",
+    "Records between what was read and the end of the partition as last heard of; no group: a tail",
     (TOPIC, GROUP, PARTITION),
 )
 CONSUMER_HEALS: Final = Declared(

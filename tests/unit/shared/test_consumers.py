@@ -512,7 +512,7 @@ async def test_consumers_that_bring_nothing_are_not_replaced_in_a_hurry(
     real_sleep = asyncio.sleep
 
     async def sleep(delay_s: float) -> None:
-        pauses.extend([delay_s] if delay_s else [])
+        pauses.extend([delay_s] if delay_s == 7 else [])
         await real_sleep(0)
 
     monkeypatch.setattr("shared.log.reading.RECONNECT_S", 7)
@@ -526,3 +526,22 @@ async def test_consumers_that_bring_nothing_are_not_replaced_in_a_hurry(
         world.ends = {0: brought + 1, 1: 0}
         await read(batches, 1)
     assert pauses == ([] if brought else [7])
+
+
+async def test_the_ends_are_known_also_while_nobody_reads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that waits for its store polls nothing, and no fetch brings an end along."""
+    monkeypatch.setattr("shared.log.ends.ASKED_EVERY_S", 0)
+    journal = member(Owner())
+    await journal.start()
+    world.away = True
+    await asyncio.sleep(0.01)
+    world.away = False
+    world.ends = {0: 7, 1: 0}
+    async with asyncio.timeout(5):
+        while {where.partition: end for where, end in journal._reading.ends.items()} != {0: 7, 1: 0}:
+            await asyncio.sleep(0)
+    await journal.stop()
+    late: list[Any] = []
+    monkeypatch.setattr(world.consumers[0], "end_offsets", late.append)
+    await asyncio.sleep(0.01)
+    assert (journal._reading.ends, late) == ({}, []), "a question to who is closed would connect again"
