@@ -30,13 +30,14 @@ class JvmBroker(LocalProcessBroker):
     start_timeout_s = 60.0
     cluster_id: str | None = None
     """Which cluster it is a node of; None: of one of its own."""
+    java_options: tuple[str, ...] = ()
 
     def _prepare(self, folder: Path) -> list[str]:
         java = require_java()
         ensure_class_path()
         properties = folder / "server.properties"
         properties.write_text(as_properties(self._settings() | {"log.dirs": str(folder / "data")}))
-        command = java_command(java)
+        command = java_command(java, *self.java_options)
         format_storage(command, properties, cluster_id=self.cluster_id)
         return [*command, "kafka.Kafka", str(properties)]
 
