@@ -24,19 +24,22 @@ _KINDS: dict[str, type[LocalProcessBroker]] = {
     "embedded": EmbeddedBroker,
     "secured": SecuredJvmBroker,
 }
+_LAST_PORT = 65_535
 _WATCH_S = 0.5
 _BACK_AFTER_S = 15.0
 """Long enough to see what the loss of a node does."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code 0 after a signal, 1 when the broker cannot start or ends by itself, 2 for wrong arguments."""
+    """Exit code 0 after a signal, 1 when the broker cannot start or ends by itself, 2 for wrong arguments, 130 after
+    Ctrl-C before it was ready."""
     parser = _parser()
     options = parser.parse_args(argv)
     if options.nodes != 1 and options.kind != "kafka":
         parser.error("--nodes: only kafka can be a cluster")
-    ports = range(options.port, options.port + options.nodes) if options.port is not None else ()
-    for port in ports:
+    for port in range(options.port, options.port + options.nodes) if options.port is not None else ():
+        if port > _LAST_PORT:
+            parser.error(f"there is no port {port}")
         if not can_bind(port):
             print(f"port {port} is taken by another program; choose another with KAFKA_PORT", file=sys.stderr)
             return 1
@@ -50,6 +53,14 @@ def main(argv: Sequence[str]) -> int:
     except BrokerError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to {_LAST_PORT}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m deploy.brokers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kind", nargs="?", choices=sorted(_KINDS), default="kafka", help="(kafka)")
-    parser.add_argument("port", nargs="?", type=int, help="where it listens; a cluster takes the ports behind it too")
+    parser.add_argument("port", nargs="?", type=_port, help="where it listens; a cluster takes the ports behind it too")
     parser.add_argument("--nodes", type=int, default=1, help="how many brokers of Apache Kafka: 1, or 3 and more (1)")
     return parser
 

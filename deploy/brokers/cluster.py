@@ -84,7 +84,18 @@ class JvmCluster(Broker):
     def _of_each(self, act: Callable[[ClusterNode], None]) -> None:
         """At once: a node waits for others before it answers. Raises BrokerError."""
         with ThreadPoolExecutor(max_workers=len(self.nodes)) as threads:
-            list(threads.map(act, self.nodes))
+            try:
+                list(threads.map(act, self.nodes))
+            except BaseException:
+                self._give_up()
+                raise
+
+    def _give_up(self) -> None:
+        """One has failed, or Ctrl-C came: the others would wait for each other."""
+        for node in self.nodes:
+            node.start_timeout_s = 0.0
+            if node.running:
+                node.kill()
 
 
 class Reviver:

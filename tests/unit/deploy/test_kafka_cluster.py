@@ -38,6 +38,14 @@ def test_two_nodes_are_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.strip() == "a cluster has 3 nodes or more: with fewer of them none can be lost"
 
 
+@pytest.mark.parametrize("arguments", [["kafka", "99999999"], ["kafka", "0"], ["kafka", "65534", "--nodes", "3"]])
+def test_ports_that_there_are_not_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "port" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_only_apache_kafka_can_be_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["embedded", "--nodes", "3"])
