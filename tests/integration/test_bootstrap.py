@@ -58,9 +58,10 @@ async def writer(settings: MeshSettings) -> AsyncIterator[LogWriter]:
 async def taken_over(turns: tuple[EmbeddedBroker, EmbeddedBroker], settings: MeshSettings) -> None:
     """The first is gone for good, and the other one has the topics."""
     first, second = turns
-    await asyncio.to_thread(first.kill)
     await asyncio.to_thread(second.start)
-    await ensure_topics(settings)
+    # Before anybody else asks for them: this broker makes what it is asked for.
+    await ensure_topics(settings.model_copy(update={"bootstrap_servers": second.bootstrap}))
+    await asyncio.to_thread(first.kill)
 
 
 async def appended(writer: LogWriter) -> Appended:
