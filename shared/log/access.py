@@ -25,7 +25,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from shared.errors import AccessDeniedError, BrokerUnavailableError, SettingsError
-from shared.log.connections import Connection
+from shared.log.mended.connections import Connection
 from shared.settings import KafkaSettings, addresses_of
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-import shared.log.batches  # from here on aiokafka's consumers get past what they cannot read
-import shared.log.bootstrap  # from here on aiokafka's clients find their way back
-import shared.log.coordination  # noqa: F401 - and hear of it where a coordinator does not know
+import shared.log.mended  # noqa: F401 - from here on aiokafka's clients are what we make them
 from shared.futures import error_of
 from shared.log.access import FORBIDDEN, access_options, forbidden, raise_if_locked_out, trouble
 from shared.log.outage import Outage

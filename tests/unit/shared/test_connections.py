@@ -12,7 +12,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from shared.log.connections import Connection
+from shared.log.mended.connections import Connection
 
 RESETS = struct.pack("ii", 1, 0)
 """SO_LINGER on, for 0 s: closing resets."""
@@ -59,7 +59,7 @@ def test_sending_on_a_lost_connection_finds_it_broken(make_loop: Callable[[], as
 
 
 def test_uvloop_still_tells_aiokafka_otherwise() -> None:
-    """Where this fails, `shared/log/connections.py` is needed no more."""
+    """Where this fails, `shared/log/mended/connections.py` is needed no more."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(RuntimeError) as caught:
         runner.run(send_as_aiokafka_does())
     assert type(caught.value) is RuntimeError

@@ -15,7 +15,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
 
 from shared.log.clients import make_consumer
-from shared.log.coordination import Coordinator
+from shared.log.mended.coordination import Coordinator
 from shared.settings import MeshSettings
 
 P0 = TopicPartition("t", 0)
@@ -85,5 +85,5 @@ def test_consumers_ask_so() -> None:
 
 
 async def test_aiokafka_still_takes_it_for_nothing() -> None:
-    """Where this fails, `shared/log/coordination.py` is needed no more."""
+    """Where this fails, `shared/log/mended/coordination.py` is needed no more."""
     assert await committed(CoordinatorNode(of_the_group(GroupLoadInProgressError.errno)), GroupCoordinator) == {}
