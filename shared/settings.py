@@ -71,9 +71,16 @@ def variable_of(field: FieldInfo, field_name: str) -> str:
 
 
 def addresses_of(servers: str) -> list[tuple[str, int]]:
-    """Hosts and ports from `host:port[,host:port]`, an IPv6 address in brackets. Raises ValueError that quotes what is
+    """Hosts and ports of `servers_of`, an IPv6 address without its brackets. Raises ValueError that quotes what is
     none."""
-    return [_address(server.strip()) for server in servers.split(",")]
+    if not (found := servers_of(servers)):
+        raise ValueError(f"{servers!r} names no host:port")
+    return [_address(server) for server in found]
+
+
+def servers_of(servers: str) -> list[str]:
+    """`host:port[,host:port]`, an IPv6 address in brackets, one by one. Empty ones do not count, as Kafka has it."""
+    return [server for each in servers.split(",") if (server := each.strip())]
 
 
 def _address(server: str) -> tuple[str, int]:
@@ -102,7 +109,10 @@ class KafkaSettings(BaseSettings):
     min_insync_replicas: int = Field(1, ge=1, le=9, description="copies that must have a record before it counts")
     fetch_max_wait_ms: int = Field(100, ge=1, le=1000, description="how long a fetch waits when there are no records")
     request_timeout_ms: int = Field(5000, ge=500, description="a broker that is silent for so long has failed")
-    session_timeout_ms: int = Field(6000, ge=500, description="a group member that is silent for so long is dead")
+    # A rebalance may wait for a session to end; one that takes 30 s counts as a standstill (shared/log/watching.py).
+    session_timeout_ms: int = Field(
+        6000, ge=500, le=25_000, description="a group member that is silent for so long is dead"
+    )
     heartbeat_interval_ms: int = Field(300, ge=50, description="group heartbeats")
     create_topics: bool = Field(True, description="make topics that are missing; false: only check them")
 
@@ -177,8 +187,8 @@ class KafkaSettings(BaseSettings):
 
 
 def _layout_faults(settings: KafkaSettings) -> list[str]:
-    """Else no append would ever count, and only appends would tell."""
-    if settings.min_insync_replicas <= settings.replication_factor:
+    """Of topics that we make: no append would ever count, and only appends would tell."""
+    if not settings.create_topics or settings.min_insync_replicas <= settings.replication_factor:
         return []
     return [
         f"CHATMESH_MIN_INSYNC_REPLICAS is {settings.min_insync_replicas}, more copies than "

@@ -27,6 +27,8 @@ from shared.settings import KafkaSettings, MeshSettings
 from shared.topics import REGISTRY, Party, Topic
 
 _RETRY_S = 0.2
+_NOBODY = -1
+"""Whom Kafka names for the leader of a partition that has none."""
 
 
 async def prepare_log(settings: MeshSettings, party: Party | None) -> None:
@@ -79,6 +81,8 @@ async def _reach_leaders(settings: KafkaSettings, topics: Collection[Topic]) -> 
     async with admin_client(settings) as client:
         described = await client.describe_topics([topic_name(settings, topic) for topic in topics])
         for leader in sorted({part["leader"] for topic in described for part in topic["partitions"]}):
+            if leader == _NOBODY:
+                raise BrokerUnavailableError("partitions of the mesh have no leader")
             if not await client._client.ready(leader):
                 raise BrokerUnavailableError(f"broker {leader} leads partitions of the mesh and does not answer")
 
@@ -86,16 +90,17 @@ async def _reach_leaders(settings: KafkaSettings, topics: Collection[Topic]) -> 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
     """aiokafka's, which takes it for granted that the brokers know of a controller, and that each of them answers."""
 
-    async def _send_request(self, request: Any, node_id: int | None = None) -> Any:
+    async def _send_request(self, request: Any, node_id: int | str | None = None) -> Any:
         if node_id is None:  # aiokafka draws one, which may have died a moment ago
             node_id = await self._first_ready()
         return await super()._send_request(request, node_id)
 
-    async def _first_ready(self) -> int | None:
+    async def _first_ready(self) -> int | str | None:
+        """Of the list of brokers while no others are known: those are named, not numbered."""
         brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
         for node_id in random.sample(brokers, len(brokers)):
             if await self._client.ready(node_id):
-                return int(node_id)
+                return node_id  # type: ignore[no-any-return]
         return None
 
     async def _send_to_controller(self, request: Any) -> Any:

@@ -13,7 +13,7 @@ import shared.log.mended  # noqa: F401 - from here on aiokafka's clients are wha
 from shared.futures import error_of
 from shared.log.access import FORBIDDEN, access_options, forbidden, raise_if_locked_out, trouble
 from shared.log.outage import Outage
-from shared.settings import KafkaSettings
+from shared.settings import KafkaSettings, servers_of
 from shared.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 RECONNECT_S = 0.5
 """Between two attempts to reach the broker."""
+_LAST_TRY_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 """A consumer has nothing to say at its end but that it leaves its group."""
 
@@ -47,7 +48,7 @@ def group_name(settings: KafkaSettings, group: str) -> str:
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """Where the brokers are, and how long they may take. One by one: FastStream takes a text for one address."""
-    brokers = [address.strip() for address in settings.bootstrap_servers.split(",") if address.strip()]
+    brokers = servers_of(settings.bootstrap_servers)
     return {"bootstrap_servers": brokers, "request_timeout_ms": settings.request_timeout_ms}
 
 
@@ -100,7 +101,7 @@ async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
+        await asyncio.wait([task], timeout=_LAST_TRY_S)
         if not task.done():
             task.cancel()
         elif (error := error_of(task)) is not None:

@@ -19,7 +19,7 @@ class Outage:
         """It did not work."""
         if self.failures == 0:
             self._began_s = self._clock()
-            self._log.warning("%s fail, until further notice: %s", self._what, error)
+            self._log.warning("%s fail, until further notice: %s", self._what, str(error) or type(error).__name__)
         self.failures += 1
 
     def over(self) -> None:

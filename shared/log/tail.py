@@ -49,7 +49,11 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
 def raw(message: Any) -> RawRecord:
     """Translate aiokafka's record. A header without a value, which Kafka allows, is one with an empty one."""
     key = message.key.decode("utf-8", "replace") if message.key else ""
-    headers = tuple([(name, value or b"") for name, value in message.headers])
+    headers = tuple(message.headers)
+    for _, value in headers:
+        if value is None:
+            headers = tuple([(name, value or b"") for name, value in headers])
+            break
     return RawRecord(message.partition, message.offset, message.timestamp, key, message.value, headers)
 
 

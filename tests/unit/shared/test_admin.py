@@ -128,3 +128,18 @@ async def test_who_asks_any_broker_asks_one_that_answers(monkeypatch: pytest.Mon
     }
     assert await client.list_topics() == []
     assert asked == [alive]
+
+
+async def test_while_no_broker_is_known_one_of_the_list_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ready(_client: object, _node_id: object) -> bool:
+        return True
+
+    async def send(_client: object, node_id: object, _request: object) -> Any:
+        asked.append(node_id)
+        return SimpleNamespace(to_object=lambda: {"topics": []})
+
+    asked: list[object] = []
+    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.ready", ready)
+    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.send", send)
+    assert await AdminClient(bootstrap_servers="127.0.0.1:1").list_topics() == []
+    assert asked == ["bootstrap-0"]

@@ -163,8 +163,9 @@ async def test_a_member_that_could_not_leave_beats_no_more(monkeypatch: pytest.M
     coordinator.coordinator_id, coordinator.generation, coordinator.member_id = 1, 3, "m"
     coordinator._start_heartbeat_task()
     coordinator.request_rejoin()
-    while beats < 2:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(10):
+        while beats < 2:
+            await asyncio.sleep(0.001)
     await close_consumer(consumer)
     beats = 0
     await asyncio.sleep(0.05)

@@ -28,7 +28,7 @@ from shared.settings import MeshSettings, addresses_of, describe_settings, load_
         ("KAFKA_BOOTSTRAP_SERVERS", ":9092"),
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka:70000"),
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka:0"),
-        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092,"),
+        ("KAFKA_BOOTSTRAP_SERVERS", ", ,"),
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092 other:9092"),
         ("KAFKA_BOOTSTRAP_SERVERS", "SSL://kafka:9092"),
         ("KAFKA_BOOTSTRAP_SERVERS", "::1:9092"),
@@ -46,7 +46,7 @@ def test_a_wrong_setting_names_its_variable_and_value(
 
 
 def test_addresses_are_read_in_one_way() -> None:
-    named = addresses_of("kafka-1.example:9092, 10.0.0.7:19092,[fe80::1]:9093,_x:65535")
+    named = addresses_of("kafka-1.example:9092, 10.0.0.7:19092,,[fe80::1]:9093,_x:65535,")
     assert named == [("kafka-1.example", 9092), ("10.0.0.7", 19092), ("fe80::1", 9093), ("_x", 65535)]
 
 
@@ -87,6 +87,8 @@ def test_no_more_copies_are_asked_for_than_there_are(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("CHATMESH_REPLICATION_FACTOR")
     with pytest.raises(SettingsError, match="MIN_INSYNC_REPLICAS is 3, more copies than CHATMESH_REPLICATION_FACTOR=1"):
         load_settings(MeshSettings)
+    monkeypatch.setenv("CHATMESH_CREATE_TOPICS", "false")  # others make them
+    assert load_settings(MeshSettings).min_insync_replicas == 3
 
 
 def test_the_broker_keeps_its_usual_variable(monkeypatch: pytest.MonkeyPatch) -> None:
