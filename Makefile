@@ -9,7 +9,7 @@ PYTHON ?= python3
 TORCH ?= $(if $(wildcard .venv/.installed-cpu),cpu,default)
 # Options for pytest: make unit ARGS="-k ids -x"
 ARGS ?=
-# Suites that `make test` runs at a time; each keeps about one core busy.
+# Suites that `make test` runs at a time; each keeps half a core to a whole one busy.
 LANES ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),1,3)
 
 BIN := .venv/bin
