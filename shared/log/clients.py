@@ -21,9 +21,11 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 RECONNECT_S = 0.5
 """Between two attempts to reach the broker."""
-_LAST_TRY_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 """A consumer has nothing to say at its end but that it leaves its group."""
+_OPENED_WITHIN_S = 1.0
+"""For whom nobody waits any more. A broker that is well takes a moment; one that takes connections and says nothing
+holds up no shutdown."""
 
 
 class _Starts(Protocol):
@@ -93,7 +95,7 @@ def make_consumer(settings: KafkaSettings, *, group: str | None = None, **overri
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`, which opens connections, to its end also where it is cancelled, for at most CLOSE_TIMEOUT_S more.
+    """Run `work`, which opens connections, to its end also where it is cancelled, for at most a second more.
 
     Cancelled while it opens one, aiokafka leaves a connection that nobody closes.
     """
@@ -101,7 +103,7 @@ async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_LAST_TRY_S)
+        await asyncio.wait([task], timeout=_OPENED_WITHIN_S)
         if not task.done():
             task.cancel()
         elif (error := error_of(task)) is not None:

@@ -4,7 +4,7 @@ stays behind."""
 import asyncio
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError, RebalanceInProgressError
 
 from shared.log import GroupConsumer, LogWriter, Replayer, Tail
-from shared.log.clients import close_consumer, make_consumer, opened, uninterrupted
+from shared.log.clients import abandon_producer, close_consumer, make_consumer, make_producer, opened, uninterrupted
 from shared.settings import MeshSettings
 from shared.topics import HEARTBEATS, JOURNAL, Service
 
@@ -203,6 +203,39 @@ async def test_who_is_closed_while_a_broker_leaves_its_connection_unanswered_lea
         await consumer._client._get_conn_lock.acquire()
         await close_consumer(consumer)
         del consumer
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("make", "abandon"),
+    [(make_consumer, close_consumer), (make_producer, abandon_producer)],
+    ids=lambda it: it.__name__,
+)
+async def test_a_broker_that_takes_connections_and_says_nothing_holds_up_no_end(
+    make: Callable[[MeshSettings], Any], abandon: Callable[[Any], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.log.clients._OPENED_WITHIN_S", 0.05)
+    connected, hung_up = asyncio.Event(), asyncio.Event()
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        hung_up.set()
+        writer.close()
+
+    server = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = MeshSettings(KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{port}", KAFKA_REQUEST_TIMEOUT_MS=60_000)
+    with complaints() as said:
+        opening = asyncio.create_task(opened(make(settings), abandon))
+        async with asyncio.timeout(10):
+            await connected.wait()
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            await hung_up.wait()
+        del opening
+    server.close()
     assert said == []
 
 

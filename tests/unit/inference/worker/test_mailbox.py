@@ -20,9 +20,8 @@ R = response_id(1)
 
 @pytest.fixture
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries come at once, and for a moment."""
+    """Retries come at once."""
     monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(mailbox, "LETTER_PATIENCE_S", 0.05)
 
 
 # -- what cannot be read -------------------------------------------------------------------------------------------
@@ -98,8 +97,9 @@ async def test_a_dead_letter_that_fails_is_tried_again_before_the_commit(
 
 
 async def test_a_dead_letter_that_nobody_takes_is_loud_and_holds_nothing_up(
-    bench: WorkerBench, no_delay: None, caplog: pytest.LogCaptureFixture
+    bench: WorkerBench, no_delay: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(mailbox, "LETTER_PATIENCE_S", 0.05)
     bench.writer.fails = Refusal(1_000)
     bench.log.append_raw(JOBS, MAILBOX, "x", b"{oops}")
     await bench.mail(job())
