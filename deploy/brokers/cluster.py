@@ -4,9 +4,10 @@ Each node is broker and controller (KRaft, combined mode). Topics have three cop
 before it counts, Kafka's own topics too: any one node may die, and the others go on.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from deploy.brokers.jvm import JvmBroker, new_cluster_id
 from deploy.brokers.kafka_settings import CLUSTER, COPIES, cluster_node
@@ -24,8 +25,11 @@ class ClusterNode(JvmBroker):
     # Several of them start on one machine, and again: a third less of its time (2.4 s for 3.8 s), for less speed later.
     java_options = ("-XX:TieredStopAtLevel=1",)
 
-    def __init__(self, number: int, *, port: int, cluster_id: str, controllers: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, *, port: int, cluster_id: str, controllers: Sequence[str], called_off: threading.Event
+    ) -> None:
         super().__init__(port=port)
+        self.called_off = called_off  # with that of the others: alone it would wait for them
         self.number = number
         self.name = f"kafka-node-{number}"
         self.cluster_id = cluster_id
@@ -47,8 +51,9 @@ class JvmCluster(Broker):
         ports = free_ports(count) if port is None else list(range(port, port + count))
         controllers = [f"{LOOPBACK}:{free}" for free in free_ports(count, but=ports)]
         cluster_id = new_cluster_id()
+        self._called_off = threading.Event()
         self.nodes = tuple(
-            ClusterNode(number, port=port, cluster_id=cluster_id, controllers=controllers)
+            ClusterNode(number, port=port, cluster_id=cluster_id, controllers=controllers, called_off=self._called_off)
             for number, port in enumerate(ports, 1)
         )
 
@@ -62,7 +67,7 @@ class JvmCluster(Broker):
 
     def start(self) -> None:
         try:
-            self._of_each(ClusterNode.start)
+            self._bring_up(self.nodes, ClusterNode.start)
         except BaseException:
             self.stop()
             raise
@@ -75,27 +80,28 @@ class JvmCluster(Broker):
             node.stop()
 
     def kill(self) -> None:
-        self._of_each(ClusterNode.kill)
+        with ThreadPoolExecutor(max_workers=len(self.nodes)) as threads:
+            list(threads.map(ClusterNode.kill, self.nodes))
 
     def restart(self) -> None:
         self.kill()
-        self._of_each(ClusterNode.restart)
+        self.bring_back(self.nodes)
 
-    def _of_each(self, act: Callable[[ClusterNode], None]) -> None:
-        """At once: a node waits for others before it answers. Raises BrokerError."""
-        with ThreadPoolExecutor(max_workers=len(self.nodes)) as threads:
+    def bring_back(self, nodes: Sequence[ClusterNode]) -> None:
+        """Start these again, together. Raises BrokerError once one of them fails."""
+        self._bring_up(nodes, ClusterNode.restart)
+
+    def _bring_up(self, nodes: Sequence[ClusterNode], act: Callable[[ClusterNode], None]) -> None:
+        """At once: a node waits for others before it answers. Once one has failed, or Ctrl-C came, none waits on."""
+        self._called_off.clear()
+        with ThreadPoolExecutor(max_workers=len(nodes)) as threads:
             try:
-                list(threads.map(act, self.nodes))
+                done, _ = wait([threads.submit(act, node) for node in nodes], return_when=FIRST_EXCEPTION)
+                for one in done:
+                    one.result()
             except BaseException:
-                self._give_up()
+                self._called_off.set()
                 raise
-
-    def _give_up(self) -> None:
-        """One has failed, or Ctrl-C came: the others would wait for each other."""
-        for node in self.nodes:
-            node.start_timeout_s = 0.0
-            if node.running:
-                node.kill()
 
 
 class Reviver:
@@ -115,14 +121,20 @@ class Reviver:
         self._missed: dict[int, float] = {}
 
     def look(self) -> None:
-        """Notice who is gone, and bring back whose time has come. Raises BrokerError where one does not come back."""
-        for node in self._cluster.nodes:
-            if node.running:
-                continue
+        """Notice who is gone, and bring back together whose time has come. Raises BrokerError where one does not come.
+
+        Nodes that would be no majority with those that run would only wait for more: they come back with these.
+        """
+        nodes = self._cluster.nodes
+        gone = [node for node in nodes if not node.running]
+        for node in gone:
             if node.number not in self._missed:
                 self._missed[node.number] = self._clock()
                 self._say(f"node {node.number} is gone; it comes back in {self._after_s:g} s")
-            elif self._clock() - self._missed[node.number] >= self._after_s:
-                node.restart()
-                del self._missed[node.number]
-                self._say(f"node {node.number} is back: {node.listener}, process {node.pid}")
+        due = [node for node in gone if self._clock() - self._missed[node.number] >= self._after_s]
+        if not due or 2 * (len(nodes) - len(gone) + len(due)) <= len(nodes):
+            return
+        self._cluster.bring_back(due)
+        for node in due:
+            del self._missed[node.number]
+            self._say(f"node {node.number} is back: {node.listener}, process {node.pid}")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 import time
 from abc import abstractmethod
 from pathlib import Path
@@ -31,6 +32,8 @@ class LocalProcessBroker(Broker):
         self.log_path = log_path
         self._folder: Path | None = None
         self._child: ChildProcess | None = None
+        self.called_off = threading.Event()
+        """Set by another thread, a start that waits ends its process and raises BrokerError."""
 
     @property
     def bootstrap(self) -> str:
@@ -98,11 +101,14 @@ class LocalProcessBroker(Broker):
         child.start()
         give_up_at = time.monotonic() + self.start_timeout_s
         while not self._answers(child.log_text()):
+            if self.called_off.is_set():
+                child.kill()
+                raise BrokerError(self._trouble("was called off before it was ready"))
             if not child.running:
                 raise BrokerError(self._trouble(f"ended with exit code {child.exit_code} before it was ready"))
             if time.monotonic() > give_up_at:
                 raise BrokerError(self._trouble(f"was not ready within {self.start_timeout_s:g} s"))
-            time.sleep(_POLL_S)
+            self.called_off.wait(_POLL_S)
 
     def _trouble(self, what: str) -> str:
         lines = "\n  ".join(self.log_tail()) or "(it wrote nothing)"
