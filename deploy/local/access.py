@@ -1,8 +1,12 @@
 """What a person names to reach a gateway through OpenAI's SDK: its address, and the key."""
 
 import ipaddress
+import ssl
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
 
 from shared.errors import SettingsError
 
@@ -21,13 +25,28 @@ def is_address(url: str) -> bool:
 
 
 def is_local(url: str) -> bool:
-    """Whether it is an address of this very machine, of which no proxy that the environment names knows anything: HTTP
-    clients ask it with `trust_env=False`."""
+    """Whether it is an address of this very machine, of which no proxy that the environment names knows anything."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def http_options(url: str) -> dict[str, Any]:
+    """How httpx is to reach it: without a proxy where it is local, and by the authorities that the environment names
+    (`SSL_CERT_FILE`, `SSL_CERT_DIR`) wherever it is. Raises SettingsError where those are none."""
+    options: dict[str, Any] = {"trust_env": not is_local(url)}
+    if urlsplit(url).scheme == "https":
+        options["verify"] = _authorities()  # httpx itself looks at them only where it takes proxies too
+    return options
+
+
+def _authorities() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise SettingsError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error}") from error
 
 
 def api_key(environment: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import openai
 
-from deploy.local.access import api_key, is_address, is_local
+from deploy.local.access import api_key, http_options, is_address
 from deploy.local.announced import running_address
 from deploy.local.arguments import seconds
 from deploy.local.errors import RunError
@@ -85,7 +85,7 @@ def _ask(address: str | None) -> str:
     if address is None:
         raise RunError("no mesh runs in this folder: start one with `make run`, or name a gateway with --base-url")
     root = f"{address.rstrip('/').removesuffix('/v1')}/v1"
-    http = openai.DefaultHttpxClient(trust_env=not is_local(root))
+    http = openai.DefaultHttpxClient(**http_options(root))
     client = openai.OpenAI(base_url=root, api_key=api_key(os.environ), max_retries=0, http_client=http)
     try:
         model = client.models.list().data[0].id

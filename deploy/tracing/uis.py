@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from deploy.local.access import is_local
+from deploy.local.access import http_options
 from deploy.local.errors import RunError
 from deploy.tracing.graph import SpanEvent, SpanSeen
 from deploy.tracing.settings import PROJECT
@@ -114,9 +114,9 @@ UIS: Mapping[str, Callable[[str], TraceUi]] = {"phoenix": PhoenixUi, "jaeger": J
 
 
 def _get(url: str, query: dict[str, Any], *, unknown: dict[str, Any]) -> dict[str, Any]:
-    """The JSON at `url`; `unknown` where the UI has nothing of that name yet. Raises RunError."""
+    """The JSON at `url`; `unknown` where the UI has nothing of that name yet. Raises RunError, SettingsError."""
     try:
-        answer = httpx.get(url, params=query, timeout=_TIMEOUT_S, trust_env=not is_local(url))
+        answer = httpx.get(url, params=query, timeout=_TIMEOUT_S, **http_options(url))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return unknown
         answer.raise_for_status()

@@ -13,7 +13,7 @@ from openai import APIError, APIResponseValidationError, APIStatusError, AsyncOp
 from openai.resources.responses.responses import AsyncResponsesConnection
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from deploy.local.access import is_address, is_local
+from deploy.local.access import http_options, is_address, is_local
 from deploy.terminal.chat.answer import OTHERS_MAY
 from deploy.terminal.chat.closes import NO_GATEWAY
 from deploy.terminal.chat.patience import Patience
@@ -60,15 +60,15 @@ def understood(url: str) -> Iterator[None]:
 
 
 def _client(url: str, api_key: str) -> AsyncOpenAI:
-    """Raises ChatError where the environment names a proxy that cannot be used."""
-    options: Any = {"api_key": api_key, "max_retries": 0, "timeout": OPEN_TIMEOUT_S}
-    if is_local(url):
-        options["http_client"] = DefaultAsyncHttpxClient(trust_env=False)
+    """Raises ChatError where the environment names a proxy that cannot be used, SettingsError for authorities that
+    cannot."""
+    options = http_options(url)
     try:
-        return AsyncOpenAI(base_url=url, **options)
+        http = DefaultAsyncHttpxClient(**options)
     except Exception as error:  # of the HTTP client, which names no base for its errors
         proxies = " or ".join(name for name in os.environ if name.lower() in _PROXIES)
         raise ChatError(f"the proxy that {proxies or 'the environment'} names cannot be used: {error}") from error
+    return AsyncOpenAI(base_url=url, api_key=api_key, max_retries=0, timeout=OPEN_TIMEOUT_S, http_client=http)
 
 
 @dataclass
