@@ -13,7 +13,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from itertools import chain
 from math import inf
-from signal import SIGINT, SIGTERM, getsignal, signal
+from signal import SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, KafkaError
@@ -89,10 +89,16 @@ async def main():
             await asyncio.wait_for(consumer.stop(), LEAVING_S)
 
 
+def run():
+    """Until it is told to end."""
+    signal(SIGINT, default_int_handler)  # a script that starts it with & has SIGINT ignored, and SIGTERM would be too
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main())
+
+
 if __name__ == "__main__":
     try:
-        with suppress(KeyboardInterrupt):
-            asyncio.run(main())
+        run()
     except KafkaError as error:
         raise SystemExit(f"error: {error} (KAFKA_BOOTSTRAP_SERVERS: {BROKER})") from None
     except OSError as error:  # nobody reads what is printed any more, or the disk is full

@@ -2,10 +2,12 @@
 
 import asyncio
 import importlib
+import re
 import signal
 import sys
+import tomllib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,12 +15,14 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from deploy.events.release import ROOT
 from shared.folds.events import EventFold
 from shared.records import Accepted, Completed, Delta, Events, Failed, ResponseSpec, Screening, Usage
 from shared.records.codec import encode_headers, encode_value
 
+SAMPLE = ROOT / "examples" / "consumers" / "python"
 R = "resp_1"
 USAGE = Usage(input_tokens=1, output_tokens=1)
 Finished = Callable[[Any, OrderedDict[str, float]], dict[str, Any] | None]
@@ -27,7 +31,7 @@ Finished = Callable[[Any, OrderedDict[str, float]], dict[str, Any] | None]
 @pytest.fixture(scope="module")
 def sample() -> ModuleType:
     """The Python sample."""
-    sys.path.insert(0, str(ROOT / "examples" / "consumers" / "python"))
+    sys.path.insert(0, str(SAMPLE))
     try:
         return importlib.import_module("consumer")
     finally:
@@ -123,22 +127,39 @@ class WaitingForItsBroker:
 
     async def commit(self) -> None:
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.Event().wait()
+        await asyncio.sleep(5)
+        raise AssertionError("it was told to end")
 
     async def stop(self) -> None:
         WaitingForItsBroker.stopped = True
         await asyncio.Event().wait()
 
 
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN])
 def test_the_sample_ends_when_told_to_whatever_it_waits_for(
-    sample: ModuleType, monkeypatch: pytest.MonkeyPatch
+    sample: ModuleType, monkeypatch: pytest.MonkeyPatch, inherited: Any
 ) -> None:
+    """Also where a script started it with &, which leaves SIGINT ignored."""
+    signal.signal(signal.SIGINT, inherited)
+    monkeypatch.setattr(WaitingForItsBroker, "stopped", False)
     monkeypatch.setattr(sample, "AIOKafkaConsumer", WaitingForItsBroker)
     monkeypatch.setattr(sample, "LEAVING_S", 0.01)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            asyncio.run(sample.main())
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    sample.run()
     assert WaitingForItsBroker.stopped
+
+
+def test_the_sample_reads_what_our_own_programs_read() -> None:
+    """A broker may compress what nobody else does."""
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (needed,) = map(Requirement, filter(re.compile("aiokafka\\W").match, ours))
+    (asked,) = map(Requirement, (SAMPLE / "requirements.txt").read_text().splitlines())
+    assert (asked.name, asked.extras) == (needed.name, needed.extras)
