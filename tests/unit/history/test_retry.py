@@ -63,11 +63,12 @@ async def test_what_no_waiting_mends_passes_through_at_once() -> None:
     assert work.calls == 1
 
 
-async def test_gives_up_after_the_time_that_it_was_given() -> None:
+async def test_gives_up_after_the_time_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Away(1_000_000)
+    monkeypatch.setattr(patience, "_clock_s", lambda: float(work.calls))  # each takes a second
     with pytest.raises(StoreUnavailableError, match="locked"):
-        await Patience("store").until_available(work, timeout_s=0.02)
-    assert work.calls > 2
+        await Patience("store").until_available(work, timeout_s=4)
+    assert work.calls == 4, "the pause before the fifth ends too late"
 
 
 def test_the_pauses_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

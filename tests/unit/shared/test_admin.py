@@ -58,11 +58,13 @@ class Brokers:
         return self.silent_looks < 0
 
 
-async def start(monkeypatch: pytest.MonkeyPatch, *answers: int | Exception, silent_looks: int = 0) -> Brokers:
+async def start(
+    monkeypatch: pytest.MonkeyPatch, *answers: int | Exception, silent_looks: int = 0, timeout_s: float = 10
+) -> Brokers:
     brokers = Brokers(answers, silent_looks)
     monkeypatch.setattr("shared.log.admin.AdminClient", brokers.client)
     monkeypatch.setattr("shared.log.admin._RETRY_S", 0)
-    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=1), None)
+    await prepare_log(MeshSettings(replication_factor=3, start_timeout_s=timeout_s), None)
     return brokers
 
 
@@ -81,7 +83,7 @@ async def test_a_leader_that_does_not_answer_is_waited_for(monkeypatch: pytest.M
 
 async def test_a_leader_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokerUnavailableError, match="broker 7 leads partitions"):
-        await start(monkeypatch, silent_looks=1_000_000)
+        await start(monkeypatch, silent_looks=1_000_000, timeout_s=2)
 
 
 async def test_what_no_waiting_mends_ends_the_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
