@@ -7,7 +7,6 @@ CHATMESH_REQUIRE_STORES       the same for stores (tests with "mongodb" among th
 CHATMESH_REQUIRE_NODE=1       the suite on Node.js (tests that take `node`) must run; without it: where npm is
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from deploy.brokers.select import SUITES, broker_for_suite, suite_trouble
 from deploy.stores import StoreServer
 from deploy.stores import select as stores
 from tests.clients import nodejs
+from tests.support.suites import REQUIRE_BROKERS, named_in
 
-_REQUIRE = "CHATMESH_REQUIRE_BROKERS"
 _REQUIRE_STORES = "CHATMESH_REQUIRE_STORES"
 _NODE = "node"
 _FIRST_START_S = 900
@@ -38,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for variable, suites in ((_REQUIRE, SUITES), (_REQUIRE_STORES, stores.SUITES)):
-        if unknown := _named_in(variable) - set(suites):
+    for variable, suites in ((REQUIRE_BROKERS, SUITES), (_REQUIRE_STORES, stores.SUITES)):
+        if unknown := named_in(variable) - set(suites):
             raise pytest.UsageError(f"{variable} names {', '.join(sorted(unknown))}; there are {', '.join(suites)}")
     config.stash[_COLLECTED] = set()
     config.stash[_EXECUTED] = set()
@@ -71,8 +70,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     suite = str(request.param)
     trouble = suite_trouble(suite)
     if trouble is not None:
-        if suite in _named_in(_REQUIRE):
-            pytest.fail(f"{_REQUIRE} asks for the suite on {suite}, and it cannot run here: {trouble}")
+        if suite in named_in(REQUIRE_BROKERS):
+            pytest.fail(f"{REQUIRE_BROKERS} asks for the suite on {suite}, and it cannot run here: {trouble}")
         pytest.skip(f"no {suite} broker here: {trouble}")
     with broker_for_suite(suite) as running:
         yield running
@@ -83,7 +82,7 @@ def mongodb() -> Iterator[StoreServer]:
     """A running server that speaks MongoDB's protocol, one for all tests: each takes a database of its own."""
     trouble = stores.server_trouble()
     if trouble is not None:
-        if stores.MONGODB in _named_in(_REQUIRE_STORES):
+        if stores.MONGODB in named_in(_REQUIRE_STORES):
             pytest.fail(f"{_REQUIRE_STORES} asks for the suite on MongoDB, and it cannot run here: {trouble}")
         pytest.skip(f"no MongoDB here: {trouble}")
     with stores.server_for_tests() as running:
@@ -134,11 +133,7 @@ def _not_run(config: pytest.Config) -> set[str]:
 
 
 def _required_by_name() -> set[str]:
-    return _named_in(_REQUIRE) | _named_in(_REQUIRE_STORES) | ({_NODE} if nodejs.required() else set())
-
-
-def _named_in(variable: str) -> set[str]:
-    return {name for part in os.environ.get(variable, "").split(",") if (name := part.strip())}
+    return named_in(REQUIRE_BROKERS) | named_in(_REQUIRE_STORES) | ({_NODE} if nodejs.required() else set())
 
 
 def _trouble(suite: str) -> str | None:

@@ -11,7 +11,6 @@ import pytest
 
 from deploy.brokers import Broker
 from deploy.brokers.cluster import JvmCluster
-from deploy.brokers.jvm import missing_tools
 from deploy.topics import differences
 from shared.topics import HEARTBEATS, OWNERS, Service
 from tests.chaos.campaign import Plan, carry_out, environment
@@ -19,6 +18,7 @@ from tests.chaos.faults import Scene
 from tests.chaos.nodes import NodeKilled, controller, coordinator, leader
 from tests.chaos.report import figures, table, violations
 from tests.support.mesh import Mesh
+from tests.support.suites import require_jvm
 
 COUNTS = {Service.GATEWAY: 1, Service.MODERATION: 1, Service.INFERENCE: 2, Service.HISTORY: 1}
 PLAN = Plan(streams=24, kills=1, concurrent=6, baseline=6, prompts=6, tokens=60, patience_s=120.0)
@@ -27,8 +27,7 @@ PLAN = Plan(streams=24, kills=1, concurrent=6, baseline=6, prompts=6, tokens=60,
 @pytest.fixture(scope="module")
 async def cluster(broker: Broker) -> AsyncIterator[JvmCluster]:
     """The module's own; `broker` says only that Apache Kafka is wanted."""
-    if missing := missing_tools():
-        pytest.skip(f"a cluster of Apache Kafka needs {' and '.join(missing)}")
+    require_jvm("a cluster of Apache Kafka")
     started = JvmCluster()
     try:
         await asyncio.to_thread(started.start)

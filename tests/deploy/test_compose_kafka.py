@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from deploy.brokers import jvm
 from deploy.brokers.jvm import JvmBroker, ensure_class_path, format_storage, java_command, require_java
 from deploy.brokers.kafka_settings import as_properties
 from deploy.brokers.ports import free_ports
@@ -24,6 +23,7 @@ from shared.settings import MeshSettings
 from shared.topics import Service
 from tests.support.composed import BASE, SECURE, environment_of, in_folder, parsed, told
 from tests.support.deployed import OURS, SETTINGS, load_from
+from tests.support.suites import require_jvm
 from tests.support.tools import required_tool
 
 _OF_THE_IMAGE = {"KAFKA_HEAP_OPTS", "KAFKA_LOG_DIRS"}
@@ -74,11 +74,7 @@ def project() -> Any:
 
 @pytest.fixture(scope="module")
 def kafka(project: Any, secrets: Path) -> Iterator[ComposedBroker]:
-    if missing := jvm.missing_tools():
-        trouble = f"Apache Kafka needs {' and '.join(missing)}"
-        if "kafka" in os.environ.get("CHATMESH_REQUIRE_BROKERS", ""):
-            pytest.fail(f"CHATMESH_REQUIRE_BROKERS asks for the suite on kafka: {trouble}")
-        pytest.skip(trouble)
+    require_jvm("the compose file's Apache Kafka")
     service = project["services"]["kafka"]
     variables = in_folder(project, service, told(service), secrets)
     ours = {name: value for name, value in variables.items() if name.startswith("KAFKA_") and name not in _OF_THE_IMAGE}

@@ -1,13 +1,11 @@
 """One secured Apache Kafka, and on it a mesh whose services have the least rights that the registry derives."""
 
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
 
-from deploy.brokers import jvm
 from deploy.brokers.secured import CLEAR, ENCRYPTED, THIRD_PARTY, SecuredJvmBroker
 from deploy.topics.acls import grants
 from shared.log.admin import wait_for_broker
@@ -15,6 +13,7 @@ from shared.log.granting import grant
 from shared.topics import Service
 from tests.support.mesh import Mesh
 from tests.support.policies import TEST_POLICY
+from tests.support.suites import require_jvm
 
 COUNTS = {Service.GATEWAY: 1, Service.MODERATION: 1, Service.INFERENCE: 2, Service.HISTORY: 1}
 COMES_BY = {
@@ -33,11 +32,7 @@ POISON = "hemlock"
 @pytest.fixture(scope="session")
 def secured_broker() -> Iterator[SecuredJvmBroker]:
     """TLS, passwords, and access lists that nothing stands in."""
-    if missing := jvm.missing_tools():
-        trouble = f"a secured Apache Kafka needs {' and '.join(missing)}"
-        if "kafka" in os.environ.get("CHATMESH_REQUIRE_BROKERS", ""):
-            pytest.fail(f"CHATMESH_REQUIRE_BROKERS asks for the suite on kafka: {trouble}")
-        pytest.skip(trouble)
+    require_jvm("a secured Apache Kafka")
     with SecuredJvmBroker(clear_session_s=CLEAR_SESSION_S) as running:
         yield running
 
