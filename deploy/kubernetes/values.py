@@ -76,13 +76,15 @@ _ADDRESS = (
     r"\s*([^\s,:\[\]]+|\[[0-9A-Fa-f:.]+\])"
     r":(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})\s*"
 )
-"""What `shared.settings.addresses_of` takes; a test compares."""
+"""What `shared.settings.addresses_of` takes, where empty ones do not count; a test compares."""
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 _OUR_LABELS = (
     r"^(app\.kubernetes\.io/(name|instance|component|part-of|version|managed-by)|helm\.sh/chart|strimzi\.io/.*)$"
 )
 _LABELS = {**_TEXTS, "propertyNames": {"not": {"pattern": _OUR_LABELS}}}
 """Selectors go by ours, and a key that stands twice is no YAML."""
+_OUR_ATTRIBUTES = ["k8s.namespace.name", "k8s.pod.name"]
+_ATTRIBUTES = {**_TEXTS, "propertyNames": {"pattern": "^[A-Za-z0-9_.-]+$", "not": {"enum": _OUR_ATTRIBUTES}}}
 _ANY = {"type": "object"}
 _AT_LEAST_ONE = {"type": "integer", "minimum": 1}
 _PRINCIPAL = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
@@ -96,7 +98,7 @@ RULES: dict[str, dict[str, Any]] = {
     "kafka.mode": {"enum": ["external", "strimzi"]},
     "kafka.external.bootstrapServers": {
         "type": "string",
-        "pattern": f"^({_ADDRESS}(,{_ADDRESS})*)?$",
+        "pattern": rf"^((\s*,)*{_ADDRESS}(,({_ADDRESS}|\s*))*)?$",
     },
     # Brokers' hosts and labels hold it with a suffix of up to 17 characters, in 63 altogether.
     "kafka.strimzi.cluster": {"type": "string", "pattern": "^([a-z]([a-z0-9-]{0,38}[a-z0-9])?)?$"},
@@ -133,6 +135,7 @@ RULES: dict[str, dict[str, Any]] = {
     **{f"networkPolicy.{peer}.ports": _PORTS for peer in ("kafka", "mongodb", "otlp")},
     **{f"networkPolicy.extraEgress.{service}": _OBJECTS for service in SETTINGS},
     "tracing.endpoint": {"type": "string", "pattern": "^(https?://.+)?$"},
+    "tracing.resourceAttributes": _ATTRIBUTES,
     "tracing.ratio": {"type": "number", "minimum": 0, "maximum": 1},
     "monitoring.podMonitor.labels": _TEXTS,
     "monitoring.rules.labels": _TEXTS,

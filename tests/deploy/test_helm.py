@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from opentelemetry.sdk.resources import OTELResourceDetector
 
 from deploy.kubernetes.crds import SCHEMAS
 from deploy.kubernetes.files import CHART, acls
@@ -657,6 +658,47 @@ def test_spans_get_out_to_wherever_they_are_sent(helm: Path, endpoint: str, port
     for name in SERVICES:
         template = rendered.named("Deployment", name)["spec"]["template"]
         assert port in ports_of(rendered, template, "egress") - {53, 9094, 27017}
+
+
+def test_a_list_of_brokers_may_have_gaps(helm: Path, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    servers = ", kafka-0:9094,,kafka-1:9095 ,"
+    values.write_text(yaml.safe_dump({"kafka": {"external": {"bootstrapServers": servers}}}))
+    done = helm_template(helm, SCENARIOS["external"], "--values", str(values))
+    assert done.returncode == 0, done.stderr
+    rendered = Rendered("external", done.stdout)
+    template = rendered.named("Deployment", "gateway")["spec"]["template"]
+    assert plain_environment(container(template))["KAFKA_BOOTSTRAP_SERVERS"] == "kafka-0:9094,kafka-1:9095"
+    assert ports_of(rendered, template, "egress") >= {9094, 9095}
+    assert 0 not in ports_of(rendered, template, "egress")
+
+
+def test_spans_get_out_to_pods_that_listen_elsewhere_than_their_service(helm: Path) -> None:
+    """Policies count the port of the pod."""
+
+    def opened(*options: str) -> set[int]:
+        done = helm_template(helm, SCENARIOS["external"], "--set", "tracing.endpoint=http://collector", *options)
+        rendered = Rendered("external", done.stdout)
+        return ports_of(rendered, rendered.named("Deployment", "inference")["spec"]["template"], "egress")
+
+    assert opened() == opened("--set", "networkPolicy.otlp.ports={80,4318}")
+    assert opened() - opened("--set", "networkPolicy.otlp.ports={5318}") == {80, 4318}
+
+
+def test_processes_are_described_as_was_asked(helm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To whoever reads it as OpenTelemetry does; no value can name another attribute, or a variable of the pod."""
+    asked = {"deployment.environment.name": "staging", "team": "chat + voice, 100 %=$(POD_NAME)", "region": "a/ü"}
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"tracing": {"endpoint": "http://collector", "resourceAttributes": asked}}))
+    done = helm_template(helm, SCENARIOS["external"], "--values", str(values))
+    rendered = Rendered("external", done.stdout)
+    for name in SERVICES:
+        environment = plain_environment(container(rendered.named("Deployment", name)["spec"]["template"]))
+        told = environment["OTEL_RESOURCE_ATTRIBUTES"]
+        assert told.count("$(POD_NAME)") == 1
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", told)
+        read = OTELResourceDetector().detect().attributes
+        assert read == {"k8s.namespace.name": NAMESPACE, "k8s.pod.name": "$(POD_NAME)", **asked}
 
 
 def test_labels_of_a_services_own_come_over_those_of_all(helm: Path, tmp_path: Path) -> None:

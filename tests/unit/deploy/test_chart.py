@@ -110,7 +110,7 @@ def test_what_a_service_would_refuse_is_refused_before(path: str) -> None:
     [
         *("a:1", "a:65535", "a.example.com:9092,b.example.com:9093", " a:1 , b:2 ", "[fd00::1]:9092", "10.0.0.1:9092"),
         *("a", ":9092", "a:0", "a:65536", "a:70000", "a:abc", "a:1,", "a:1,,b:2", "a b:1", "a: 1", "SSL://a:9093"),
-        *("fd00::1:9092", "[fd00::1:9092", "[]:9092", "a:1;b:2"),
+        *("fd00::1:9092", "[fd00::1:9092", "[]:9092", "a:1;b:2", ",", " ", ", a:1 , ,b:2,"),
     ],
 )
 def test_the_chart_takes_the_addresses_that_services_take(text: str) -> None:
@@ -147,6 +147,8 @@ def takes(cls: type[MeshSettings], name: str, value: Any) -> bool:
         ({"moderation": {"settings": {"CHATMESH_TICK_MS": 1}}}, "1 is less than the minimum of 5"),
         ({"gateway": {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}}, "has too many properties"),
         ({"tracing": {"endpoint": "collector:4317"}}, "does not match"),
+        ({"tracing": {"resourceAttributes": {"k8s.pod.name": "mine"}}}, "should not be valid under"),
+        ({"tracing": {"resourceAttributes": {"a,b": "c"}}}, "does not match"),
         ({"gateway": {"tolerations": GONE}}, "'tolerations' is a required property"),
         ({"networkPolicy": {"enabled": GONE}}, "'enabled' is a required property"),
         ({"gateway": {"podLabels": {"app.kubernetes.io/name": "mine"}}}, "should not be valid under"),

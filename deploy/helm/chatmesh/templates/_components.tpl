@@ -22,7 +22,7 @@
 - {name: CHATMESH_LOG_FORMAT, value: json}
 {{- with .root.Values.tracing.endpoint }}
 - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.namespace.name={{ $.root.Release.Namespace }},k8s.pod.name=$(POD_NAME)"}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: {{ printf "k8s.namespace.name=%s,k8s.pod.name=$(POD_NAME)%s" $.root.Release.Namespace (include "chatmesh.tracing.attributes" $.root) | quote }}}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
 - {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
 - {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.root.Values.tracing.ratio | quote }}}
@@ -35,6 +35,13 @@
 {{- with $own.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Written as OpenTelemetry reads it: values URL-encoded, where a space is no plus. Kubernetes then finds no $(NAME) in them. */}}
+{{- define "chatmesh.tracing.attributes" -}}
+{{- range $name, $value := .Values.tracing.resourceAttributes -}}
+,{{ $name }}={{ $value | urlquery | replace "+" "%20" }}
+{{- end -}}
 {{- end -}}
 
 {{/* What the services differ in: per service its environment, mounts and volumes beside those that all have. */}}

@@ -38,7 +38,7 @@ checkHostname: true
 {{- if and $own.secretName (not $sasl) (not $external.clientCertificates) }}
 {{- fail (printf "%s %s (SSL does with clientCertificates)" $wants $unused) }}
 {{- end }}
-bootstrapServers: {{ required "kafka.external.bootstrapServers is needed, as host:port[,host:port]; or kafka.mode strimzi" $external.bootstrapServers | nospace | quote }}
+bootstrapServers: {{ required "kafka.external.bootstrapServers is needed, as host:port[,host:port]; or kafka.mode strimzi" $external.bootstrapServers | nospace | splitList "," | compact | join "," | quote }}
 securityProtocol: {{ $external.securityProtocol }}
 checkHostname: {{ $external.checkHostname }}
 {{- if $sasl }}
@@ -134,8 +134,8 @@ ports: [9093]
 ports: {{ toJson .Values.networkPolicy.kafka.ports }}
 {{- else }}
 {{- $ports := list }}
-{{- range splitList "," .Values.kafka.external.bootstrapServers }}
-{{- $ports = append $ports (regexFind "[0-9]+$" (trim .) | int) }}
+{{- range .Values.kafka.external.bootstrapServers | nospace | splitList "," | compact }}
+{{- $ports = append $ports (regexFind "[0-9]+$" . | int) }}
 {{- end }}
 ports: {{ $ports | uniq | toJson }}
 {{- end }}
