@@ -36,10 +36,10 @@ def is_local(url: str) -> bool:
 def http_options(url: str) -> dict[str, Any]:
     """How httpx is to reach it: without a proxy where it is local, and by the authorities that the environment names
     (`SSL_CERT_FILE`, `SSL_CERT_DIR`) wherever it is. Raises SettingsError where those are none."""
-    options: dict[str, Any] = {"trust_env": not is_local(url)}
-    if urlsplit(url).scheme == "https":
-        options["verify"] = _authorities()  # httpx itself looks at them only where it takes proxies too
-    return options
+    local = is_local(url)
+    if local and urlsplit(url).scheme == "http":
+        return {"trust_env": False}  # it needs none
+    return {"trust_env": not local, "verify": _authorities()}  # httpx looks at them only where it takes proxies too
 
 
 def _authorities() -> ssl.SSLContext:

@@ -65,10 +65,10 @@ def _client(url: str, api_key: str) -> AsyncOpenAI:
     options = http_options(url)
     try:
         http = DefaultAsyncHttpxClient(**options)
+        return AsyncOpenAI(base_url=url, api_key=api_key, max_retries=0, timeout=OPEN_TIMEOUT_S, http_client=http)
     except Exception as error:  # of the HTTP client, which names no base for its errors
         proxies = " or ".join(name for name in os.environ if name.lower() in _PROXIES)
         raise ChatError(f"the proxy that {proxies or 'the environment'} names cannot be used: {error}") from error
-    return AsyncOpenAI(base_url=url, api_key=api_key, max_retries=0, timeout=OPEN_TIMEOUT_S, http_client=http)
 
 
 @dataclass

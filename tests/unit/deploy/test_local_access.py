@@ -43,8 +43,11 @@ def test_no_proxy_is_asked_for_this_machine(url: str, by_proxy: bool, monkeypatc
         httpx.Client(**http_options(url)).close()
 
 
-def test_authorities_that_are_none_are_named_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("url", ["https://127.0.0.1:1", "http://gateway.example"])
+def test_authorities_that_are_none_are_named_where_they_are_looked_at(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
     with pytest.raises(SettingsError, match=r"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: .*No such file"):
-        http_options("https://127.0.0.1:1")
+        http_options(url)
     assert http_options("http://127.0.0.1:1") == {"trust_env": False}
