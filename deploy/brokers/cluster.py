@@ -93,15 +93,17 @@ class JvmCluster(Broker):
 
     def _bring_up(self, nodes: Sequence[ClusterNode], act: Callable[[ClusterNode], None]) -> None:
         """At once: a node waits for others before it answers. Once one has failed, or Ctrl-C came, none waits on."""
-        self._called_off.clear()
-        with ThreadPoolExecutor(max_workers=len(nodes)) as threads:
-            try:
-                done, _ = wait([threads.submit(act, node) for node in nodes], return_when=FIRST_EXCEPTION)
-                for one in done:
-                    one.result()
-            except BaseException:
-                self._called_off.set()
-                raise
+        try:
+            with ThreadPoolExecutor(max_workers=len(nodes)) as threads:
+                try:
+                    done, _ = wait([threads.submit(act, node) for node in nodes], return_when=FIRST_EXCEPTION)
+                    for one in done:
+                        one.result()
+                except BaseException:
+                    self._called_off.set()
+                    raise
+        finally:
+            self._called_off.clear()  # all have seen it: whoever is started next, alone too, has its time again
 
 
 class Reviver:
