@@ -69,6 +69,7 @@ def _fitting(letter: DeadLetter) -> DeadLetter:
         key=(letter.key or "")[:_PART],
         value=letter.value[:_VALUE],
         headers={name[:_PART]: value[:_PART] for name, value in islice(letter.headers.items(), _MOST_HEADERS)},
+        shortened=True,
     )
 
 

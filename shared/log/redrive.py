@@ -5,7 +5,7 @@ from typing import Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from shared.errors import AppendError
+from shared.errors import AppendError, RecordRefusedError
 from shared.log.admin import existing_partitions
 from shared.log.clients import abandon_producer, close_producer, find_partition, make_producer, started, topic_name
 from shared.log.writer import Appended, partition_of_key
@@ -40,9 +40,15 @@ class Redriver:
         await close_producer(self._producer, self._settings.request_timeout_ms / 1000)
 
     async def send_back(self, letter: DeadLetter, times: int) -> Appended:
-        """Append the record to its topic, for the `times`-th time in all. Raises AppendError, TopicError."""
+        """Append the record to its topic, for the `times`-th time in all. Raises AppendError, TopicError.
+
+        RecordRefusedError for a letter that was shortened: its value may be whole, but its headers would be missing,
+        and by the beginning of its key it would come to another partition.
+        """
         topic = REGISTRY[letter.origin_topic]
         assert_may_redrive(topic, self._party)
+        if letter.shortened:
+            raise RecordRefusedError(f"the dead letter of {letter.uid} has only the beginnings of its record")
         headers = {**letter.headers, REDRIVEN_HEADER: str(times)}
         return await self._append(
             topic, await self._partition(topic, letter), letter.key or "", letter.value.encode(), list(headers.items())

@@ -412,7 +412,10 @@ class PolicyKnown(Record, frozen=True, kw_only=True, tag="policy_known"):
 
 
 class DeadLetter(Record, frozen=True, kw_only=True, tag="dead_letter"):
-    """What could not be handled: the record as it was, where it came from and why it failed."""
+    """What could not be handled: the record as it was, where it came from and why it failed.
+
+    `shortened`: the record was too long for its letter, which has the beginnings of its parts.
+    """
 
     origin_topic: str
     origin_partition: int
@@ -423,6 +426,7 @@ class DeadLetter(Record, frozen=True, kw_only=True, tag="dead_letter"):
     key: str | None = None
     value: str = ""
     headers: dict[str, str] = {}
+    shortened: bool = False
     payload: dict[str, Any] = {}
 
     @property

@@ -71,6 +71,7 @@ def as_json(letter: Letter, *, content: bool = False) -> str:
         "record": letter.kind,
         "trace_id": _trace_id(body.headers),
         "headers": body.headers,
+        "shortened": body.shortened,
         "state": state(letter),
         "sent_back": [{"partition": e.partition, "offset": e.offset, "times": e.times} for e in letter.sent_back],
         "can_be_sent_back": refusal is None,

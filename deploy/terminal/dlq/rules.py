@@ -36,6 +36,8 @@ def why_not(letter: Letter) -> str | None:
     sent_back = REGISTRY[letter.body.origin_topic].sent_back
     if not sent_back:
         return _REASONS[letter.body.origin_topic]
+    if letter.body.shortened:
+        return "it was too long for its letter, which has only the beginnings of its parts"
     error = unreadable(letter)
     if error is not None:
         return f"this release cannot read it either, so it would only come back: {error}"

@@ -45,7 +45,7 @@ async def test_what_fits_is_put_aside_whole() -> None:
     letter = await buried(RawRecord(3, 7, 0, "k" * 2_000, value, headers))
     assert (letter.value, letter.key) == ("\\xff" * 800_000, "k" * 2_000)
     assert letter.headers == {"ce_type": "x" * 2_000}
-    assert letter.error == "MalformedRecordError: not a JSON record"
+    assert (letter.error, letter.shortened) == ("MalformedRecordError: not a JSON record", False)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ async def test_of_what_does_not_fit_the_beginning_is_kept(
 ) -> None:
     letter = await buried(RawRecord(3, 7, 0, key, value, headers))
     assert sent_bytes(letter) < MAX_REQUEST_BYTES - 1_000
-    assert (letter.origin_partition, letter.origin_offset) == (3, 7)
+    assert (letter.origin_partition, letter.origin_offset, letter.shortened) == (3, 7, True)
     assert letter.error.startswith("MalformedRecordError: not a JSON record (too long for its dead letter: ")
     assert value.decode("utf-8", "backslashreplace").startswith(letter.value) and letter.value
     assert key.startswith(letter.key or "none")
@@ -80,7 +80,7 @@ async def test_work_that_does_not_fit_is_put_aside_as_far_as_it_does() -> None:
     await put_work_aside(queue, Service.MODERATION, JOBS, work, "three attempts", 3)
     (letter,) = queue.letters
     assert sent_bytes(letter) < MAX_REQUEST_BYTES - 1_000
-    assert letter.error.startswith("three attempts (too long")
+    assert letter.error.startswith("three attempts (too long") and letter.shortened
     assert encode_value(work).decode().startswith(letter.value)
 
 

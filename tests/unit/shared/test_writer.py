@@ -348,6 +348,14 @@ async def test_a_bug_below_fails_the_append_and_the_partition_goes_on(world: Wor
     await log_writer.stop()
 
 
+async def test_a_letter_that_was_shortened_is_not_sent_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.log.redrive.make_producer", world.make)
+    async with Redriver(MeshSettings(), Outsider.OPERATOR, "operator") as redriver:
+        with pytest.raises(RecordRefusedError, match=r"of responses\.events/3/0 has only the beginnings of its record"):
+            await redriver.send_back(msgspec.structs.replace(LETTER, shortened=True), 1)
+    assert world.log == []
+
+
 async def test_a_letter_from_a_partition_that_is_gone_is_not_sent_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

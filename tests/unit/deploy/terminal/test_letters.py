@@ -128,6 +128,14 @@ def test_work_that_was_given_up_and_what_nobody_can_read_stay() -> None:
     assert "cannot read it either" in str(why_not(letter(EVENTS.name, completed(ID), value="{")))
 
 
+def test_what_was_shortened_stays_also_where_its_value_is_whole() -> None:
+    """Its headers may be missing, and by a part of its key it would go elsewhere."""
+    cut = letter(EVENTS.name, completed(ID), shortened=True)
+    assert "too long for its letter" in str(why_not(cut))
+    assert not plan([cut], [cut], again=False).records
+    assert json.loads(as_json(cut))["shortened"]
+
+
 def test_a_record_that_two_services_put_aside_goes_back_once() -> None:
     ours, theirs = letter(EVENTS.name, completed(ID), 0), letter(EVENTS.name, completed(ID), 1, service="gateway")
     found = plan([ours, theirs], [ours, theirs], again=False)
