@@ -108,7 +108,7 @@ async def test_what_hangs_leaves_time_to_those_behind_it_and_is_named(
     assert diary.lines == ["stuck", "stubborn", "last"]
     assert now_s() - begun >= 0.1 + 0.15 - 0.01, "a quarter, then half of what was left"
     assert now_s() - begun < 0.4 + 3
-    late = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    late = [record.getMessage() for record in caplog.records if record.name == "shared.lifetime"]
     assert [line.split(" did not end")[0] for line in late] == ["stuck", "stubborn"]
 
 

@@ -94,7 +94,7 @@ def test_a_writer_counts_what_was_acknowledged_and_what_was_not() -> None:
     labels = '{messaging_destination_name="responses.journal",messaging_operation_name="send"} '
     assert f"messaging_client_operation_duration_seconds_count{labels}1.0" in shown
     total_s = float(shown.split(f"messaging_client_operation_duration_seconds_sum{labels}")[1].split()[0])
-    assert 0.02 <= total_s < 1.0
+    assert 0.02 <= total_s < 10
 
 
 @pytest.mark.parametrize("source", sorted(DEAD_LETTERS))

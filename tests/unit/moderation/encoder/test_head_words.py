@@ -42,7 +42,7 @@ def test_no_text_takes_long(text: str) -> None:
     """The expressions come from a file of ours, but the texts do not."""
     started = time.perf_counter()
     built_in().features(text)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize(
