@@ -1,7 +1,6 @@
 """One deadline for a service's end: the order, the shares, the late, the failed, the second request."""
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
