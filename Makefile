@@ -9,8 +9,8 @@ PYTHON ?= python3
 TORCH ?= $(if $(wildcard .venv/.installed-cpu),cpu,default)
 # Options for pytest: make unit ARGS="-k ids -x"
 ARGS ?=
-# Suites that `make test` runs at a time; each keeps half a core to a whole one busy.
-LANES ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),1,3)
+# Suites that `make test` runs at a time; each keeps about one core busy.
+LANES ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),1,2)
 
 BIN := .venv/bin
 ENVIRONMENT := .venv/.installed-$(TORCH)
@@ -33,7 +33,7 @@ help: ## this list
 run: $(ENVIRONMENT) ## start everything on this machine and print the address; Ctrl-C ends it
 	@exec $(BIN)/python -m deploy.local
 
-test: $(ENVIRONMENT) ## every suite, three side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
+test: $(ENVIRONMENT) ## every suite, two side by side: unit, integration on the embedded broker and on Apache Kafka; LANES=1
 	@$(BIN)/python -m deploy.suites --lanes $(LANES) $(ARGS)
 
 unit: $(ENVIRONMENT) ## the quick tests: no broker, no model, about three minutes

@@ -1,7 +1,7 @@
 """`python -m deploy.suites [ARGUMENTS FOR PYTEST...]`: every suite of tests, as many at a time as there are lanes.
 
-A suite keeps half a core to a whole one busy: its services start, wait for each other and for deadlines. Three side by
-side fill two cores. Each ends with its meshes, for an idle one takes a third of a core. What each prints comes to the
+A suite keeps about one core busy: its services start, wait for each other and for deadlines. Two side by side fill two
+cores; a third gains nothing, for threads of torch then wait for cores and spin. Each ends with its meshes, for an idle one takes a third of a core. What each prints comes to the
 terminal whole and in the order of the table, as if one had run after the other; it lies in build/suites too. After a
 failure nothing further begins.
 
@@ -24,7 +24,7 @@ from typing import TextIO
 from deploy.process import ChildProcess, Deadline
 
 LOGS = Path("build/suites")
-LANES = 3
+LANES = 2
 _LOOK_EVERY_S = 0.1
 _TEARDOWN_S = 60.0
 """For the fixtures of a suite that Ctrl-C ended."""

@@ -2,13 +2,17 @@
 
 import random
 import socket
-from collections import deque
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 _LOWEST = 20_000
+_BLOCK = 64
+_choosing = threading.Lock()
+_gates: list[socket.socket] = []
+"""Those that this process holds."""
 _LINUX_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FALLBACK_EPHEMERAL = 32_768
 
@@ -18,13 +22,12 @@ def free_port() -> int:
 
     A port from that range would be wrong for a server that restarts: a client that keeps reconnecting to the
     stopped server can be given the very same port, connect to itself (TCP simultaneous open), and hold it. No port
-    comes again before all others did: whoever was given it may not listen on it yet.
+    comes twice, and none that another process was given by this: whoever was given it may not listen on it yet.
     """
-    candidates = _candidates()
-    for _ in range(len(candidates)):
-        candidates.rotate()
-        if can_bind(port := candidates[0]):
-            return port
+    with _choosing:
+        for port in _ports():
+            if can_bind(port):
+                return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -60,11 +63,23 @@ def accepts(host: str, port: int, timeout_s: float) -> bool:
 
 
 @cache
-def _candidates() -> deque[int]:
-    """In an order that no other process has; the first is the one that was looked at last."""
-    ports = list(range(_LOWEST, max(_LOWEST, _first_ephemeral())))
-    random.Random().shuffle(ports)
-    return deque(ports)
+def _ports() -> Iterator[int]:
+    """Each once, block by block, of blocks that are this process's own until it ends."""
+    blocks = list(range(_LOWEST, _first_ephemeral() - _BLOCK, _BLOCK))
+    random.Random().shuffle(blocks)
+    return (port for gate in blocks if _hold(gate) for port in range(gate + 1, gate + _BLOCK))
+
+
+def _hold(gate: int) -> bool:
+    """Bind the first port of a block, on which nobody ever listens: whoever holds it has the block."""
+    held = socket.socket()
+    try:
+        held.bind((LOOPBACK, gate))
+    except OSError:
+        held.close()
+        return False
+    _gates.append(held)
+    return True
 
 
 def _first_ephemeral() -> int:

@@ -1,12 +1,11 @@
 """What a person names to reach a gateway through OpenAI's SDK: its address, and the key."""
 
 import ipaddress
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from shared.errors import SettingsError
 
@@ -42,9 +41,13 @@ def http_options(url: str) -> dict[str, Any]:
     return {"trust_env": not local, "verify": _authorities()}  # httpx looks at them only where it takes proxies too
 
 
-def _authorities() -> ssl.SSLContext:
+def _authorities() -> ssl.SSLContext | bool:
+    """As httpx reads them; True for its own, where none are named."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if not file and not folder:
+        return True
     try:
-        return httpx.create_ssl_context()
+        return ssl.create_default_context(cafile=file) if file else ssl.create_default_context(capath=folder)
     except OSError as error:
         raise SettingsError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error}") from error
 

@@ -123,7 +123,7 @@ def chosen(letters: Sequence[Letter], addresses: Sequence[Address]) -> list[Lett
 def _tag(value: str) -> str:
     try:
         return msgspec.json.decode(value.encode(), type=_Tagged).type
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):  # the latter: nested too deeply
         return ""
 
 
