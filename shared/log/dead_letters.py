@@ -49,12 +49,19 @@ async def put_aside(
         value=(record.value or b"").decode("utf-8", "backslashreplace"),
         headers={name: value.decode("utf-8", "replace") for name, value in record.headers},
     )
+    refused = await _refusal(writer, topic, letter)
+    if refused is not None:
+        note_lost(topic, record, refused)
+    return refused is None
+
+
+async def _refusal(writer: LogWriter, topic: Topic, letter: DeadLetter) -> RecordRefusedError | None:
+    """Append the letter; why no broker takes it, None where one has. Raises AppendError."""
     try:
         await writer.append(DEAD_LETTERS[topic.name], _fitting(letter), partition=0)
     except RecordRefusedError as refused:
-        note_lost(topic, record, refused)
-        return False
-    return True
+        return refused
+    return None
 
 
 def _fitting(letter: DeadLetter) -> DeadLetter:
@@ -92,9 +99,7 @@ async def put_work_aside(
         key=record.subject,
         value=encode_value(record).decode(),
     )
-    try:
-        await writer.append(DEAD_LETTERS[topic.name], _fitting(letter), partition=0)
-    except RecordRefusedError as refused:
+    refused = await _refusal(writer, topic, letter)
+    if refused is not None:
         log.error("%s of %s has no dead letter: %s", type(record).__name__, record.subject, refused)
-        return False
-    return True
+    return refused is None

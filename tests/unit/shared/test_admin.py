@@ -112,36 +112,41 @@ async def test_while_the_brokers_know_of_no_controller_they_are_waited_for(monke
     assert len(updates) > 1
 
 
-@pytest.mark.parametrize("alive", [1, 2, 3])
-async def test_who_asks_any_broker_asks_one_that_answers(monkeypatch: pytest.MonkeyPatch, alive: int) -> None:
-    async def ready(_client: object, node_id: int) -> bool:
-        return node_id == alive
+@pytest.fixture
+def alive() -> set[object]:
+    """The brokers that answer."""
+    return set()
 
-    async def send(_client: object, node_id: int, _request: object) -> Any:
-        asked.append(node_id)
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, alive: set[object]) -> list[object]:
+    """Whom requests go to, in their order; the answer is that there are no topics."""
+
+    async def ready(_client: object, node_id: object) -> bool:
+        return node_id in alive
+
+    async def send(_client: object, node_id: object, _request: object) -> Any:
+        to.append(node_id)
         return SimpleNamespace(to_object=lambda: {"topics": []})
 
-    asked: list[int] = []
+    to: list[object] = []
     monkeypatch.setattr("aiokafka.client.AIOKafkaClient.ready", ready)
     monkeypatch.setattr("aiokafka.client.AIOKafkaClient.send", send)
+    return to
+
+
+@pytest.mark.parametrize("living", [1, 2, 3])
+async def test_who_asks_any_broker_asks_one_that_answers(alive: set[object], asked: list[object], living: int) -> None:
+    alive.add(living)
     client = AdminClient(bootstrap_servers="127.0.0.1:1")
     client._client.cluster._brokers = {
         number: BrokerMetadata(number, "127.0.0.1", number, None) for number in (1, 2, 3)
     }
     assert await client.list_topics() == []
-    assert asked == [alive]
+    assert asked == [living]
 
 
-async def test_while_no_broker_is_known_one_of_the_list_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ready(_client: object, _node_id: object) -> bool:
-        return True
-
-    async def send(_client: object, node_id: object, _request: object) -> Any:
-        asked.append(node_id)
-        return SimpleNamespace(to_object=lambda: {"topics": []})
-
-    asked: list[object] = []
-    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.ready", ready)
-    monkeypatch.setattr("aiokafka.client.AIOKafkaClient.send", send)
+async def test_while_no_broker_is_known_one_of_the_list_is_asked(alive: set[object], asked: list[object]) -> None:
+    alive.add("bootstrap-0")
     assert await AdminClient(bootstrap_servers="127.0.0.1:1").list_topics() == []
     assert asked == ["bootstrap-0"]

@@ -131,15 +131,20 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+def export_one_span() -> Callable[[], None]:
+    """What sends it, and whatever else there is, at shutdown."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    stop = export_from(provider)
+    provider.get_tracer("test").start_span("work").end()
+    return stop
+
+
 def test_a_collector_that_refuses_is_told_of_with_its_status(
     answering: Callable[[int], str], told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "_LAST_WORDS_S", 10.0)
     monkeypatch.setenv(ENDPOINT, answering(401))
-    provider = TracerProvider()
-    stop = export_from(provider)
-    provider.get_tracer("test").start_span("work").end()
-    stop()
+    export_one_span()()
     (line,) = told()
     assert "(HTTP 401)" in line
 
@@ -148,10 +153,7 @@ def test_where_nobody_listens_the_line_says_so(told: Callable[[], list[str]], mo
     monkeypatch.setattr(exporting, "_LAST_WORDS_S", 10.0)
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
-    provider = TracerProvider()
-    stop = export_from(provider)
-    provider.get_tracer("test").start_span("work").end()
-    stop()
+    export_one_span()()
     (line,) = told()
     assert "(ConnectionError)" in line
 
@@ -162,9 +164,7 @@ def test_a_collector_that_hangs_holds_up_no_shutdown(
     monkeypatch.setattr(exporting, "_LAST_WORDS_S", 0.2)
     monkeypatch.setenv(ENDPOINT, silent)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")
-    provider = TracerProvider(shutdown_on_exit=False)
-    stop = export_from(provider)
-    provider.get_tracer("test").start_span("work").end()
+    stop = export_one_span()
     begun_s = time.monotonic()
     stop()
     assert time.monotonic() - begun_s < 4.0
