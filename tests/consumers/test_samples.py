@@ -87,6 +87,25 @@ async def test_it_prints_every_finished_response_once_and_ends_when_asked_to(
     assert process.returncode == 0
 
 
+async def test_a_commit_under_way_is_waited_for_by_who_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SAMPLES / "python"))
+    sample = importlib.import_module("consumer")
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def commit() -> None:
+        asked.set()
+        await answered.wait()
+
+    task = asyncio.create_task(sample.commit(SimpleNamespace(commit=commit)))
+    await asked.wait()
+    task.cancel()
+    ended, _ = await asyncio.wait([task], timeout=0.05)
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not ended
+
+
 async def test_without_a_broker_it_says_so(python: list[str]) -> None:
     async with started(python, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9") as process:
         async with asyncio.timeout(_JOIN_S):

@@ -21,7 +21,7 @@ from connection import BROKER, GROUP, TOPIC, security
 
 ENDS = {"completed", "incomplete", "failed", "cancelled"}
 REMEMBERED = 100_000  # responses
-LEAVING_S = 5
+LEAVING_S = 3
 
 
 def finished(message, epochs):
@@ -63,6 +63,19 @@ async def start(consumer):
         raise SystemExit(f"error: KAFKA_BOOTSTRAP_SERVERS: {BROKER} is no list of host:port") from None
 
 
+async def commit(consumer):
+    """To its end, also when it is told to end meanwhile: a commit that is cut off goes on and fails as it is closed."""
+    committing = asyncio.ensure_future(consumer.commit())
+    try:
+        await asyncio.shield(committing)
+    except asyncio.CancelledError:
+        with suppress(TimeoutError, KafkaError):
+            await asyncio.wait_for(committing, LEAVING_S)
+        raise
+    except CommitFailedError:
+        pass  # others have the partitions now, and will print these again
+
+
 async def main():
     epochs = OrderedDict()
     consumer = AIOKafkaConsumer(
@@ -73,7 +86,7 @@ async def main():
         enable_auto_commit=False,
         **security(),
     )
-    signal(SIGTERM, getsignal(SIGINT))  # both cancel what is awaited here, be it a commit that waits for its broker
+    signal(SIGTERM, getsignal(SIGINT))  # both cancel what is awaited here
     try:
         await start(consumer)
         while True:
@@ -82,8 +95,7 @@ async def main():
                 if text := line(message, epochs):
                     print(text, flush=True)
             if batches:
-                with suppress(CommitFailedError):  # others have the partitions now, and will print these again
-                    await consumer.commit()
+                await commit(consumer)
     finally:
         with suppress(TimeoutError):  # its broker is away, and will notice by itself
             await asyncio.wait_for(consumer.stop(), LEAVING_S)
