@@ -1,5 +1,8 @@
-"""A coordinator that does not know what a group committed is not one that knows of nothing."""
+"""A coordinator that does not know what a group committed is not one that knows of nothing, and who leaves a group
+waits for the answers to its commits."""
 
+import asyncio
+import gc
 from typing import Any
 
 import aiokafka.consumer.consumer
@@ -10,9 +13,11 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
+    KafkaConnectionError,
     NotCoordinatorForGroupError,
 )
-from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.structs import OffsetAndMetadata
 
 from shared.log.clients import make_consumer
 from shared.log.mended.coordination import Coordinator
@@ -87,3 +92,57 @@ def test_consumers_ask_so() -> None:
 async def test_aiokafka_still_takes_it_for_nothing() -> None:
     """Where this fails, `shared/log/mended/coordination.py` is needed no more."""
     assert await committed(CoordinatorNode(of_the_group(GroupLoadInProgressError.errno)), GroupCoordinator) == {}
+
+
+class SilentNode:
+    """Takes commits and answers none, until its connection is lost."""
+
+    def __init__(self) -> None:
+        self.asked, self.lost = asyncio.Event(), asyncio.Event()
+
+    async def send(self, _node: int, request: Any, **_options: Any) -> None:
+        assert isinstance(request, OffsetCommitRequest)
+        self.asked.set()
+        await self.lost.wait()
+        raise KafkaConnectionError("the connection is lost")
+
+
+async def closed_behind_a_commit(kind: type[GroupCoordinator]) -> tuple[bool, list[str]]:
+    """A member's commit is cut off, and it leaves: whether it waited for the commit, and what asyncio complains of."""
+    node, complaints = SilentNode(), list[str]()
+    consumer, loop = make_consumer(MeshSettings(), group="g"), asyncio.get_running_loop()
+    consumer._client.send = node.send
+    coordinator = kind(consumer._client, consumer._subscription, group_id="g", retry_backoff_ms=0)
+    coordinator.coordinator_id, before = 1, loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    try:
+        committing = asyncio.create_task(coordinator.commit_offsets(None, {P0: OffsetAndMetadata(1, "")}))
+        await node.asked.wait()
+        committing.cancel()
+        await asyncio.wait([committing])
+        closing = asyncio.create_task(coordinator.close())
+        await _turns()
+        waited = not closing.done()
+        node.lost.set()
+        await closing
+        await _turns()
+        gc.collect()
+    finally:
+        loop.set_exception_handler(before)
+        await consumer.stop()
+    return waited, complaints
+
+
+async def _turns() -> None:
+    """What needs nobody but the event loop is done."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_who_leaves_waits_for_a_commit_whose_asker_was_cancelled() -> None:
+    assert await closed_behind_a_commit(Coordinator) == (True, [])
+
+
+async def test_aiokafka_still_leaves_before_it() -> None:
+    """Where this fails, `Coordinator.close` is needed no more."""
+    assert await closed_behind_a_commit(GroupCoordinator) == (False, ["Task exception was never retrieved"])
