@@ -31,8 +31,10 @@ CLEAN = "The weather is fine today, and all the birds sing. "
 VIOLATING = CLEAN + "This one is qualmy. Nobody may ever read this part, nor anything that is said behind it."
 STICKY = CLEAN + "Now comes the molasses, which takes its time, as everybody knows who ever tried to pour it in winter."
 HARMLESS = "Long ago there was a mill by the river, and the miller had a cat that could count to seven, or nearly so."
-TIMEOUT_S = 1.5
+TIMEOUT_S = 2.0
 PATIENCE_S = 20.0
+BUSY_S = 10.0
+"""What a busy machine adds."""
 POLICY = """
 version: {version}
 streaming: {{stride: 8, checkpoint: 16, hold_back: 48, lookback: 256}}
@@ -205,7 +207,7 @@ async def test_a_backend_that_hangs_ends_its_own_response_only(
     try:
         harmless = await client.responses.create(**asked(HARMLESS))
         assert (harmless.status, harmless.output_text) == ("completed", HARMLESS)
-        assert time.monotonic() - begun_s < 2 * TIMEOUT_S + alone_s(HARMLESS) + 3
+        assert time.monotonic() - begun_s < 2 * TIMEOUT_S + alone_s(HARMLESS) + BUSY_S
         events = [event async for event in stuck]
         text, end = read(events)
         assert end == "server_error"
@@ -225,8 +227,8 @@ def alone_s(text: str) -> float:
 
 async def stuck_stream(client: AsyncOpenAI, moderator: Moderator) -> Any:
     """A stream whose backend hangs, and will not answer before it is released. The whole stream is still to be read."""
+    moderator.hang("molasses", spare=STICKY)  # the prompt is let in
     stream = await client.responses.create(stream=True, **asked(STICKY))
-    moderator.hang("molasses")  # not before: the prompt says it too
     await asyncio.wait_for(asyncio.to_thread(moderator.hanging.wait, PATIENCE_S), PATIENCE_S)
     return stream
 
@@ -234,8 +236,8 @@ async def stuck_stream(client: AsyncOpenAI, moderator: Moderator) -> Any:
 async def test_an_owner_that_dies_waiting_for_a_judgement_has_a_successor(
     mesh: Mesh, client: AsyncOpenAI, moderator: Moderator
 ) -> None:
+    moderator.hang("molasses", spare=STICKY)
     stream = await client.responses.create(stream=True, **asked(STICKY))
-    moderator.hang("molasses")
     events = [await anext(stream)]
     victim = await owner_of(mesh, events[0].response.id)
     assert await asyncio.to_thread(moderator.hanging.wait, PATIENCE_S)

@@ -13,13 +13,14 @@ class Moderator:
     """As a context manager: it listens on a port of its own, and nothing of it runs afterwards.
 
     `words`: word → category → score; every other score is `floor`. `asked` has the texts of each request. Who asks
-    about a text with the word `fails` gets a 500; with the word of `hang()` no answer, until `release()`.
+    about a text with the word `fails` gets a 500; what `hang()` names has no answer until `release()`.
     """
 
     def __init__(self, words: Mapping[str, Mapping[str, float]], *, floor: float = 0.01) -> None:
         self.asked: list[list[str]] = []
         self.fails: str | None = None
         self.hangs: str | None = None
+        self.spared: str | None = None
         self.hanging = threading.Event()
         self._released = threading.Event()
         self._words = words
@@ -43,11 +44,11 @@ class Moderator:
         self._server.server_close()
         self._thread.join()
 
-    def hang(self, word: str) -> None:
-        """Answer nobody any more who asks about it; `hanging` is set once somebody has."""
+    def hang(self, word: str, *, spare: str | None = None) -> None:
+        """Answer nobody any more who asks about it, but for the text `spare`; `hanging` is set once somebody has."""
         self.hanging.clear()
         self._released.clear()
-        self.hangs = word
+        self.hangs, self.spared = word, spare
 
     def release(self) -> None:
         """Answer whoever hangs, and nobody hangs any more."""
@@ -57,7 +58,7 @@ class Moderator:
     def answer(self, texts: list[str]) -> dict[str, Any] | None:
         """The body of the reply; None: there is none."""
         self.asked.append(texts)
-        if _holds(texts, self.hangs):
+        if _holds([text for text in texts if text != self.spared], self.hangs):
             self.hanging.set()
             self._released.wait()
         if _holds(texts, self.fails):
