@@ -1,7 +1,6 @@
 """Cancel, background and resume with the official SDK against real processes: two gateways, two tenants."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,6 +20,8 @@ KEYS = "sk-ours: {tenant: ours}\nsk-theirs: {tenant: theirs}\n"
 COUNTS = {Service.GATEWAY: 2, Service.MODERATION: 1, Service.INFERENCE: 1, Service.HISTORY: 1}
 LONG: dict[str, Any] = {"model": MODEL, "input": "Go on.", "max_output_tokens": 400}
 SHORT: dict[str, Any] = {**LONG, "max_output_tokens": 80}
+FREED_S = 5.0
+"""What is cancelled in its first second would hold its slot for nine more."""
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +48,16 @@ async def clients(mesh: Mesh) -> AsyncIterator[list[AsyncOpenAI]]:
         await client.close()
 
 
-async def until_no_claim_is_held(mesh: Mesh, timeout_s: float) -> float:
-    """Seconds until a fresh beat of every worker names no claim; raises TimeoutError after `timeout_s`."""
+async def until_no_claim_is_held(mesh: Mesh) -> None:
+    """Return once a fresh beat of every worker names no claim; raises TimeoutError after FREED_S."""
     watcher = ClusterWatcher(mesh.settings, Service.GATEWAY)
     await watcher.start()
     try:
-        started_s = time.monotonic()
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(FREED_S):
             while True:
                 workers = watcher.cluster.alive(Service.INFERENCE)
                 if workers and not any(worker.beat.claims for worker in workers):
-                    return time.monotonic() - started_s
+                    return
                 await asyncio.sleep(0.01)
     finally:
         await watcher.stop()
@@ -85,7 +85,7 @@ async def test_a_cancel_from_the_other_gateway_ends_the_stream_and_frees_the_slo
     events = await read_until_text(stream)
     response_id = events[0].response.id
     cancelled = await there.responses.cancel(response_id)
-    await until_no_claim_is_held(mesh, timeout_s=1.0)
+    await until_no_claim_is_held(mesh)
     events += [event async for event in stream]
     last = events[-1]
     assert (last.type, last.response.status) == ("response.failed", "cancelled")
@@ -103,7 +103,7 @@ async def test_what_has_ended_cannot_be_cancelled(clients: list[AsyncOpenAI]) ->
 
 
 async def test_another_tenants_response_cannot_be_cancelled(mesh: Mesh, clients: list[AsyncOpenAI]) -> None:
-    running = await clients[0].responses.create(background=True, **SHORT)
+    running = await clients[0].responses.create(background=True, **LONG)
     async with AsyncOpenAI(base_url=mesh.url, api_key="sk-theirs", max_retries=0) as theirs:
         with pytest.raises(openai.NotFoundError):
             await theirs.responses.cancel(running.id)
@@ -157,6 +157,6 @@ async def test_a_foreground_response_lives_as_long_as_anyone_reads_it_anywhere(
         while (await clients[0].responses.retrieve(response_id)).status == "in_progress":
             await asyncio.sleep(0.1)
     assert (await clients[0].responses.retrieve(response_id)).status == "cancelled"
-    await until_no_claim_is_held(mesh, timeout_s=1.0)
+    await until_no_claim_is_held(mesh)
     cancels = [record.reason for record in await journal_of(mesh, response_id) if isinstance(record, Cancel)]
     assert cancels == ["abandoned"]

@@ -24,7 +24,7 @@ TEXT = "The weather is fine today and the birds sing."
 CLEAN = "All is well today, and here is a "
 LONG = " ".join(f"word{number}" for number in range(200))
 """At 50 tokens a second it takes longer than DEADLINE_S, several times."""
-DEADLINE_S = 2
+DEADLINE_S = 4
 USAGE = {"stream_options": {"include_usage": True}}
 
 
