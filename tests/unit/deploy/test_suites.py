@@ -28,7 +28,7 @@ def play(tmp_path: Path) -> Iterator[Play]:
             return process
 
         suites = [Suite(title, (title,), alone=title == alone) for title in programs]
-        made.append(Lanes(suites, at_a_time, start, chosen))
+        made.append(Lanes(suites, at_a_time, start, chosen, clock=lambda: 0.0))
         return made[-1]
 
     yield lanes

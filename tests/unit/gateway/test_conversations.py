@@ -264,7 +264,7 @@ async def test_a_key_makes_one_conversation(mesh: Mesh, client: AsyncOpenAI) -> 
 
 async def test_what_was_not_answered_is_asked_again_by_the_same_names() -> None:
     keeper = Keeper(silent=1)
-    async with gateway(Mesh(on_query=keeper), query_timeout_s=0.05) as mesh, mesh.client() as client:
+    async with gateway(Mesh(on_query=keeper), query_timeout_s=0.5) as mesh, mesh.client() as client:
         with pytest.raises(openai.InternalServerError):
             await client.conversations.create(extra_headers=KEY)
         created = await client.conversations.create(extra_headers=KEY)
@@ -320,7 +320,7 @@ async def test_a_key_of_what_was_refused_is_free_again(mesh: Mesh, client: Async
 
 async def test_a_repetition_that_is_refused_leaves_the_key_to_what_may_have_been_done() -> None:
     keeper = Keeper()
-    async with gateway(Mesh(on_query=keeper), query_timeout_s=0.1) as mesh, mesh.client() as client:
+    async with gateway(Mesh(on_query=keeper), query_timeout_s=0.5) as mesh, mesh.client() as client:
         conversation = await client.conversations.create()
         keeper.silent = 1
         with pytest.raises(openai.InternalServerError):

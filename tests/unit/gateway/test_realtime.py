@@ -401,10 +401,10 @@ def test_a_slow_reader_is_told_how_to_resume_before_it_is_taken_for_gone() -> No
 
 
 async def test_what_runs_at_the_end_of_a_connections_life_goes_on_and_nothing_new_begins() -> None:
-    async with gateway(Mesh(echo), connection_limit_s=0.1) as mesh, connected(mesh) as client:
+    async with gateway(Mesh(echo), connection_limit_s=0.5) as mesh, connected(mesh) as client:
         await client.create("wait", stream_id="a")
         await client.until("response.in_progress")
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         error = await client.ask("more", stream_id="b")
         assert (error["error"]["code"], error["stream_id"]) == ("websocket_connection_limit_reached", "b")
         mesh.publish([log_of(mesh.requests[0]).terminal(text="")])
@@ -415,7 +415,7 @@ async def test_what_runs_at_the_end_of_a_connections_life_goes_on_and_nothing_ne
 
 
 async def test_what_runs_for_too_long_is_resumed_elsewhere() -> None:
-    async with gateway(Mesh(echo), connection_limit_s=0.05, connection_grace_s=0.05) as mesh:
+    async with gateway(Mesh(echo), connection_limit_s=0.5, connection_grace_s=0.05) as mesh:
         async with connected(mesh) as client:
             await client.create("wait")
             await client.until("response.in_progress")

@@ -240,7 +240,7 @@ async def test_what_came_to_nothing_frees_its_key() -> None:
     def silent(_: Mesh, __: Any) -> list[Any]:
         return []
 
-    async with gateway(Mesh(silent), deadline_s=0.05, limits=limits(tokens=64)) as mesh, mesh.client() as client:
+    async with gateway(Mesh(silent), deadline_s=0.5, limits=limits(tokens=64)) as mesh, mesh.client() as client:
         with pytest.raises(openai.InternalServerError, match="deadline"):
             await client.responses.create(extra_headers=KEY, **ASK)
         assert [outcome.accepted for outcome in mesh.writer.of(Outcome)] == [False]
