@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.programs import ProgramError, ended, succeed
+from deploy.programs import ProgramError, ended, fetched
 
 _BUILD_TIMEOUT_S = 900.0
 _ASK_TIMEOUT_S = 30.0
@@ -34,5 +34,5 @@ def go_build(package: str, sources: Path, output: Path, options: Sequence[str] =
     """Build `package` of the module in `sources`; `output` is there whole or not at all. Raises ProgramError."""
     unfinished = output.with_suffix(".unfinished")
     command = ["go", *_BUILD, *options, "-o", str(unfinished), package]
-    succeed(command, timeout_s=_BUILD_TIMEOUT_S, cwd=sources, env=_ENVIRONMENT)
+    fetched(command, timeout_s=_BUILD_TIMEOUT_S, cwd=sources, env=_ENVIRONMENT)
     unfinished.rename(output)

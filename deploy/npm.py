@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.programs import ProgramError, succeed
+from deploy.programs import ProgramError, fetched
 from shared.errors import ChatmeshError
 
 _STAMP = ".installed-for"
@@ -43,6 +43,6 @@ def _install(folder: Path) -> None:
     if (missing := trouble()) is not None:
         raise NpmError(f"the packages of {folder.name} cannot be installed: {missing}")
     try:
-        succeed(["npm", "ci", "--no-progress", "--loglevel=error"], timeout_s=_INSTALL_S, cwd=folder)
+        fetched(["npm", "ci", "--no-progress", "--loglevel=error"], timeout_s=_INSTALL_S, cwd=folder)
     except ProgramError as error:
         raise NpmError(str(error)) from error

@@ -2,15 +2,22 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
 _MOST_SAID = 4000
+_PAUSES_S = (2.0, 10.0)
+"""Before the second and the third try."""
 
 
 class ProgramError(Exception):
     """It could not be executed, did not end in time, or failed; the message names it and ends with what it said."""
+
+
+class ProgramFailedError(ProgramError):
+    """It ended with another status than 0."""
 
 
 def ended(
@@ -44,8 +51,23 @@ def succeed(
     done = ended(argv, timeout_s=timeout_s, cwd=cwd, env=env)
     said = done.stdout + done.stderr
     if done.returncode != 0:
-        raise ProgramError(f"{_name(argv)} ended with {done.returncode}: {said.strip()[-_MOST_SAID:]}")
+        raise ProgramFailedError(f"{_name(argv)} ended with {done.returncode}: {said.strip()[-_MOST_SAID:]}")
     return said
+
+
+def fetched(
+    argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """The same of a program that asks a package registry: where it fails it is tried again twice, after a pause.
+
+    A registry is away for a moment now and then, and not every program asks it more than once.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return succeed(argv, timeout_s=timeout_s, cwd=cwd, env=env)
+        except ProgramFailedError:
+            time.sleep(pause_s)
+    return succeed(argv, timeout_s=timeout_s, cwd=cwd, env=env)
 
 
 def _name(argv: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from deploy.brokers.kafka_settings import APACHE_KAFKA, as_properties, single_no
 from deploy.brokers.local_process import LocalProcessBroker
 from deploy.brokers.port import BrokerError
 from deploy.brokers.ports import free_ports
-from deploy.programs import ProgramError, succeed
+from deploy.programs import ProgramError, fetched, succeed
 
 KAFKA_FOLDER = Path(__file__).resolve().parent.parent / "kafka"
 _LIB = KAFKA_FOLDER / "target" / "lib"
@@ -79,12 +79,16 @@ def ensure_class_path() -> None:
         if _STAMP.exists() and _STAMP.read_text() == pom:
             return
         shutil.rmtree(_LIB, ignore_errors=True)
-        _run(
-            ["mvn", "--quiet", "--batch-mode", "--file", str(KAFKA_FOLDER / "pom.xml"), "package"],
-            _DOWNLOAD_TIMEOUT_S,
-            "Maven could not fetch the jars of Apache Kafka",
-        )
+        _fetch_jars()
         _STAMP.write_text(pom)
+
+
+def _fetch_jars() -> None:
+    maven = ["mvn", "--quiet", "--batch-mode", "--file", str(KAFKA_FOLDER / "pom.xml"), "package"]
+    try:
+        fetched(maven, timeout_s=_DOWNLOAD_TIMEOUT_S)
+    except ProgramError as error:
+        raise BrokerError(f"Maven could not fetch the jars of Apache Kafka: {error}") from error
 
 
 def _java_version(java: str) -> int:

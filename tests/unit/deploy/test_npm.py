@@ -40,6 +40,7 @@ def test_what_is_installed_stays_until_the_lock_changes(monkeypatch: pytest.Monk
 
 
 def test_an_installation_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr("deploy.programs._PAUSES_S", ())
     fake_npm(monkeypatch, folder, "#!/bin/sh\nmkdir -p node_modules; echo no such package >&2; exit 3\n")
     for _ in range(2):
         with pytest.raises(npm.NpmError, match="ended with 3: no such package"):

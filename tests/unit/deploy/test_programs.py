@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.golang import go_build, go_trouble
-from deploy.programs import ProgramError, ended, succeed
+from deploy.programs import ProgramError, ended, fetched, succeed
 
 
 def program(folder: Path, script: str, name: str = "tool") -> str:
@@ -40,6 +40,24 @@ def test_a_failure_names_it_and_what_it_said(tmp_path: Path, script: str, timeou
     assert str(raised.value) == why
 
 
+@pytest.fixture
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.programs._PAUSES_S", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("without_pauses")
+@pytest.mark.parametrize(("bad_moments", "comes"), [(2, True), (3, False)])
+def test_what_a_registry_has_is_asked_for_three_times(tmp_path: Path, bad_moments: int, comes: bool) -> None:
+    script = f"echo x >> tries; [ $(wc -l < tries) -gt {bad_moments} ] && echo here it is || {{ echo away; exit 1; }}"
+    tool = program(tmp_path, script)
+    if comes:
+        assert fetched([tool], timeout_s=10, cwd=tmp_path) == "here it is\n"
+    else:
+        with pytest.raises(ProgramError, match=r"^tool ended with 1: away$"):
+            fetched([tool], timeout_s=10, cwd=tmp_path)
+    assert (tmp_path / "tries").read_text() == 3 * "x\n"
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match=r"^tool cannot be executed: .*No such file"):
         succeed([str(tmp_path / "tool")], timeout_s=10)
@@ -64,6 +82,7 @@ def test_go_is_asked_for_its_version_and_not_waited_for(
     assert trouble is None if why is None else re.search(why, str(trouble))
 
 
+@pytest.mark.usefixtures("without_pauses")
 def test_a_program_that_could_not_be_built_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     program(tmp_path, 'while [ "$1" != -o ]; do shift; done; echo half > "$2"; echo no such package >&2; exit 1', "go")
