@@ -97,7 +97,10 @@ class Container:
         )
 
     def _healthy(self) -> bool:
-        return self.probe(self._built.image.healthcheck).returncode == 0
+        try:
+            return self.probe(self._built.image.healthcheck).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def _inside(self, program: Sequence[str]) -> list[str]:
         image = self._built.image
