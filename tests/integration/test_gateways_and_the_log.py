@@ -16,11 +16,13 @@ from deploy.brokers import Broker
 from shared.ids import parse_response_id
 from shared.log.clients import topic_name
 from shared.topics import EVENTS
+from tests.chaos.scenarios.logs import stored
 from tests.integration.conftest import MODEL
 from tests.support.mesh import Mesh
 
 SHORT: dict[str, Any] = {"model": MODEL, "input": "Go on.", "max_output_tokens": 20}
 LONG: dict[str, Any] = {**SHORT, "max_output_tokens": 300}
+STORED_WITHIN_S = 20.0
 REFUSED_WITHIN_S = 15.0
 """The request timeout, twice, and a loaded machine."""
 UNASKED_WITHIN_S = 3.0
@@ -53,12 +55,16 @@ async def events_behind(client: AsyncOpenAI, response_id: str, number: int) -> l
     return [e async for e in await client.responses.retrieve(response_id, stream=True, starting_after=number)]
 
 
-async def forget(mesh: Mesh, response_id: str) -> None:
-    """As the log's retention does in time: the events' partition loses all that it holds."""
+async def forget(mesh: Mesh, *response_ids: str) -> None:
+    """As the log's retention does in time, when history has long stored them: the events' partition of the first one
+    loses all that it holds."""
+    async with asyncio.timeout(STORED_WITHIN_S):
+        while None in (await stored(mesh, response_ids)).values():
+            await asyncio.sleep(0.05)
     admin = AIOKafkaAdminClient(bootstrap_servers=mesh.broker.bootstrap)
     await admin.start()
     try:
-        where = TopicPartition(topic_name(mesh.settings, EVENTS), parse_response_id(response_id).partition)
+        where = TopicPartition(topic_name(mesh.settings, EVENTS), parse_response_id(response_ids[0]).partition)
         await admin.delete_records({where: RecordsToDelete(before_offset=-1)})
     finally:
         await admin.close()
@@ -68,8 +74,8 @@ async def test_behind_the_logs_retention_the_store_answers(mesh: Mesh, client: A
     live = [event async for event in await client.responses.create(stream=True, background=True, **SHORT)]
     response_id = live[0].response.id
     await forget(mesh, response_id)
-    stored = await client.responses.retrieve(response_id)
-    assert stored.to_dict() == live[-1].response.to_dict()
+    kept = await client.responses.retrieve(response_id)
+    assert kept.to_dict() == live[-1].response.to_dict()
     whole = [event async for event in await client.responses.retrieve(response_id, stream=True)]
     assert [event.to_dict() for event in whole[:4]] == [event.to_dict() for event in live[:4]]
     assert whole[4].delta == live[-1].response.output_text
@@ -81,7 +87,7 @@ async def test_behind_the_logs_retention_the_store_answers(mesh: Mesh, client: A
 
 async def test_behind_the_logs_retention_a_response_is_deleted_in_the_store(mesh: Mesh, client: AsyncOpenAI) -> None:
     response, other = [await client.responses.create(**SHORT) for _ in range(2)]
-    await forget(mesh, response.id)
+    await forget(mesh, response.id, other.id)
     assert (await client.responses.retrieve(response.id)).to_dict() == response.to_dict()
     await client.responses.delete(response.id)
     for _ in range(2):
