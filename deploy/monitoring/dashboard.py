@@ -310,6 +310,10 @@ _LOG = Row(
                     "dead letters: {{messaging_destination_name}}",
                 ),
                 Query(
+                    f"sum by (messaging_destination_name) (increase(chatmesh_lost_dead_letters_total[{_RATE}]))",
+                    "lost: {{messaging_destination_name}}",
+                ),
+                Query(
                     f"sum by (job, messaging_destination_name) (increase(chatmesh_consumer_heals_total[{_RATE}]))",
                     "replaced: {{job}} {{messaging_destination_name}}",
                 ),

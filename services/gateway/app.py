@@ -229,13 +229,13 @@ def _fanout(
 def _put_aside(writer: LogWriter, record: RawRecord, error: RecordError) -> None:
     log.error("unreadable event at %d/%d: %s", record.partition, record.offset, error)
     letter = asyncio.ensure_future(put_aside(writer, Service.GATEWAY, EVENTS, record, error))
-    letter.add_done_callback(partial(_note_lost_letter, record))
+    letter.add_done_callback(partial(_note_lost_letter, writer, record))
 
 
-def _note_lost_letter(record: RawRecord, done: "asyncio.Future[bool]") -> None:
+def _note_lost_letter(writer: LogWriter, record: RawRecord, done: "asyncio.Future[bool]") -> None:
     error = error_of(done)
     if isinstance(error, Exception):
-        note_lost(EVENTS, record, error)
+        note_lost(writer, EVENTS, record, error)
 
 
 async def _measure(admission: Admission, every_s: float) -> None:

@@ -91,7 +91,7 @@ class Mailbox:
                 lambda: put_aside(self._writer, Service.INFERENCE, JOBS, record, error), timeout_s=LETTER_PATIENCE_S
             )
         except AppendError as refused:
-            note_lost(JOBS, record, refused)
+            note_lost(self._writer, JOBS, record, refused)
             stands = False
         self.counts.dead_letters += stands
         self.counts.lost_letters += not stands

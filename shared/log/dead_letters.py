@@ -51,7 +51,7 @@ async def put_aside(
     )
     refused = await _refusal(writer, topic, letter)
     if refused is not None:
-        note_lost(topic, record, refused)
+        note_lost(writer, topic, record, refused)
     return refused is None
 
 
@@ -80,8 +80,9 @@ def _fitting(letter: DeadLetter) -> DeadLetter:
     )
 
 
-def note_lost(topic: Topic, record: RawRecord, error: Exception) -> None:
-    """Say that a consumed record has no dead letter: it stands nowhere but where it was read."""
+def note_lost(writer: LogWriter, topic: Topic, record: RawRecord, error: Exception) -> None:
+    """Say, and count, that a consumed record has no dead letter: it stands nowhere but where it was read."""
+    writer.letter_lost(topic)
     log.error("%s %d/%d has no dead letter, look for it there: %s", topic.name, record.partition, record.offset, error)
 
 
@@ -101,5 +102,6 @@ async def put_work_aside(
     )
     refused = await _refusal(writer, topic, letter)
     if refused is not None:
+        writer.letter_lost(topic)
         log.error("%s of %s has no dead letter: %s", type(record).__name__, record.subject, refused)
     return refused is None

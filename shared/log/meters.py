@@ -13,6 +13,7 @@ from shared.telemetry.metrics import (
     CONSUMER_HEALS,
     CONSUMER_LAG,
     DEAD_LETTERS,
+    LOST_LETTERS,
     SEND_DURATION,
     SENT_MESSAGES,
     Metrics,
@@ -89,14 +90,19 @@ class WriterMeter:
 
     def __init__(self, metrics: Metrics | None, party: Party) -> None:
         self._metrics = metrics or Metrics(None)
-        letters = self._metrics.counter(DEAD_LETTERS)
+        letters, self._lost = self._metrics.counter(DEAD_LETTERS), self._metrics.counter(LOST_LETTERS)
         for source, topic in LETTERS.items():
-            if party in topic.producers:
-                letters.labels(source)  # shown as 0 from the start: who watches for an increase sees the first one
+            if party in topic.producers:  # shown as 0 from the start: who watches for an increase sees the first one
+                letters.labels(source)
+                self._lost.labels(source)
 
     def lane(self, topic: Topic) -> "LaneMeter":
         """What is appended to one partition of the topic."""
         return LaneMeter(self._metrics, topic)
+
+    def letter_lost(self, source: Topic) -> None:
+        """A record of this topic has no dead letter, and will have none."""
+        self._lost.labels(source.name).inc()
 
 
 class LaneMeter:

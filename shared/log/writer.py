@@ -183,6 +183,10 @@ class LogWriter:
             lane.task = asyncio.create_task(self._drain(lane), name="append", context=apart())
         return future
 
+    def letter_lost(self, source: Topic) -> None:
+        """Count that a record of this topic will have no dead letter: who appends one knows when to give up."""
+        self._meter.letter_lost(source)
+
     def _partition(self, topic: Topic, record: Record) -> int:
         if topic.partitioning is Partitioning.FROM_ID:
             return parse_response_id(record.subject).partition

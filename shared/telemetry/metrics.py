@@ -331,6 +331,13 @@ DEAD_LETTERS: Final = Declared(
     "Records put aside in a dead-letter queue, by the topic that they came from",
     (TOPIC,),
 )
+LOST_LETTERS: Final = Declared(
+    "chatmesh_lost_dead_letters_total",
+    Kind.COUNTER,
+    ALL,
+    "Records that could be neither handled nor put aside, by the topic where they still stand: the log names the place",
+    (TOPIC,),
+)
 PARTITIONS: Final = Declared(
     "chatmesh_partitions", Kind.GAUGE, ALL, "CHATMESH_PARTITIONS: how many partitions the response topics have"
 )

@@ -99,7 +99,7 @@ class MemoryWriter:
 
     `fails` names appends that the broker does not take (the future fails with AppendError), `refuses` those that it
     never will (RecordRefusedError), `full` refuses every call at once, and while `slow`, records land but their
-    acknowledgements wait for `acknowledge()`.
+    acknowledgements wait for `acknowledge()`. `lost` names the topics whose records have no dead letter.
     """
 
     def __init__(self, log: MemoryLog, service: Service) -> None:
@@ -108,6 +108,7 @@ class MemoryWriter:
         self.refuses: Fails = lambda _topic, _record: False
         self.full = False
         self.slow = False
+        self.lost: list[str] = []
         self._service = service
         self._unacknowledged: list[tuple[asyncio.Future[Appended], Appended]] = []
 
@@ -134,6 +135,9 @@ class MemoryWriter:
         else:
             future.set_result(where)
         return future
+
+    def letter_lost(self, source: Topic) -> None:
+        self.lost.append(source.name)
 
     def acknowledge(self) -> None:
         """The broker answers everything that waits, and is quick again."""

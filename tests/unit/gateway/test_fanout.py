@@ -313,6 +313,7 @@ async def test_who_follows_goes_on_while_the_writer_takes_no_dead_letter(caplog:
     app._put_aside(writer, RawRecord(3, 7, 0, "k", b"{oops}", ()), UnknownRecordError("no kind of ours"))
     await settle()
     assert "responses.events 3/7 has no dead letter, look for it there" in caplog.text
+    assert writer.lost == ["responses.events"]
 
 
 async def test_beyond_the_byte_bound_slow_readers_refill_from_the_log() -> None:

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 
 from shared.log.meters import ReaderMeter, WriterMeter, lags
 from shared.telemetry.metrics import Metrics
-from shared.topics import DEAD_LETTERS, EVENTS, JOURNAL, Outsider, Service
+from shared.topics import DEAD_LETTERS, EVENTS, JOURNAL, REGISTRY, Outsider, Service
 
 
 def text(metrics: Metrics) -> str:
@@ -107,6 +107,18 @@ def test_a_dead_letter_counts_for_the_topic_that_it_came_from(source: str) -> No
     assert line + "0.0" in text(metrics)
     meter.lane(topic).sent(2, time.perf_counter())
     assert line + "2.0" in text(metrics)
+
+
+@pytest.mark.parametrize("source", sorted(DEAD_LETTERS))
+def test_a_letter_that_is_lost_counts_apart(source: str) -> None:
+    (service, *_) = (party for party in sorted(DEAD_LETTERS[source].producers) if party in set(Service))
+    metrics = Metrics(Service(service))
+    meter = WriterMeter(metrics, Service(service))
+    line = f'chatmesh_lost_dead_letters_total{{messaging_destination_name="{source}"}} '
+    assert line + "0.0" in text(metrics)
+    meter.letter_lost(REGISTRY[source])
+    assert line + "1.0" in text(metrics)
+    assert f'chatmesh_dead_letters_total{{messaging_destination_name="{source}"}} 0.0' in text(metrics)
 
 
 def test_who_is_no_service_measures_for_nobody() -> None:

@@ -104,6 +104,7 @@ async def test_a_dead_letter_that_nobody_takes_is_loud_and_holds_nothing_up(
     bench.log.append_raw(JOBS, MAILBOX, "x", b"{oops}")
     await bench.mail(job())
     assert bench.mail_handler.counts.lost_letters == 1
+    assert bench.writer.lost == [JOBS.name]
     assert f"generation.jobs {MAILBOX}/0 has no dead letter, look for it there: append" in caplog.text
     assert len(bench.written(Claimed)) == 1
     assert bench.mailbox.commits == [(MAILBOX, 2)]
@@ -116,6 +117,7 @@ async def test_a_dead_letter_that_no_broker_ever_takes_is_not_tried_again(
     bench.log.append_raw(JOBS, MAILBOX, "x", b"{oops}")
     await bench.mail(job())
     assert bench.mail_handler.counts.lost_letters == 1
+    assert bench.writer.lost == [JOBS.name]
     assert caplog.text.count("has no dead letter") == 1
     assert bench.mailbox.commits == [(MAILBOX, 2)]
 

@@ -525,6 +525,7 @@ async def test_a_dead_letter_that_no_broker_ever_takes_holds_nothing_up(caplog: 
     assert await bench.tick() == []
     assert bench.owner.low_watermarks() == {PARTITION: 1}
     assert f"responses.journal {PARTITION}/0 has no dead letter, look for it there" in caplog.text
+    assert bench.writer.lost == [JOURNAL.name]
 
 
 async def test_tokens_of_a_response_that_nobody_requested_are_nobodys() -> None:
