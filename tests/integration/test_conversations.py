@@ -35,6 +35,7 @@ from tests.support.policies import REFUSE_PHRASE, TEST_POLICY
 GRACE_S = 2.0
 WAIT_S = 8.0
 """So long a request waits for its conversation."""
+STORED_WITHIN_S = 20.0
 KEYS = "sk-ours: {tenant: ours}\nsk-theirs: {tenant: theirs}\n"
 LONG = ("and on " * 60).strip()
 """Said again in 1.5 s."""
@@ -92,7 +93,7 @@ async def heal(mesh: Mesh, gone: Replica) -> None:
 
 async def test_requests_at_once_at_both_gateways_never_interleave(mesh: Mesh, clients: list[AsyncOpenAI]) -> None:
     conversation = (await clients[0].conversations.create()).id
-    texts = [f"caller {n} says so" for n in range(8)]
+    texts = [f"caller {n} says so" for n in range(5)]
     answers = await asyncio.gather(
         *(say(clients[n % 2], conversation, text, store=n % 3 > 0) for n, text in enumerate(texts))
     )
@@ -242,6 +243,13 @@ def in_the_files(mesh: Mesh, word: str) -> list[str]:
     return [file.name for file in files if word.encode() in file.read_bytes()]
 
 
+async def until_in_the_files(mesh: Mesh, word: str) -> None:
+    """The end of a response is public before it is stored."""
+    async with asyncio.timeout(STORED_WITHIN_S):
+        while not in_the_files(mesh, word):
+            await asyncio.sleep(0.02)
+
+
 async def assert_forgotten(mesh: Mesh, clients: list[AsyncOpenAI], response_id: str, word: str) -> None:
     for client in clients:
         for use in (
@@ -270,7 +278,7 @@ async def test_a_deleted_response_is_gone_everywhere(mesh: Mesh, clients: list[A
     word = secret()
     conversation = (await here.conversations.create(items=[{"role": "user", "content": "Before."}])).id
     response = await say(here, conversation, word)
-    assert in_the_files(mesh, word), "it was there"
+    await until_in_the_files(mesh, word)
     await there.responses.delete(response.id)
     await assert_forgotten(mesh, clients, response.id, word)
     assert await said(there, conversation) == ["Before."]
@@ -300,7 +308,7 @@ async def test_a_deleted_conversation_is_gone_everywhere(mesh: Mesh, clients: li
     ended = await say(here, conversation, word)
     running = await say(here, conversation, f"{word} {LONG}", background=True, stream=True) if busy else None
     events = [await anext(aiter(running)) for _ in range(6)] if running is not None else []
-    assert in_the_files(mesh, word), "it was there"
+    await until_in_the_files(mesh, word)
     await there.conversations.delete(conversation)
     assert in_the_files(mesh, word) == []
     await assert_forgotten(mesh, clients, ended.id, word)
@@ -337,6 +345,7 @@ async def test_others_hear_of_all_that_becomes_of_a_conversation_and_nothing_of_
     await there.conversations.update(made.id, metadata={"topic": f"{word}!"})
     added = await there.conversations.items.create(made.id, items=[{"role": "user", "content": word}])
     answer = await say(here, made.id, word)
+    await until_told(mesh, answer.id)
     brought = [item.id async for item in here.conversations.items.list(made.id, order="asc")][2:]
     await here.conversations.items.delete(first.id, conversation_id=made.id)
     await there.conversations.delete(made.id)
@@ -352,6 +361,16 @@ async def test_others_hear_of_all_that_becomes_of_a_conversation_and_nothing_of_
     assert (by_hand.change, by_hand.item_ids) == ("items_added", [added.data[0].id])
     assert (by_response.change, by_response.item_ids, by_response.operation) == ("items_added", brought, answer.id)
     assert (erased.change, erased.item_ids) == ("item_deleted", [first.id])
+
+
+async def until_told(mesh: Mesh, response_id: str) -> None:
+    """The recorder tells what a response brought into its conversation; whoever looks there finds it before."""
+    async with asyncio.timeout(STORED_WITHIN_S):
+        while not any(
+            isinstance(e.record, ConversationUpdated) and e.record.operation == response_id
+            for e in await records(mesh, CONVERSATIONS)
+        ):
+            await asyncio.sleep(0.05)
 
 
 async def test_another_tenant_finds_nothing(mesh: Mesh, clients: list[AsyncOpenAI]) -> None:
