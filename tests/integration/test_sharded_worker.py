@@ -22,7 +22,7 @@ from tests.support.sharded import SETTINGS
 
 TOKENS = 300
 READY_S = 250.0
-GONE_S = 10.0
+GONE_S = 30.0
 PLAIN = {"CHATMESH_ENGINE": "transformers", "CHATMESH_SLOTS": "1"}
 SHARDED = {"CHATMESH_ENGINE": "deepspeed", "CHATMESH_TENSOR_PARALLEL": "2", "CHATMESH_SLOTS": "4"}
 """More slots than the plain one has: whoever has more free ones gets the job."""

@@ -35,7 +35,8 @@ KEY = "sk-cardamom-77"
 MARKER = "saffron"
 POISON = "hemlock"
 STORED = ("whole", "cut", "failed", "cancelled", "resumed", "worker killed", "owner killed")
-LONG = f"{MARKER} " + "and so on it went " * 15
+LONG = f"{MARKER} " + "and so on it went " * 20
+"""Said again in 2.6 s."""
 
 
 @dataclass(frozen=True)
