@@ -323,8 +323,9 @@ class Owner:
         if effect is Effect.DECIDED:
             note_decision(owned, envelope)
         elif effect is Effect.VOIDED:
-            said = "%s: the claim is void, its tokens do not continue the log: %s"
-            log.error(said, owned.id, owned.fold.owner, extra=about(owned.span))
+            # Nothing is lost by it: the next attempt goes on where the log does.
+            said = "%s: the claim is void: tokens before its latest are not in the log, as when a broker was lost: %s"
+            log.warning(said, owned.id, owned.fold.owner, extra=about(owned.span))
 
     def _stop_superseded(self, owned: Owned, body: Journal, effect: Effect, before: Claim | None) -> None:
         """Rule 5.5: every superseded, void or ended claim that shows itself is told to stop."""

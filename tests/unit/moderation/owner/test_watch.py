@@ -142,13 +142,16 @@ async def test_a_step_counter_that_moves_is_not_stuck_even_without_tokens() -> N
     assert len(attempts(bench)) == 1
 
 
-async def test_a_void_takeover_is_replaced_and_told_to_stop() -> None:
+async def test_a_void_takeover_is_replaced_and_told_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    """Which is no error: the loss of a broker does it."""
     bench = await generating("Hello")
     bench.hear(worker_beat("worker_2", mailbox=1))
     await bench.journal(claimed(1, "claim_b", 2, "worker_2"), tokens("lo", 3, claim="claim_b"))
     assert ("claim_b" in {stop.claim for stop in bench.stops}) and ("claim_a" in {stop.claim for stop in bench.stops})
     await bench.advance(1_000)
     assert [number for number, _ in attempts(bench)] == [1, 3]
+    (told,) = (record for record in caplog.records if "the claim is void" in record.getMessage())
+    assert told.levelname == "WARNING"
 
 
 async def fail_attempt(bench: OwnerBench, attempt: int, said: str = "", position: int = 0) -> None:
@@ -195,6 +198,7 @@ async def test_a_job_too_long_for_a_dead_letter_ends_all_the_same(caplog: pytest
         await fail_attempt(bench, attempt)
     assert isinstance(bench.events()[-1], Failed)
     assert f"Job of {response_id(1)} has no dead letter" in caplog.text
+    assert bench.writer.lost == [JOBS.name]
 
 
 async def test_progress_starts_the_count_anew() -> None:
