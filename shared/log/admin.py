@@ -60,14 +60,15 @@ async def _until_available(work: Callable[[], Awaitable[None]], timeout_s: float
 
 
 async def _prepare(settings: MeshSettings, party: Party | None) -> None:
-    if settings.has_principal:
-        await check_rights(settings, mesh_rights() if party is None else rights_of(party))
     topics = [topic for topic in REGISTRY.values() if party is None or party in topic.parties]
-    if settings.create_topics:
-        await ensure_topics(settings)
-    else:
-        await check_topics(settings, topics)
-    await _reach_leaders(settings, topics)
+    async with admin_client(settings) as client:
+        if settings.has_principal:
+            await _check_rights(client, settings, mesh_rights() if party is None else rights_of(party))
+        if settings.create_topics:
+            await _ensure_topics(client, settings)
+        else:
+            await _check_topics(client, settings, topics)
+        await _reach_leaders(client, settings, topics)
 
 
 async def _reach(settings: KafkaSettings) -> None:
@@ -76,15 +77,14 @@ async def _reach(settings: KafkaSettings) -> None:
         await client.list_topics()
 
 
-async def _reach_leaders(settings: KafkaSettings, topics: Collection[Topic]) -> None:
+async def _reach_leaders(client: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[Topic]) -> None:
     """A broker that has died leads what it led until the others notice: what begins before would fail on it."""
-    async with admin_client(settings) as client:
-        described = await client.describe_topics([topic_name(settings, topic) for topic in topics])
-        for leader in sorted({part["leader"] for topic in described for part in topic["partitions"]}):
-            if leader == _NOBODY:
-                raise BrokerUnavailableError("partitions of the mesh have no leader")
-            if not await client._client.ready(leader):
-                raise BrokerUnavailableError(f"broker {leader} leads partitions of the mesh and does not answer")
+    described = await client.describe_topics([topic_name(settings, topic) for topic in topics])
+    for leader in sorted({part["leader"] for topic in described for part in topic["partitions"]}):
+        if leader == _NOBODY:
+            raise BrokerUnavailableError("partitions of the mesh have no leader")
+        if not await client._client.ready(leader):
+            raise BrokerUnavailableError(f"broker {leader} leads partitions of the mesh and does not answer")
 
 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
@@ -128,7 +128,12 @@ async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminCl
 
 async def check_rights(settings: MeshSettings, rights: Collection[Right]) -> None:
     """Raises AccessDeniedError that names every right that the broker does not grant."""
-    async with admin_client(settings) as client, asyncio.timeout(settings.start_timeout_s):
+    async with admin_client(settings) as client:
+        await _check_rights(client, settings, rights)
+
+
+async def _check_rights(client: AIOKafkaAdminClient, settings: MeshSettings, rights: Collection[Right]) -> None:
+    async with asyncio.timeout(settings.start_timeout_s):
         lacking = await ungranted(client, in_namespace(settings.namespace, rights))
     if lacking:
         listed = ", ".join(f"{' and '.join(sorted(r.operations))} {r.resource} {r.name}" for r in lacking)
@@ -167,9 +172,13 @@ async def ensure_topics(settings: KafkaSettings) -> list[str]:
     Returns the names of those that were missing. Raises as `prepare_log`.
     """
     async with admin_client(settings) as client:
-        if missing := await _missing(client, settings, REGISTRY.values()):
-            await _create(client, settings, missing)
-        await _check_partitions(client, settings, REGISTRY.values())
+        return await _ensure_topics(client, settings)
+
+
+async def _ensure_topics(client: AIOKafkaAdminClient, settings: KafkaSettings) -> list[str]:
+    if missing := await _missing(client, settings, REGISTRY.values()):
+        await _create(client, settings, missing)
+    await _check_partitions(client, settings, REGISTRY.values())
     return [topic_name(settings, topic) for topic in missing]
 
 
@@ -219,15 +228,14 @@ async def _configs(client: AIOKafkaAdminClient, settings: KafkaSettings, names: 
     return configs
 
 
-async def check_topics(settings: KafkaSettings, topics: Collection[Topic]) -> None:
+async def _check_topics(client: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[Topic]) -> None:
     """Raises LogError that names the topics that are missing, SettingsError for other partition counts."""
-    async with admin_client(settings) as client:
-        if missing := await _missing(client, settings, topics):
-            names = ", ".join(topic_name(settings, topic) for topic in missing)
-            raise LogError(
-                f"there is no topic {names}, and CHATMESH_CREATE_TOPICS is off: `python -m deploy.topics create`"
-            )
-        await _check_partitions(client, settings, topics)
+    if missing := await _missing(client, settings, topics):
+        names = ", ".join(topic_name(settings, topic) for topic in missing)
+        raise LogError(
+            f"there is no topic {names}, and CHATMESH_CREATE_TOPICS is off: `python -m deploy.topics create`"
+        )
+    await _check_partitions(client, settings, topics)
 
 
 async def _missing(client: AIOKafkaAdminClient, settings: KafkaSettings, topics: Collection[Topic]) -> list[Topic]:

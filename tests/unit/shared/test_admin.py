@@ -23,12 +23,14 @@ class Brokers:
 
     def __init__(self, answers: Sequence[int | Exception], silent_looks: int = 0) -> None:
         self.tries = 0
+        self.clients = 0
         self.silent_looks = silent_looks
         self._client = self
         self._answers = iter(answers)
         self._topics: dict[str, NewTopic] = {}
 
     def client(self, **_options: Any) -> "Brokers":
+        self.clients += 1
         return self
 
     async def start(self) -> None:
@@ -74,6 +76,10 @@ async def test_topics_that_cannot_be_made_yet_are_waited_for(
 ) -> None:
     """One broker of three has registered, the controller moves, the cluster is busy."""
     assert (await start(monkeypatch, answer, answer)).tries == 3
+
+
+async def test_all_that_a_start_asks_goes_over_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await start(monkeypatch)).clients == 1
 
 
 async def test_a_leader_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
