@@ -16,7 +16,7 @@ from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.jvm import JvmBroker
 from deploy.brokers.local_process import LocalProcessBroker
 from deploy.brokers.port import SUPER_USER, Broker, BrokerError
-from deploy.brokers.ports import can_bind
+from deploy.brokers.ports import LAST_PORT, can_bind, port_of
 from deploy.brokers.secured import SecuredJvmBroker
 
 _KINDS: dict[str, type[LocalProcessBroker]] = {
@@ -24,7 +24,6 @@ _KINDS: dict[str, type[LocalProcessBroker]] = {
     "embedded": EmbeddedBroker,
     "secured": SecuredJvmBroker,
 }
-_LAST_PORT = 65_535
 _WATCH_S = 0.5
 _BACK_AFTER_S = 15.0
 """Long enough to see what the loss of a node does."""
@@ -38,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if options.nodes != 1 and options.kind != "kafka":
         parser.error("--nodes: only kafka can be a cluster")
     for port in range(options.port, options.port + options.nodes) if options.port is not None else ():
-        if port > _LAST_PORT:
+        if port > LAST_PORT:
             parser.error(f"there is no port {port}")
         if not can_bind(port):
             print(f"port {port} is taken by another program; choose another with KAFKA_PORT", file=sys.stderr)
@@ -57,18 +56,14 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) <= _LAST_PORT):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to {_LAST_PORT}")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m deploy.brokers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kind", nargs="?", choices=sorted(_KINDS), default="kafka", help="(kafka)")
-    parser.add_argument("port", nargs="?", type=_port, help="where it listens; a cluster takes the ports behind it too")
+    parser.add_argument(
+        "port", nargs="?", type=port_of, help="where it listens; a cluster takes the ports behind it too"
+    )
     parser.add_argument("--nodes", type=int, default=1, help="how many brokers of Apache Kafka: 1, or 3 and more (1)")
     return parser
 

@@ -1,5 +1,6 @@
 """Free TCP ports on the loopback interface, and whether somebody listens on one."""
 
+import argparse
 import random
 import socket
 import threading
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+LAST_PORT = 65_535
 _LOWEST = 20_000
 _BLOCK = 64
 _choosing = threading.Lock()
@@ -51,6 +53,13 @@ def can_bind(port: int, host: str = LOOPBACK) -> bool:
         except OSError:
             return False
     return True
+
+
+def port_of(text: str) -> int:
+    """A port as somebody wrote it on a command line. Raises ArgumentTypeError for what is none."""
+    if not (text.isdecimal() and 0 < int(text) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to {LAST_PORT}")
+    return int(text)
 
 
 def accepts(host: str, port: int, timeout_s: float) -> bool:

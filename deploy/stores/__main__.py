@@ -1,9 +1,11 @@
 """`python -m deploy.stores [ferretdb] [port]`: one server in the foreground until Ctrl-C."""
 
+import argparse
 import signal
 import sys
+from collections.abc import Sequence
 
-from deploy.brokers.ports import can_bind
+from deploy.brokers.ports import can_bind, port_of
 from deploy.stores.ferretdb import FerretServer
 from deploy.stores.port import StoreServerError
 
@@ -11,13 +13,10 @@ _WATCH_S = 0.5
 _DATABASE = "chatmesh"
 
 
-def main(argv: list[str]) -> int:
-    """Exit code 0 after a signal, 1 when the server cannot start or ends by itself."""
-    kind = argv[0] if argv else FerretServer.name
-    port = int(argv[1]) if len(argv) > 1 else None
-    if kind != FerretServer.name:
-        print(f"no such server: {kind}; there is {FerretServer.name}", file=sys.stderr)
-        return 2
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0 after a signal, 1 when the server cannot start or ends by itself, 2 for wrong arguments, 130 after
+    Ctrl-C before it was ready."""
+    port = _parser().parse_args(argv).port
     if port is not None and not can_bind(port):
         print(f"port {port} is taken by another program; choose another with MONGODB_PORT", file=sys.stderr)
         return 1
@@ -26,6 +25,15 @@ def main(argv: list[str]) -> int:
     except StoreServerError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deploy.stores", description=__doc__)
+    parser.add_argument("kind", nargs="?", choices=[FerretServer.name], default=FerretServer.name, help="(ferretdb)")
+    parser.add_argument("port", nargs="?", type=port_of, help="where it listens")
+    return parser
 
 
 def _serve(server: FerretServer) -> int:
