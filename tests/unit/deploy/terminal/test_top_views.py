@@ -1,5 +1,6 @@
 """What `top` makes of what it reads."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -120,6 +121,24 @@ async def test_what_answers_with_something_else_does_not_answer(text: str, tmp_p
     (tmp_path / "metrics").write_text(text)
     scraped = await Scraper([f"file://{tmp_path}/metrics", f"file://{tmp_path}/none", "no address"]).scrape()
     assert scraped is not None and (scraped.asked, scraped.answered) == (3, 0)
+
+
+async def test_a_service_of_this_machine_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever proxy the environment names."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.0 200 OK\r\n\r\nchatmesh_active_streams{transport="sse"} 3\n')
+        writer.close()
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # what it has read of the environment before
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        found = await Scraper([f"http://{host}:{port}/metrics"]).scrape()
+    assert found is not None
+    assert (found.answered, found.streams) == (1, 3)
 
 
 @pytest.fixture
