@@ -42,6 +42,12 @@ async function stop(status) {
   process.exit(status)
 }
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stop(0))
+/** Ends the program for what it cannot go on after; as it leaves, its connections break under whatever it was about. */
+function broken(error) {
+  // connections to brokers that are gone would keep it alive
+  if (!stopping) fail(`${reason(error)} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
+}
+consumer.on('error', broken) // on its way back into its group, which nobody waits for
 process.stdout.on('error', (error) => {
   if (error.code === 'EPIPE') return stop(0) // whoever read this, head say, has enough
   console.error(`error: ${error.message}`)
@@ -65,6 +71,5 @@ try {
     await message.commit()
   }
 } catch (error) {
-  // connections to brokers that are gone would keep it alive
-  if (!stopping) fail(`${reason(error)} (KAFKA_BOOTSTRAP_SERVERS: ${broker})`)
+  broken(error)
 }
