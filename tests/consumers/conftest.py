@@ -32,7 +32,12 @@ class Told:
 @pytest.fixture(scope="package")
 async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     """Each answer repeats its prompt."""
-    env = {"CHATMESH_ENGINE": "scripted", "CHATMESH_SCRIPT_ECHO": "true", "CHATMESH_SCRIPT_TOKENS_PER_S": "500"}
+    env = {
+        "CHATMESH_ENGINE": "scripted",
+        "CHATMESH_SCRIPT_ECHO": "true",
+        "CHATMESH_SCRIPT_TOKENS_PER_S": "500",
+        "CHATMESH_SILENT_AFTER_S": "5",  # nobody dies here, but a busy machine may stand still
+    }
     async with Mesh(broker, tmp_path_factory.mktemp("consumers"), env=env) as running:
         yield running
 

