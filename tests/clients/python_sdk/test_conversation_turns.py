@@ -116,7 +116,7 @@ async def test_a_turn_that_is_not_stored_is_in_the_conversation_and_nowhere_else
 
 async def test_a_stream_that_breaks_goes_on_elsewhere_and_is_appended_once(scene: Scene, asdk: Sdk) -> None:
     made = await created(asdk)
-    text = " ".join(f"word{n}" for n in range(40))
+    text = " ".join(f"word{n}" for n in range(90))
     seen: list[Any] = []
     async with Line([scene.url]) as line:
         sdk = client("async", line.url)
@@ -147,9 +147,7 @@ async def test_refused_input_leaves_nothing_and_holds_nothing(asdk: Sdk, other: 
         with pytest.raises(openai.BadRequestError) as caught:
             await asdk.call(asked("a green submarine", made.id, stream=stream))
         assert caught.value.code == "content_policy_violation"
-        started_s = time.monotonic()
-        await other.call(asked("Fine.", made.id))
-        assert time.monotonic() - started_s < WAIT_S
+        await other.call(asked("Fine.", made.id))  # refused, were the conversation still held
     assert texts_of(await listed(asdk, made.id)) == ["Fine."] * 4
 
 

@@ -105,7 +105,7 @@ async def test_a_time_limit_of_the_client(scene: Scene) -> None:
     with pytest.raises(openai.APITimeoutError):
         await sdk.call(create(input=LONG))
     assert time.monotonic() - started_s < 5
-    assert await scene.until_idle() < 5
+    await scene.until_idle()
     await sdk.close()
 
 
@@ -129,7 +129,7 @@ async def test_a_broken_stream_is_an_error_not_an_end(scene: Scene) -> None:
                     line.cut()
         assert seen[-1].type == "response.output_text.delta"
         await sdk.close()
-    assert await scene.until_idle() < 5
+    await scene.until_idle()
 
 
 async def test_many_at_once_do_not_mix(asdk: Sdk, other: Sdk) -> None:

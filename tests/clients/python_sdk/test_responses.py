@@ -176,13 +176,14 @@ async def test_create_cuts_what_the_policy_forbids(sdk: Sdk) -> None:
 
 
 async def test_background_is_polled(sdk: Sdk) -> None:
-    response = await create(sdk, background=True)
+    text = " ".join([TEXT] * 8)
+    response = await create(sdk, text, background=True)
     assert response.status in ("queued", "in_progress")
     assert response.background
     response_id = response.id
     while response.status in ("queued", "in_progress"):  # the response's own deadline bounds this
         response = await sdk.call(lambda c: c.responses.retrieve(response_id))
-    assert (response.status, response.output_text) == ("completed", TEXT)
+    assert (response.status, response.output_text) == ("completed", text)
 
 
 async def test_background_streamed_is_left_and_resumed(sdk: Sdk, other: Sdk) -> None:
@@ -224,7 +225,7 @@ async def test_cancel(sdk: Sdk, scene: Scene) -> None:
     again = await sdk.call(lambda c: c.responses.cancel(begun.id))
     assert again.to_dict() == ended.to_dict()
     assert LONG.startswith(ended.output_text)
-    assert await scene.until_idle() < 5
+    await scene.until_idle()
 
 
 async def test_cancel_of_what_has_ended(sdk: Sdk) -> None:
@@ -237,7 +238,7 @@ async def test_leaving_a_foreground_stream_frees_the_slot(sdk: Sdk, scene: Scene
     async for event in sdk.each(lambda c: c.responses.create(model=MODEL, input=LONG, stream=True)):
         if event.type == "response.output_text.delta":
             break
-    assert await scene.until_idle() < 5
+    await scene.until_idle()
 
 
 async def test_parse_gives_text_as_it_is(sdk: Sdk) -> None:
