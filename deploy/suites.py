@@ -15,7 +15,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT
@@ -32,6 +32,7 @@ _PYTEST_NO_TESTS = 5
 _SLOWEST = ("--durations=10", "--durations-min=2")  # where the minutes go
 _CHOOSE = ("-k", "-m")  # options of pytest's
 _INTERRUPTED = 130  # as shells have it
+_THREADS = "OMP_NUM_THREADS"
 
 KAFKA = ("--broker=kafka", "--only-broker-tests")
 EMBEDDED = ("--broker=embedded",)
@@ -71,6 +72,7 @@ SUITES = (
     Suite("embedded, operators", OPERATORS, EMBEDDED),
     Suite("embedded, clients", CLIENTS, EMBEDDED),
     Suite("embedded, sharded model", SHARDED, EMBEDDED),
+    Suite("embedded, fuzz", FUZZ, EMBEDDED),
     Suite("Kafka, operators", (*OPERATORS, *METRICS), KAFKA),
     Suite("Kafka, secured", SECURED),
     Suite(
@@ -79,12 +81,11 @@ SUITES = (
         EMBEDDED,
         but=("tests/unit", *SERVICES, *OPERATORS, *SECURED, *STORES, *CLIENTS, *FUZZ),
     ),
-    Suite("embedded, fuzz", FUZZ, EMBEDDED),
     Suite("Kafka, chaos", ("tests/chaos",), KAFKA, but=METRICS, alone=True),
 )
-"""What is quick to fail comes first, and what builds something that others need; then the long ones, so that all lanes
-end together. Chaos has the times of faults and of recovery under test, so it runs alone; everything else bears a busy
-machine."""
+"""What is quick to fail comes first, and what builds something that others need; then the long ones, the shortest last,
+so that all lanes end together. Chaos has the times of faults and of recovery under test, so it runs alone; everything
+else bears a busy machine."""
 
 
 @dataclass
@@ -226,15 +227,24 @@ def report(suites: Sequence[Suite], runs: Sequence[Run], took_s: float, busy_s: 
     return "\n".join(["", "minutes per suite", *rows, together])
 
 
-def starter(arguments: Sequence[str], color: bool) -> Callable[[Suite], ChildProcess]:
+def environment(given: Mapping[str, str], lanes: int, cores: int) -> dict[str, str]:
+    """For one of `lanes` suites side by side: it gets its part of the cores. Threads of torch that are as many as
+    the cores wait for each other by spinning, which takes those cores from the suite beside them."""
+    part = max(1, cores // lanes)
+    wanted = given.get(_THREADS, "")
+    return {**given, _THREADS: str(min(part, int(wanted)) if wanted.isdecimal() else part)}
+
+
+def starter(arguments: Sequence[str], color: bool, lanes: int) -> Callable[[Suite], ChildProcess]:
     """How a suite begins, with further arguments for pytest."""
+    env = environment(os.environ, lanes, os.cpu_count() or 1)
 
     def start(suite: Suite) -> ChildProcess:
         log_path = LOGS / f"{suite.title.replace(', ', '-').replace(' ', '-')}.log"
         log_path.unlink(missing_ok=True)
         argv = [sys.executable, "-m", "pytest", *suite.arguments, *_SLOWEST, f"--color={'yes' if color else 'no'}"]
         argv += arguments
-        process = ChildProcess(argv, log_path=log_path, env=os.environ)
+        process = ChildProcess(argv, log_path=log_path, env=env)
         process.start()
         return process
 
@@ -250,7 +260,7 @@ def main(argv: Sequence[str]) -> int:
     suites = [suite for suite in SUITES if suite.title.startswith(options.only)]
     if not suites:
         parser.error(f"no suite's title begins with {options.only!r}: {', '.join(suite.title for suite in SUITES)}")
-    start = starter(arguments, sys.stdout.isatty())
+    start = starter(arguments, sys.stdout.isatty(), options.lanes)
     chosen = any(argument.startswith(_CHOOSE) for argument in arguments)
     lanes, screen = Lanes(suites, options.lanes, start, chosen=chosen), Screen(sys.stdout)
     begun_s, interrupted = time.monotonic(), False

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.process import ChildProcess
-from deploy.suites import KAFKA, SUITES, Lanes, Run, Screen, Suite, report
+from deploy.suites import KAFKA, SUITES, Lanes, Run, Screen, Suite, environment, report
 from tests.support.mesh import ROOT
 
 Play = Callable[..., Lanes]
@@ -144,6 +144,18 @@ def test_an_interrupt_ends_them_as_ctrl_c_does(play: Play) -> None:
     lanes.interrupt()
     assert "torn down" in run.process.log_text()
     assert run.code not in (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lanes", "cores", "threads"),
+    [("2", 2, 2, "1"), ("2", 1, 2, "2"), ("1", 2, 16, "1"), ("", 2, 16, "8"), ("4,2", 2, 8, "4"), ("2", 3, 2, "1")],
+)
+def test_suites_side_by_side_share_the_cores_among_their_threads(
+    wanted: str, lanes: int, cores: int, threads: str
+) -> None:
+    given = {"HOME": "/home", "OMP_NUM_THREADS": wanted}
+    assert environment(given, lanes, cores) == {"HOME": "/home", "OMP_NUM_THREADS": threads}
+    assert environment({}, lanes, cores)["OMP_NUM_THREADS"] == str(max(1, cores // lanes))
 
 
 def files(pattern: str) -> set[str]:
