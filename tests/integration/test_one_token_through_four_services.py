@@ -17,6 +17,9 @@ from tests.support.mesh import Mesh
 PAGE_TOKENS = 16  # of the engine's cache (TransformersSettings); torch is not loaded to learn it
 QUESTION = "What is the capital of France?"
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 64}
+any_broker = pytest.mark.any_broker
+"""For what the engine's cache, batches and limits do, and what a gateway refuses by itself. A real model takes its
+time, and the tests beside these show on every broker which way records go."""
 ORDER = [
     "response.created",
     "response.in_progress",
@@ -89,6 +92,7 @@ async def rendered(tokenizer: Any, mesh: Mesh, response_id: str) -> list[int]:
     return ids
 
 
+@any_broker
 @pytest.mark.parametrize("kept_in", ["chain", "conversation"])
 async def test_an_immediate_next_turn_has_all_turns_before_it_and_finds_them_in_the_prefix_cache(
     client: AsyncOpenAI, kept_in: str
@@ -108,6 +112,7 @@ async def test_an_immediate_next_turn_has_all_turns_before_it_and_finds_them_in_
     assert before > 60
 
 
+@any_broker
 async def test_the_token_limit_ends_as_incomplete_with_exact_usage(client: AsyncOpenAI) -> None:
     response = await client.responses.create(input="Count to one hundred.", **GREEDY | {"max_output_tokens": 16})
     assert response.status == "incomplete"
@@ -128,6 +133,7 @@ async def test_a_response_can_be_retrieved_and_is_the_same(client: AsyncOpenAI) 
     assert fetched.instructions == "Be brief."
 
 
+@any_broker
 async def test_multi_byte_text_arrives_in_whole_characters(client: AsyncOpenAI) -> None:
     deltas = [
         event.delta
@@ -139,6 +145,7 @@ async def test_multi_byte_text_arrives_in_whole_characters(client: AsyncOpenAI) 
     assert "\ufffd" not in "".join(deltas)
 
 
+@any_broker
 async def test_eight_streams_at_once_do_not_mix(client: AsyncOpenAI) -> None:
     words = ["apple", "river", "candle", "violin", "tiger", "bridge", "winter", "pepper"]
 
@@ -166,6 +173,7 @@ async def test_models_are_listed_from_the_workers_that_live(client: AsyncOpenAI)
     assert models == [MODEL]
 
 
+@any_broker
 @pytest.mark.parametrize(
     ("change", "error", "code", "words"),
     [
@@ -201,6 +209,7 @@ async def test_a_bad_request_gets_a_clear_error(
     assert all(word in body["message"] for word in words)
 
 
+@any_broker
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff\xfe", b'"text"', b"null", b"", b'{"model": 1e999}'])
 async def test_a_malformed_body_gets_a_clear_400(real_mesh: Mesh, body: bytes) -> None:
     async with httpx.AsyncClient(base_url=real_mesh.url) as http:
@@ -210,6 +219,7 @@ async def test_a_malformed_body_gets_a_clear_400(real_mesh: Mesh, body: bytes) -
     assert answer.headers["x-request-id"]
 
 
+@any_broker
 async def test_an_oversized_body_is_413_and_an_unknown_response_404(real_mesh: Mesh, client: AsyncOpenAI) -> None:
     async with httpx.AsyncClient(base_url=real_mesh.url) as http:
         answer = await http.post("/responses", content=b'{"input":"' + b"x" * (1 << 20) + b'"}')
