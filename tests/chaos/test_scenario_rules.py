@@ -23,7 +23,7 @@ from shared.records import (
 from shared.records.codec import Envelope
 from tests.chaos.evidence import Harm, Violation
 from tests.chaos.observations import AnyClientLine, Event, Opened
-from tests.chaos.scenarios.readers import late, public_at, resumed_s
+from tests.chaos.scenarios.readers import LATE_S, late, public_at, resumed_s
 from tests.chaos.scenarios.rules import (
     Ended,
     Follower,
@@ -151,7 +151,7 @@ HARMS: dict[str, tuple[Harm, Finding]] = {
         Harm.DIFFERENT,
         lambda: list(different(RESPONSE, [WHOLE, Follower("b", 0, WHOLE.events)])),
     ),
-    "a resumed stream waits": (Harm.LATE, lambda: list(late("g", {RESPONSE: 5.1}, 1))),
+    "a resumed stream waits": (Harm.LATE, lambda: list(late("g", {RESPONSE: LATE_S + 0.1}, 1))),
     "a service reports an error": (Harm.ALARM, lambda: list(complaints("s", [ERROR, INFO]))),
     "the interpreter reports one": (Harm.ALARM, lambda: list(complaints("s", ["Traceback (most recent …", INFO]))),
     "a stream is not resumed": (Harm.LATE, lambda: list(late("g", {}, 1))),

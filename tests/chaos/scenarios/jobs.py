@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from shared.log import LogWriter
 from shared.records import AnyTerminal, Job
-from shared.topics import DEAD_LETTERS, EVENTS, HEARTBEATS, JOBS, JOURNAL, Service
+from shared.topics import DEAD_LETTERS, EVENTS, JOBS, JOURNAL, Service
 from tests.chaos.evidence import Harm, Violation
 from tests.chaos.figures import row
 from tests.chaos.logrules import folded
 from tests.chaos.scenarios import logs
-from tests.chaos.scenarios.requests import created, streaming
-from tests.chaos.scenarios.rules import Ended, buried, claims_of, died, held, reclaimed, slowed
-from tests.chaos.scenarios.stage import HELD_LIMIT_S, POISON, SILENCE_LIMIT_S, Outcome, Question, Stage
+from tests.chaos.scenarios.requests import created, freed, streaming
+from tests.chaos.scenarios.rules import Ended, buried, claims_of, died, reclaimed, slowed
+from tests.chaos.scenarios.stage import POISON, SILENCE_LIMIT_S, Outcome, Question, Stage
 from tests.support.logs import records
 
 ATTEMPTS = 3
@@ -21,6 +21,8 @@ LOOP_DIED = "the engine's loop died"
 BYSTANDERS = 8
 DUPLICATED = 6
 JOINED = 64
+CLAIMED_S = 2.0
+"""Until a worker has claimed what it was sent."""
 
 
 async def poison_job(stage: Stage) -> Outcome:
@@ -45,11 +47,11 @@ async def duplicated_job(stage: Stage) -> Outcome:
         jobs = await _jobs(stage, [client.response_id for client in clients])
         await _send_everywhere(stage, jobs)
     await _send_everywhere(stage, jobs[:1])
-    await asyncio.sleep(HELD_LIMIT_S)
-    journals, beats = await logs.sub_logs(stage.mesh, JOURNAL), await records(stage.mesh, HEARTBEATS)
+    await asyncio.sleep(CLAIMED_S)
+    journals = await logs.sub_logs(stage.mesh, JOURNAL)
     late = [claim for job in jobs for claim in claims_of(journals[job.response_id])[1:]]
     ended = [Ended(c.record.response_id, c.record.claim, c.record.worker, c.timestamp_ms) for c in late]
-    waits, found = held(ended, beats, HELD_LIMIT_S)
+    waits, found = await freed(stage, ended)
     if len(ended) < len(jobs):
         # Without these claims nothing was tested: the second worker must have believed that the job was its own.
         found.append(Violation(Harm.RECLAIMED, "duplicates", f"{len(ended)} claims, {len(jobs)} jobs were sent twice"))

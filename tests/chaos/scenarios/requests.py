@@ -1,4 +1,4 @@
-"""Requests that scenarios send beside the streams they read."""
+"""Requests that scenarios send beside the streams they read, and the slots that these take."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -7,13 +7,19 @@ from typing import Any
 
 import msgspec
 
+from shared.topics import HEARTBEATS
 from tests.chaos.clients import Gateway, StreamClient
-from tests.chaos.scenarios.stage import PATIENCE_S, Question, Stage
+from tests.chaos.evidence import Violation
+from tests.chaos.observations import now
+from tests.chaos.scenarios.rules import Ended, held
+from tests.chaos.scenarios.stage import HELD_LIMIT_S, PATIENCE_S, Question, Stage
 from tests.chaos.wire import request
+from tests.support.logs import records
 
 UNDER_WAY = 4
 """Events after which a stream certainly runs: created, in progress, the output item, its part."""
 _POLL_S = 0.05
+_FREED_POLL_S = 0.5
 
 
 async def created(stage: Stage, question: Question, *, at: Gateway | None = None, **more: Any) -> str:
@@ -30,6 +36,16 @@ async def cancelled(at: Gateway, response_id: str) -> None:
     async with request("POST", f"{at.url}/responses/{response_id}/cancel") as answer:
         body = await answer.body()
         assert answer.status == 200, f"{answer.status} {body!r}"
+
+
+async def freed(stage: Stage, ended: Sequence[Ended]) -> tuple[list[float], list[Violation]]:
+    """How long the slots of claims that must go stayed taken, as `held`, once all are free or HELD_LIMIT_S is over."""
+    give_up_at = now() + HELD_LIMIT_S
+    while True:
+        waits, found = held(ended, await records(stage.mesh, HEARTBEATS), HELD_LIMIT_S)
+        if not found or now() > give_up_at:
+            return waits, found
+        await asyncio.sleep(_FREED_POLL_S)
 
 
 @asynccontextmanager

@@ -23,9 +23,9 @@ LAG_LIMIT_S = 4.0
 GRACE_S = 3.0
 POISON = "hemlock"
 PATIENCE_S = 60.0
-SILENCE_LIMIT_S = 5.0
+SILENCE_LIMIT_S = 10.0
 """A stream may wait so long for a takeover; on a machine that does nothing else it takes 1.5 s."""
-HELD_LIMIT_S = 2.0
+HELD_LIMIT_S = 5.0
 """A slot may stay taken so long; promised is 1 s (DESIGN 8.4), which the figures show."""
 SCREENING = Screening(stride=8, hold_back=8, masks={"ing": "[…]"}, cuts=("zz",))
 """Every answer holds words that are masked; about one in six has one before which it is cut."""
