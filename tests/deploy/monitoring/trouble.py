@@ -49,7 +49,7 @@ _UNREADABLE: tuple[tuple[str, list[tuple[str, bytes | None]]], ...] = (
 )
 _BURIED = (JOURNAL, EVENTS, JOBS, CONTEXT, HISTORY_QUERIES, MODERATION_QUERIES)
 _LEFT_OUT = (REPLIES, LEDGER, HEARTBEATS)
-_DEADLINE_S = 30.0
+_DEADLINE_S = 90.0
 
 
 async def make_trouble(mesh: Mesh) -> None:
