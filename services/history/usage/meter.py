@@ -16,6 +16,7 @@ from services.history.stores.port import Recordable
 from services.history.usage.totals import Note, PartitionUsage, Totals
 from shared.errors import LogError, RecordError
 from shared.log import RawRecord
+from shared.log.outage import Outage
 from shared.topics import METERS
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class UsageMeter:
 
     def __init__(self) -> None:
         self._partitions: dict[int, _Partition] = {}
+        self._outage = Outage(log, "commits of what responses used")
 
     @property
     def totals(self) -> Mapping[int, Totals]:
@@ -118,8 +120,10 @@ class UsageMeter:
                 if (held := self._partitions.get(number)) is not None:
                     await held.commit(number, offsets)
             except LogError as error:
-                log.warning("what responses used is told later: %s", error)  # the next commit covers it
+                self._outage.failed(error)  # the next commit covers it
                 return
+        if numbers is None and chosen:
+            self._outage.over()
 
 
 def _tell_of_begin(first: RawRecord) -> None:
