@@ -24,6 +24,7 @@ async def target(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Targ
         "CHATMESH_SCRIPT_TOKENS_PER_S": "5000",
         "CHATMESH_API_KEYS": str(keys),
         "CHATMESH_FOREGROUND_GRACE_S": "1",
+        "CHATMESH_SILENT_AFTER_S": "5",  # nobody dies here, but a machine under attack may stand still
     }
     with broker_for_suite(EMBEDDED) as broker:
         async with Mesh(broker, folder, env=env) as mesh:
