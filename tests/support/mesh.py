@@ -27,6 +27,9 @@ READY_S = 240.0
 STOP_S = 20.0
 POLICY = ROOT / "services" / "moderation" / "policies" / "patterns.yaml"
 """Without a model: what is not about models starts in a second instead of five, and needs no torch in moderation."""
+FETCH_MAX_WAIT_MS = 60
+"""A fetch waits so long at least. To the embedded broker one that waits is a poll: with its 20 ms, as in `make run`,
+an idle mesh takes half a core from the suite beside it, with 60 ms a quarter; an answer takes 40 ms more."""
 _OURS = ("CHATMESH_", "KAFKA_", "MONGODB_")
 
 
@@ -117,7 +120,7 @@ class Mesh:
             "CHATMESH_REPLICATION_FACTOR": str(self.broker.capabilities.replication_factor),
             "CHATMESH_MIN_INSYNC_REPLICAS": str(self.broker.capabilities.min_insync_replicas),
             "CHATMESH_SESSION_TIMEOUT_MS": str(self.broker.capabilities.session_timeout_ms),
-            "CHATMESH_FETCH_MAX_WAIT_MS": str(self.broker.capabilities.fetch_max_wait_ms),
+            "CHATMESH_FETCH_MAX_WAIT_MS": str(max(FETCH_MAX_WAIT_MS, self.broker.capabilities.fetch_max_wait_ms)),
             **({"PORT": str(port)} if port is not None else {}),
             **self.env,
             **env,
