@@ -190,6 +190,32 @@ async def test_what_happens_on_the_way_back_into_its_group_is_one_line_at_the_mo
     assert (process.returncode, errors.decode()) == (status, said)
 
 
+BROKER_LOST = """
+import { Consumer } from '%s'
+let times = 0
+Consumer.prototype.metadata = async () => undefined
+Consumer.prototype.consume = async () => {
+  if (times++ === 0) return (async function* () { throw new Error('Cannot find broker with node id 1') })()
+  console.log('reads on')
+  return new Promise((resolve) => setTimeout(resolve, 60_000))
+}
+"""
+"""Before the sample: of several brokers one was lost, and the client has not heard yet who leads in its place."""
+
+
+async def test_the_loss_of_one_broker_ends_no_consumer(javascript: list[str]) -> None:
+    program, sample = javascript
+    client = (SAMPLES / "node" / "node_modules" / "@platformatic" / "kafka" / "dist" / "index.js").as_uri()
+    before = f"data:text/javascript,{quote(BROKER_LOST % client)}"
+    async with started([program, "--import", before, sample], KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9") as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(_JOIN_S):
+            assert await process.stdout.readline() == b"reads on\n"
+            process.send_signal(SIGTERM)
+            _, errors = await process.communicate()
+    assert (process.returncode, errors.decode()) == (0, "")
+
+
 async def test_a_file_that_is_no_certificate_is_one_line(python: list[str], tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing of the kind")
     async with started(python, KAFKA_SECURITY_PROTOCOL="SSL", KAFKA_SSL_CAFILE=str(tmp_path / "ca.pem")) as process:

@@ -9,6 +9,7 @@ import { Consumer, stringDeserializers } from '@platformatic/kafka'
 import { finished, shown } from './responses.mjs'
 
 const LEAVING_MS = 5000
+const LEADERLESS_MS = 500
 
 /** What lies at the bottom of an error: the client tells each attempt that failed. */
 function reason(error) {
@@ -53,9 +54,10 @@ process.stdout.on('error', (error) => {
   console.error(`error: ${error.message}`)
   stop(1)
 })
-try {
-  const epochs = new Map()
-  await consumer.metadata({ topics: [topic], retries: 3 }) // a broker that was never met is not waited for
+/** Whether a broker was lost a moment ago: it leads partitions still and is none of the brokers, and the client gives up. */
+const leaderless = (error) => reason(error).startsWith('Cannot find broker')
+/** Print until something breaks. */
+async function read(epochs) {
   const messages = await consumer.consume({
     topics: [topic],
     mode: 'committed',
@@ -69,6 +71,13 @@ try {
     if (text === undefined) continue
     console.log(text)
     await message.commit()
+  }
+}
+try {
+  const epochs = new Map()
+  await consumer.metadata({ topics: [topic], retries: 3 }) // a broker that was never met is not waited for
+  while (!stopping) {
+    await read(epochs).catch((error) => (leaderless(error) ? passed(LEADERLESS_MS) : Promise.reject(error)))
   }
 } catch (error) {
   broken(error)
