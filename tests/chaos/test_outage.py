@@ -86,5 +86,6 @@ def assert_quiet(replica: Replica) -> None:
     beats = Counter(line.split(", ")[0] for line in lines if "heartbeats of" in line)
     # A busy machine may hold a beat up once more for longer than a request may take, and that is said too.
     assert len(beats) == 2 and len(set(beats.values())) == 1 and max(beats.values()) <= 2, beats
-    storms = {line: count for line, count in Counter(lines).items() if count > 5}
+    # Who owns partitions anew says so for each of them.
+    storms = {line: count for line, count in Counter(lines).items() if count > 5 and not line.startswith("INFO")}
     assert not storms, storms
