@@ -2,7 +2,7 @@
 
 A suite keeps about one core busy: its services start, wait for each other and for deadlines. Two side by side fill two
 cores; a third gains nothing, for threads of torch then wait for cores and spin. Each ends with its meshes, for an idle
-one takes a third of a core. What each prints comes to the terminal whole and in the order of the table, as if one had
+one takes a quarter of a core. What each prints comes to the terminal whole and in the order of the table, as if one had
 run after the other; it lies in build/suites too. After a failure nothing further begins.
 
 `--only unit` takes the suites whose titles begin so. Where arguments for pytest choose tests (-k ids), a suite may have

@@ -19,7 +19,7 @@ SESSION_MESHES = {"real_mesh", "scripted_mesh"}
 
 @pytest.hookimpl(tryfirst=True)  # before pytest groups by broker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a mesh over files come last: an idle mesh takes a third of a core from all that come behind."""
+    """Tests that share a mesh over files come last: an idle mesh takes a quarter of a core from those behind."""
     items.sort(key=lambda item: not SESSION_MESHES.isdisjoint(getattr(item, "fixturenames", ())))
 
 
