@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -65,7 +66,8 @@ def fetched(
     for pause_s in _PAUSES_S:
         try:
             return succeed(argv, timeout_s=timeout_s, cwd=cwd, env=env)
-        except ProgramFailedError:
+        except ProgramFailedError as error:
+            print(f"{error}; tried again in {pause_s:g} s", file=sys.stderr)
             time.sleep(pause_s)
     return succeed(argv, timeout_s=timeout_s, cwd=cwd, env=env)
 

@@ -7,7 +7,6 @@ A job's offset is committed once its claim is acknowledged; from then on only th
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from services.inference.worker import Worker
@@ -30,15 +29,6 @@ class Commits(Protocol):
     async def commit(self, partition: int, next_offset: int) -> bool: ...
 
 
-@dataclass(slots=True)
-class MailCounts:
-    """What went wrong since the start. `lost_letters` are records that stand nowhere but in the mailbox itself."""
-
-    lost_claims: int = 0
-    dead_letters: int = 0
-    lost_letters: int = 0
-
-
 class Mailbox:
     """Hands jobs and stops to the worker."""
 
@@ -47,7 +37,6 @@ class Mailbox:
         self._writer = writer
         self._commits = commits
         self._burying = Patience(f"dead-letter queue of {JOBS.name}")
-        self.counts = MailCounts()
 
     async def take(self, batch: Sequence[RawRecord]) -> None:
         """Handle every record, wait until what that takes stands in the log, then commit."""
@@ -80,18 +69,14 @@ class Mailbox:
             await claimed
         except AppendError as error:
             # Not retried: the owner's watch sends the job anew after its claim timeout, perhaps to somebody luckier.
-            self.counts.lost_claims += 1
             log.warning("%s: the claim of attempt %d is lost: %s", job.response_id, job.attempt, error)
 
     async def _put_aside(self, record: RawRecord, error: Exception) -> None:
         """Into the dead letters. What they do not take stays readable in the mailbox, and the log says where."""
         log.error("mail %d/%d goes to the dead letters: %s", record.partition, record.offset, cause_of(error))
         try:
-            stands = await self._burying.until_available(
+            await self._burying.until_available(
                 lambda: put_aside(self._writer, Service.INFERENCE, JOBS, record, error), timeout_s=LETTER_PATIENCE_S
             )
         except AppendError as refused:
             note_lost(self._writer, JOBS, record, refused)
-            stands = False
-        self.counts.dead_letters += stands
-        self.counts.lost_letters += not stands

@@ -335,7 +335,7 @@ LOST_LETTERS: Final = Declared(
     "chatmesh_lost_dead_letters_total",
     Kind.COUNTER,
     ALL,
-    "Records that could be neither handled nor put aside, by the topic where they still stand: the log names the place",
+    "Dead letters that no queue took, by the topic that they were about",
     (TOPIC,),
 )
 PARTITIONS: Final = Declared(

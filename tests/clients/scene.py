@@ -11,7 +11,7 @@ from typing import Self
 
 from shared.heartbeats import ClusterWatcher
 from shared.topics import Service
-from tests.support.mesh import Mesh
+from tests.support.mesh import PATIENT, Mesh
 from tests.support.policies import TEST_POLICY
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -48,7 +48,7 @@ def environment(folder: Path) -> dict[str, str]:
         "CHATMESH_FOREGROUND_GRACE_S": "1",
         "CHATMESH_PARENT_WAIT_S": "2",
         "CHATMESH_SLOTS": "64",
-        "CHATMESH_SILENT_AFTER_S": "5",  # nobody dies here, but a busy machine may stand still
+        **PATIENT,
         **named,
     }
 

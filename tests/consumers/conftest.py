@@ -13,7 +13,7 @@ from shared.log import LogWriter
 from shared.records import Completed, Events, Screening, Usage
 from shared.topics import EVENTS, Service
 from tests.integration.conftest import MODEL
-from tests.support.mesh import Mesh
+from tests.support.mesh import PATIENT, Mesh
 
 TEXTS = ("The birds sing.", 'Sie sagte: "Grüße 👋🏽", und ging.', "and on " * 40)
 
@@ -36,7 +36,7 @@ async def mesh(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Asyn
         "CHATMESH_ENGINE": "scripted",
         "CHATMESH_SCRIPT_ECHO": "true",
         "CHATMESH_SCRIPT_TOKENS_PER_S": "500",
-        "CHATMESH_SILENT_AFTER_S": "5",  # nobody dies here, but a busy machine may stand still
+        **PATIENT,
     }
     async with Mesh(broker, tmp_path_factory.mktemp("consumers"), env=env) as running:
         yield running

@@ -193,10 +193,15 @@ async def test_what_happens_on_the_way_back_into_its_group_is_one_line_at_the_mo
 BROKER_LOST = """
 import { Consumer } from '%s'
 let times = 0
-Consumer.prototype.metadata = async () => undefined
+let asked = 0
+Consumer.prototype.metadata = async ({ topics, forceUpdate }) => {
+  if (forceUpdate) asked++
+  const partitions = [{ leader: 2 }, { leader: asked < 2 ? 1 : 3 }]
+  return { brokers: new Map([[2, {}], [3, {}]]), topics: new Map([[topics[0], { partitions }]]) }
+}
 Consumer.prototype.consume = async () => {
   if (times++ === 0) return (async function* () { throw new Error('Cannot find broker with node id 1') })()
-  console.log('reads on')
+  console.log(`reads on after ${asked} questions`)
   return new Promise((resolve) => setTimeout(resolve, 60_000))
 }
 """
@@ -210,7 +215,7 @@ async def test_the_loss_of_one_broker_ends_no_consumer(javascript: list[str]) ->
     async with started([program, "--import", before, sample], KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9") as process:
         assert process.stdout is not None
         async with asyncio.timeout(_JOIN_S):
-            assert await process.stdout.readline() == b"reads on\n"
+            assert await process.stdout.readline() == b"reads on after 2 questions\n"
             process.send_signal(SIGTERM)
             _, errors = await process.communicate()
     assert (process.returncode, errors.decode()) == (0, "")

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.brokers.select import EMBEDDED, broker_for_suite
 from tests.fuzz.target import KEYS, Target
-from tests.support.mesh import Mesh
+from tests.support.mesh import PATIENT, Mesh
 
 _PLANTED = 12
 
@@ -24,7 +24,7 @@ async def target(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Targ
         "CHATMESH_SCRIPT_TOKENS_PER_S": "5000",
         "CHATMESH_API_KEYS": str(keys),
         "CHATMESH_FOREGROUND_GRACE_S": "1",
-        "CHATMESH_SILENT_AFTER_S": "5",  # nobody dies here, but a machine under attack may stand still
+        **PATIENT,
     }
     with broker_for_suite(EMBEDDED) as broker:
         async with Mesh(broker, folder, env=env) as mesh:

@@ -295,6 +295,7 @@ async def test_a_deleted_item_is_gone_everywhere_and_the_others_stay(mesh: Mesh,
     await there.conversations.items.delete(question.id, conversation_id=conversation)
     assert await said(here, conversation) == ["Kept.", "Kept.", word]
     await there.conversations.items.delete(answer.id, conversation_id=conversation)
+    await until_gone(there, response.id)
     await assert_forgotten(mesh, clients, response.id, word)
     assert await reminded_of(mesh, here, conversation) == ["Kept.", "Kept."]
     assert (await there.responses.retrieve(kept.id)).output_text == "Kept."
@@ -311,6 +312,7 @@ async def test_a_deleted_conversation_is_gone_everywhere(mesh: Mesh, clients: li
     await until_in_the_files(mesh, word)
     await there.conversations.delete(conversation)
     assert in_the_files(mesh, word) == []
+    await until_gone(there, ended.id)
     await assert_forgotten(mesh, clients, ended.id, word)
     for client in clients:
         with pytest.raises(openai.NotFoundError):

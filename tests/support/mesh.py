@@ -30,6 +30,8 @@ POLICY = ROOT / "services" / "moderation" / "policies" / "patterns.yaml"
 FETCH_MAX_WAIT_MS = 60
 """A fetch waits so long at least. To the embedded broker one that waits is a poll: with its 20 ms, as in `make run`,
 an idle mesh takes half a core from the suite beside it, with 60 ms a quarter; an answer takes 40 ms more."""
+PATIENT = {"CHATMESH_SILENT_AFTER_S": "5"}
+"""For meshes in which nobody dies: a busy machine may stand still for longer than the second that is the default."""
 _OURS = ("CHATMESH_", "KAFKA_", "MONGODB_")
 
 

@@ -56,6 +56,14 @@ process.stdout.on('error', (error) => {
 })
 /** Whether a broker was lost a moment ago: it leads partitions still and is none of the brokers, and the client gives up. */
 const leaderless = (error) => reason(error).startsWith('Cannot find broker')
+/** Return once every partition has a leader that is there: the client itself would go on with the one that it knows. */
+async function led() {
+  do {
+    await passed(LEADERLESS_MS)
+    const { brokers, topics } = await consumer.metadata({ topics: [topic], forceUpdate: true })
+    if (topics.get(topic).partitions.every(({ leader }) => brokers.has(leader))) return
+  } while (!stopping)
+}
 /** Print until something breaks. */
 async function read(epochs) {
   const messages = await consumer.consume({
@@ -77,7 +85,7 @@ try {
   const epochs = new Map()
   await consumer.metadata({ topics: [topic], retries: 3 }) // a broker that was never met is not waited for
   while (!stopping) {
-    await read(epochs).catch((error) => (leaderless(error) ? passed(LEADERLESS_MS) : Promise.reject(error)))
+    await read(epochs).catch((error) => (leaderless(error) ? led() : Promise.reject(error)))
   }
 } catch (error) {
   broken(error)

@@ -47,15 +47,17 @@ class _Partition:
         self.committed = committed
         self.known = known
 
-    async def commit(self, number: int, offsets: Offsets) -> None:
-        """Commit what was read beyond the committed offset. Raises LogError."""
+    async def commit(self, number: int, offsets: Offsets) -> bool:
+        """Commit what was read beyond the committed offset; whether the log took it. Raises LogError."""
         if self.next_offset < self.committed:
-            return  # what was committed is still being read again
+            return False  # what was committed is still being read again
         if self.next_offset == self.committed and self.known is not None:
-            return  # nothing came since
+            return False  # nothing came since
         next_offset, note = self.next_offset, self.usage.note(self.next_offset)
-        if next_offset == self.committed or await offsets.commit(number, next_offset, _text(note)):
+        took = next_offset > self.committed and await offsets.commit(number, next_offset, _text(note))
+        if took or next_offset == self.committed:
             self.committed, self.known = next_offset, note.totals
+        return took
 
 
 class UsageMeter:
@@ -117,13 +119,11 @@ class UsageMeter:
         chosen = list(self._partitions) if numbers is None else numbers
         for number in chosen:
             try:
-                if (held := self._partitions.get(number)) is not None:
-                    await held.commit(number, offsets)
+                if (held := self._partitions.get(number)) is not None and await held.commit(number, offsets):
+                    self._outage.over()
             except LogError as error:
                 self._outage.failed(error)  # the next commit covers it
                 return
-        if numbers is None and chosen:
-            self._outage.over()
 
 
 def _tell_of_begin(first: RawRecord) -> None:

@@ -16,7 +16,7 @@ from tests.chaos.observations import now
 from tests.chaos.scenarios import logs
 from tests.chaos.scenarios.rules import closed, grown, slowed
 from tests.chaos.scenarios.slow_sockets import SlowEvents, SlowFrames, SlowSocket
-from tests.chaos.scenarios.stage import LAG_LIMIT_S, PATIENCE_S, SILENCE_LIMIT_S, Outcome, Stage, gateway
+from tests.chaos.scenarios.stage import LAG_LIMIT_S, PATIENCE_S, Outcome, Stage, gateway
 from tests.support.mesh import Replica
 
 POLL_S = 0.5
@@ -54,7 +54,7 @@ async def slow_readers(stage: Stage) -> Outcome:
     stalled_s = [left_s.get(connection.prompt, math.inf) for connection in slow]
     found = [v for pair in zip(slow, stalled_s, strict=True) for v in _closed(*pair)]
     found += grown(replica.id, begun_bytes, max([begun_bytes, *later_bytes]), MEMORY_BYTES)
-    waits, late = slowed(stage.notebook.lines, [client.number for client in others], SILENCE_LIMIT_S)
+    waits, late = slowed(stage.notebook.lines, [client.number for client in others], LAG_LIMIT_S)
     rows = [
         row("slow reader: let go after", len(slow), [s for s in stalled_s if s < math.inf]),
         row("slow reader: longest silence of the others", len(slow), waits),

@@ -1,5 +1,7 @@
 """Conversations through the SDK, in the few words that several suites say."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -35,6 +37,16 @@ async def page(sdk: Sdk, conversation_id: str, **query: Any) -> Any:
 
 def texts_of(items: list[Any]) -> list[str]:
     return ["".join(part.text for part in item.content) for item in items]
+
+
+async def until_forgotten(sdk: Sdk, response_id: str) -> None:
+    """The public log says `deleted` a moment after the DELETE of a conversation or an item, which its response went
+    with (ARCHITECTURE.md, Known limits); from then on every gateway does."""
+    async with asyncio.timeout(10):
+        with suppress(openai.NotFoundError):
+            while True:
+                await sdk.call(lambda c: c.responses.retrieve(response_id))
+                await asyncio.sleep(0.05)
 
 
 async def nothing_finds(sdk: Sdk, conversation_id: str, item_id: str = NO_ITEM) -> None:

@@ -204,6 +204,16 @@ async def test_a_commit_that_fails_is_made_up_by_the_next(caplog: pytest.LogCapt
     assert "work again, after 3 failures" in ended
 
 
+async def test_a_commit_that_came_to_nothing_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """The member leaves its group while it heals, and the broker is still away."""
+    group = Group(failures=[LogError("no answer within 5 s")])
+    meter = await life(in_log([accepted(IDS[0]), completed(IDS[0])]), group, 2, dies=False)
+    group.ours = False
+    await meter.commit(group)
+    await meter.commit(group)
+    assert len(caplog.records) == 1
+
+
 async def test_what_another_member_holds_is_told_by_it_alone() -> None:
     log, group = in_log([accepted(IDS[0]), completed(IDS[0])]), Group()
     meter = await life(log, group, 2, dies=True)
