@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ POISON = "hemlock"
 STORED = ("whole", "cut", "failed", "cancelled", "resumed", "worker killed", "owner killed")
 LONG = f"{MARKER} " + "and so on it went " * 20
 """Said again in 2.6 s."""
+SETTLED_S = 2.0
+"""The embedded broker may rebalance a group once more after all of its members have heard of a generation."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,8 @@ class Scene:
 
     async def play(self) -> None:
         """Everything, the deaths last; a job that two workers get while their group settles is generated twice."""
-        async with asyncio.timeout(30):
-            while not await self.has_mail_for_all():
-                await asyncio.sleep(0.2)
+        async with asyncio.timeout(60):
+            await self.until_settled()
         await asyncio.gather(
             self.ask("whole", MARKER),
             self.ask("not sampled", MARKER, sampled=False),
@@ -103,9 +105,21 @@ class Scene:
         await self.interrupted("worker killed", self.kill_worker)
         await self.interrupted("owner killed", self.kill_owner)
 
-    async def has_mail_for_all(self) -> bool:
+    async def until_settled(self) -> None:
+        """Return once every worker has had mailboxes of its own, and the same ones, for SETTLED_S."""
+        held, since_s = None, time.monotonic()
+        while held is None or time.monotonic() - since_s < SETTLED_S:
+            if (found := await self.mailboxes()) != held:
+                held, since_s = found, time.monotonic()
+            await asyncio.sleep(0.2)
+
+    async def mailboxes(self) -> list[list[int]] | None:
+        """Which ones each worker has; None while one has none, or two have the same."""
         workers = (await cluster_of(self.mesh)).alive(Service.INFERENCE)
-        return len(workers) == COUNTS[Service.INFERENCE] and all(worker.beat.partitions for worker in workers)
+        held = sorted(sorted(worker.beat.partitions) for worker in workers)
+        numbers = [number for each in held for number in each]
+        settled = len(held) == COUNTS[Service.INFERENCE] and all(held) and len(set(numbers)) == len(numbers)
+        return held if settled else None
 
     async def ask(self, what: str, text: str, *, sampled: bool = True) -> None:
         await self.client.responses.create(model=MODEL, input=text, extra_headers=in_trace(what, sampled=sampled))
